@@ -1,0 +1,198 @@
+"""What a partition is: which entries of one tensor form a group."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing_extensions import override
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A view of a tensor whose axes are either group axes or member axes.
+
+    A partition only ever splits axes. A split is a view of any strided tensor (transposed, channels-last, narrowed),
+    so reading a group never copies a weight.
+
+    Args:
+        shape: Shape of the view.
+        members: Axes of the view that run inside a group; the others number the groups.
+    """
+
+    shape: tuple[int, ...]
+    members: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Sizes of the group axes, in order."""
+        return tuple(n for axis, n in enumerate(self.shape) if axis not in self.members)
+
+    @property
+    def keepdim(self) -> tuple[int, ...]:
+        """Shape of the view with every member axis shrunk to one."""
+        return tuple(1 if axis in self.members else n for axis, n in enumerate(self.shape))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a tensor may be cut into pieces that contain whole groups only.
+
+    Args:
+        dim: Axis of the tensor to cut, which is axis 0 of the group grid.
+        unit: Length along ``dim`` of one step of that grid axis.
+    """
+
+    dim: int
+    unit: int
+
+
+class Partition(ABC):
+    """Which entries of one tensor form a group; groups are disjoint, equally large, and cover the tensor."""
+
+    @abstractmethod
+    def layout(self, shape: Sequence[int]) -> Layout:
+        """The view of a tensor of this shape that shows its groups.
+
+        Args:
+            shape: Shape of the tensor.
+
+        Returns:
+            The layout.
+
+        Raises:
+            ValueError: If the groups do not tile a tensor of this shape.
+        """
+
+    @abstractmethod
+    def cut(self, shape: Sequence[int]) -> Cut | None:
+        """Where a tensor of this shape may be cut without cutting a group; None if nowhere.
+
+        A piece is partitioned by the same partition.
+        """
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of a tensor that holds one number per group."""
+        return self.layout(shape).grid
+
+    def size(self, shape: Sequence[int]) -> int:
+        """Number of entries in each group."""
+        layout = self.layout(shape)
+        return prod(layout.shape[axis] for axis in layout.members)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum of every group.
+
+        Args:
+            x: Any shape that the groups tile.
+
+        Returns:
+            One number per group, of shape ``grid(x.shape)``.
+        """
+        layout = self.layout(x.shape)
+        return x.view(layout.shape).sum(layout.members) if layout.members else x.view(layout.shape)
+
+    def any(self, x: Tensor) -> Tensor:
+        """Whether a group has a nonzero entry.
+
+        Args:
+            x: Any shape that the groups tile.
+
+        Returns:
+            One boolean per group, of shape ``grid(x.shape)``.
+        """
+        layout = self.layout(x.shape)
+        nonzero = x.view(layout.shape) != 0
+        return nonzero.any(dim=layout.members) if layout.members else nonzero
+
+    def spread(self, g: Tensor, like: Tensor) -> Tensor:
+        """Give every entry the number of its group; the adjoint of ``sum``.
+
+        Args:
+            g: One number per group, of shape ``grid(like.shape)``.
+            like: A tensor of the partitioned shape.
+
+        Returns:
+            A tensor shaped like ``like``; a view of ``g`` where the groups allow it.
+        """
+        layout = self.layout(like.shape)
+        return g.view(layout.keepdim).expand(layout.shape).reshape(like.shape)
+
+
+@dataclass(frozen=True)
+class Stacked(Partition):
+    """The groups of each of several equal tensors stacked along a new first axis.
+
+    Args:
+        each: Partition of one tensor.
+    """
+
+    each: Partition
+
+    @override
+    def layout(self, shape: Sequence[int]) -> Layout:
+        inner = self.each.layout(shape[1:])
+        return Layout((shape[0], *inner.shape), tuple(axis + 1 for axis in inner.members))
+
+    @override
+    def cut(self, shape: Sequence[int]) -> Cut | None:
+        return Cut(0, 1)
+
+
+def axis_of(shape: Sequence[int], dim: int, owner: object) -> int:
+    """The axis ``dim`` of a shape as a number that is not negative.
+
+    Args:
+        shape: Shape of the tensor.
+        dim: Axis; counted from the end if negative.
+        owner: Who asks, named in the error.
+
+    Returns:
+        The axis, ``0 <= axis < len(shape)``.
+
+    Raises:
+        ValueError: If there is no such axis.
+    """
+    if not -len(shape) <= dim < len(shape):
+        raise ValueError(
+            f"{owner} needs axis {dim}, and a weight of shape {tuple(shape)} has {len(shape)}; "
+            "choose another axis or leave this layer out"
+        )
+    return dim % len(shape)
+
+
+def split_axis(shape: Sequence[int], dim: int, size: int, owner: object) -> tuple[int, int]:
+    """Split one axis into runs of ``size``.
+
+    Args:
+        shape: Shape of the tensor.
+        dim: Axis to split.
+        size: Length of a run.
+        owner: Who asks, named in the error.
+
+    Returns:
+        Number of runs, and ``size``.
+
+    Raises:
+        ValueError: If ``size`` does not divide the axis.
+    """
+    if shape[dim] % size:
+        raise ValueError(
+            f"{owner} does not tile a weight of shape {tuple(shape)}: "
+            f"{shape[dim]} is not a multiple of {size}; choose a divisor or leave this layer out"
+        )
+    return shape[dim] // size, size
+
+
+def check_positive(owner: str, name: str, value: int) -> None:
+    """Refuse a size that is not a positive integer.
+
+    Raises:
+        ValueError: If ``value`` is below one.
+    """
+    if value < 1:
+        raise ValueError(f"{owner}: {name} must be a positive integer, got {value}")
+
+
+__all__ = ["Cut", "Layout", "Partition", "Stacked", "axis_of", "check_positive", "split_axis"]

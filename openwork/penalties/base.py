@@ -1,0 +1,192 @@
+"""What a penalty is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import Self, override
+
+from openwork.kernels import Scalar
+from openwork.partitions import Cut, Partition, Stacked
+from openwork.structure import Rank, Structure, Support
+
+# Equal tensors up to this many entries are solved as one stack, which costs a copy and saves a launch each.
+STACK_LIMIT = 1 << 16
+
+
+class Solution(NamedTuple):
+    """The minimizer of one subproblem, and what a caller would otherwise read off in a second pass.
+
+    Args:
+        x: The minimizer, with exact zeros.
+        kept: One boolean per group (or per singular value); False where it is zero.
+        residual: Norm of a subgradient of the subproblem at ``x``: per group, or 0-dim for the whole weight.
+    """
+
+    x: Tensor
+    kept: Tensor
+    residual: Tensor
+
+
+class Penalty(ABC):
+    """A function ``f >= 0`` of one weight with ``f(0) = 0``, known by its value, its prox and the structure it leaves.
+
+    Subclasses are frozen dataclasses: configuration, not state.
+    """
+
+    @abstractmethod
+    def value(self, x: Tensor) -> Tensor:
+        """The penalty ``f(x)``, a 0-dim tensor."""
+
+    @abstractmethod
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        """The proximal point, ``argmin_z f(z) + ||z - x||^2 / (2 step)``.
+
+        Args:
+            x: The point.
+            step: Step size, >= 0; 0 returns ``x``.
+
+        Returns:
+            A tensor like ``x`` whose dropped structure is exactly zero.
+        """
+
+    @abstractmethod
+    def structure(self, x: Tensor) -> Structure:
+        """What survives in ``x``."""
+
+    def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
+        """The proximal points of several weights, one call for all."""
+        return [self._prox_solution(x, step) for x in xs]
+
+    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
+        point = self.prox(x, step)
+        return Solution(point, self.structure(point).kept, point.new_zeros(()))
+
+    def check(self, x: Tensor) -> None:
+        """Refuse a weight that this penalty does not fit.
+
+        Raises:
+            ValueError: If its groups do not tile ``x``.
+        """
+
+    def cut(self, shape: Sequence[int]) -> Cut | None:
+        """Where a weight of this shape may be cut into pieces that are penalized independently; None if nowhere."""
+        return None
+
+    def regroup(self, groups: Partition) -> Self:
+        """This penalty on another partition; itself if it has none."""
+        return self
+
+    def read(self, kept: Tensor) -> Structure:
+        """The structure that a solution's ``kept`` stands for: singular values, unless a subclass says otherwise."""
+        return Rank(kept)
+
+
+class DiagonalProx(Penalty):
+    """A penalty that also solves ``argmin_x 0.5 x'Dx - b'x + weight f(x)`` for a diagonal metric D.
+
+    It takes the dual quantity ``b``, never ``b / d``, since ``d`` can be tiny.
+    """
+
+    @abstractmethod
+    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
+        """Solve the subproblem of one weight.
+
+        Args:
+            b: Any shape that the penalty fits.
+            d: Diagonal of the metric, shaped like ``b``, >= 0; ``b`` must vanish where it does, and there ``x = 0``.
+            weight: Factor of the penalty, >= 0.
+            start: A point whose objective the solution must not exceed; solvers that are exact ignore it.
+
+        Returns:
+            The solution.
+        """
+
+    def solve_(
+        self, b: list[Tensor], d: list[Tensor], weight: Scalar, start: list[Tensor] | None = None
+    ) -> list[Solution]:
+        """Solve the subproblems of several weights; small ones of equal shape as one.
+
+        Args:
+            b: One tensor per weight; may be overwritten.
+            d: Metrics, matching ``b``; may be overwritten.
+            weight: Factor of the penalty, >= 0.
+            start: Points whose objectives the solutions must not exceed.
+
+        Returns:
+            One solution per weight, in order.
+        """
+        solutions: dict[int, Solution] = {}
+        for indices in _equal_shapes(b):
+            together = self.stacked() if len(indices) > 1 and b[indices[0]].numel() <= STACK_LIMIT else None
+            if together is None:
+                for i in indices:
+                    solutions[i] = self.solve(b[i], d[i], weight, None if start is None else start[i])
+                continue
+            b_stack, d_stack = (torch.stack([xs[i] for i in indices]) for xs in (b, d))
+            start_stack = None if start is None else torch.stack([start[i] for i in indices])
+            x, kept, residual = together.solve(b_stack, d_stack, weight, start_stack)
+            for i, *parts in zip(indices, x, kept, residual.expand(len(indices), *residual.shape[1:]), strict=True):
+                solutions[i] = Solution(*parts)
+        return [solutions[i] for i in range(len(b))]
+
+    def stacked(self) -> "DiagonalProx | None":
+        """This penalty on a stack of equal weights (along a new first axis); None if it cannot tell them apart."""
+        return None
+
+
+class GroupPenalty(DiagonalProx):
+    """A penalty that drops whole groups of a partition; a dataclass field or class attribute names it."""
+
+    groups: Partition
+
+    @override
+    def structure(self, x: Tensor) -> Structure:
+        return Support(self.groups, self.groups.any(x))
+
+    @override
+    def read(self, kept: Tensor) -> Structure:
+        return Support(self.groups, kept)
+
+    @override
+    def check(self, x: Tensor) -> None:
+        self.groups.layout(x.shape)
+
+    @override
+    def cut(self, shape: Sequence[int]) -> Cut | None:
+        return self.groups.cut(shape)
+
+    @override
+    def regroup(self, groups: Partition) -> Self:
+        return replace(self, groups=groups)  # pyright: ignore[reportCallIssue, reportArgumentType, reportReturnType]
+
+    @override
+    def stacked(self) -> DiagonalProx | None:
+        return self.regroup(Stacked(self.groups))
+
+
+def metric_quotient(b: Tensor, d: Tensor) -> Tensor:
+    """``b / d``, and 0 where ``d`` is 0: the minimizer without a penalty."""
+    return torch.where(d > 0, b / d, 0.0)
+
+
+def check_strength(penalty: object, **strengths: float) -> None:
+    """Refuse a strength that is negative or not a number.
+
+    Raises:
+        ValueError: If a strength is not >= 0.
+    """
+    for name, value in strengths.items():
+        if not value >= 0:
+            raise ValueError(f"{type(penalty).__name__}: {name} must be >= 0, got {value}")
+
+
+def _equal_shapes(tensors: list[Tensor]) -> list[list[int]]:
+    """Indices of tensors that agree in shape, dtype and device."""
+    buckets: dict[tuple[object, ...], list[int]] = {}
+    for i, x in enumerate(tensors):
+        buckets.setdefault((x.shape, x.dtype, x.device), []).append(i)
+    return list(buckets.values())

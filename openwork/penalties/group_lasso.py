@@ -1,0 +1,102 @@
+"""Group lasso."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.kernels import Scalar, solve_group_norm
+from openwork.partitions import Partition, Slices
+from openwork.penalties.base import GroupPenalty, Solution, check_strength, metric_quotient
+
+Weight = Literal["sqrt_size", "one"]
+
+
+def group_weight(groups: Partition, x: Tensor, weight: Weight) -> float:
+    """Factor of a group's norm: the square root of its size, as in the papers, or one."""
+    return groups.size(x.shape) ** 0.5 if weight == "sqrt_size" else 1.0
+
+
+def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solution:
+    """Minimize ``0.5 x'Dx - b'x + kappa sum_g ||x_g||``, exactly.
+
+    Args:
+        b: Any shape that the groups tile.
+        d: Metric, shaped like ``b``.
+        kappa: Threshold, >= 0, a number or one per group (of shape ``groups.grid(b.shape)``).
+        groups: Which entries form a group.
+
+    Returns:
+        The solution, with one residual per group.
+    """
+    layout = groups.layout(b.shape)
+    if b.numel() == 0 or (isinstance(kappa, float) and kappa == 0):
+        x = metric_quotient(b, d)
+        kept = groups.any(x)
+        return Solution(x, kept, x.new_zeros(kept.shape))
+    if isinstance(kappa, Tensor) and kappa.ndim:
+        kappa = kappa.view(layout.keepdim)
+    x, kept, residual = solve_group_norm(b.view(layout.shape), d.view(layout.shape), kappa, layout.members)
+    x = x.view(b.shape)
+    if isinstance(kappa, Tensor):
+        x = torch.where(groups.spread((kappa == 0).expand(layout.keepdim), b), metric_quotient(b, d), x)
+    return Solution(x, kept.view(layout.grid), residual.view(layout.grid))
+
+
+def shrink_groups(x: Tensor, threshold: Scalar, groups: Partition) -> Tensor:
+    """Block soft-thresholding: shorten every group's norm by ``threshold``, to exact zero if it is no longer than that.
+
+    Args:
+        x: Any shape that the groups tile.
+        threshold: >= 0, a number or one per group.
+        groups: Which entries form a group.
+
+    Returns:
+        A tensor like ``x``.
+
+    References:
+        Parikh & Boyd, Proximal Algorithms (2014), section 6.5.
+    """
+    norms = groups.sum(x.square()).sqrt()
+    keep = norms > threshold
+    # A zero group has norm 0, so divide only where the group survives.
+    factor = torch.where(keep, 1 - threshold / torch.where(keep, norms, 1.0), 0.0)
+    return x * groups.spread(factor, like=x)
+
+
+@dataclass(frozen=True)
+class GroupLasso(GroupPenalty):
+    """Weighted group norms, ``f(x) = lam * sum_g w_g ||x_g||``, which removes whole groups.
+
+    Args:
+        lam: Strength, >= 0, per unit of weight norm, against a loss averaged over samples.
+        groups: Which entries form a group.
+        weight: ``w_g`` is the square root of the group's size, as in the papers, or one.
+
+    Raises:
+        ValueError: If ``lam`` is negative.
+    """
+
+    lam: float
+    groups: Partition = Slices(1)
+    weight: Weight = "sqrt_size"
+
+    def __post_init__(self) -> None:
+        check_strength(self, lam=self.lam)
+
+    def _strength(self, x: Tensor) -> float:
+        return self.lam * group_weight(self.groups, x, self.weight)
+
+    @override
+    def value(self, x: Tensor) -> Tensor:
+        return self._strength(x) * self.groups.sum(x.square()).sqrt().sum()
+
+    @override
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return shrink_groups(x, self._strength(x) * step, self.groups)
+
+    @override
+    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
+        return solve_groups(b, d, weight * self._strength(b), self.groups)

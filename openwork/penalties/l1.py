@@ -1,0 +1,52 @@
+"""Lasso."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import Self, override
+
+from openwork.kernels import Scalar
+from openwork.partitions import Elements, Partition
+from openwork.penalties.base import GroupPenalty, Solution, check_strength, metric_quotient
+
+
+def soft_threshold(x: Tensor, threshold: Scalar) -> Tensor:
+    """Move every entry towards zero by ``threshold``, to exact zero if it is no larger than that."""
+    return torch.sign(x) * torch.clamp_min(x.abs() - threshold, 0.0)
+
+
+@dataclass(frozen=True)
+class L1(GroupPenalty):
+    """Sum of magnitudes, ``f(x) = lam * sum_i |x_i|``, which removes single weights.
+
+    Args:
+        lam: Strength, >= 0, against a loss averaged over samples.
+
+    Raises:
+        ValueError: If ``lam`` is negative.
+    """
+
+    lam: float
+    groups = Elements()
+
+    def __post_init__(self) -> None:
+        check_strength(self, lam=self.lam)
+
+    @override
+    def value(self, x: Tensor) -> Tensor:
+        return self.lam * x.abs().sum()
+
+    @override
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return soft_threshold(x, self.lam * step)
+
+    @override
+    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
+        # The threshold goes before the division, since d can be tiny.
+        x = metric_quotient(soft_threshold(b, weight * self.lam), d)
+        return Solution(x, x != 0, x.new_zeros(()))
+
+    @override
+    def regroup(self, groups: Partition) -> Self:
+        return self
