@@ -18,11 +18,16 @@ class Layout:
 
     Args:
         shape: Shape of the view.
-        members: Axes of the view that run inside a group; the others number the groups.
+        members: Axes of the view that run inside a group, at least one; the others number the groups.
     """
 
     shape: tuple[int, ...]
     members: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], members: Sequence[int]) -> "Layout":
+        """A layout; groups of single entries get a member axis of length one, so that no reduction is over nothing."""
+        return cls(tuple(shape), tuple(members)) if members else cls((*shape, 1), (len(shape),))
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -91,7 +96,7 @@ class Partition(ABC):
             One number per group, of shape ``grid(x.shape)``.
         """
         layout = self.layout(x.shape)
-        return x.view(layout.shape).sum(layout.members) if layout.members else x.view(layout.shape)
+        return x.view(layout.shape).sum(layout.members)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether a group has a nonzero entry.
@@ -103,8 +108,7 @@ class Partition(ABC):
             One boolean per group, of shape ``grid(x.shape)``.
         """
         layout = self.layout(x.shape)
-        nonzero = x.view(layout.shape) != 0
-        return nonzero.any(dim=layout.members) if layout.members else nonzero
+        return (x.view(layout.shape) != 0).any(dim=layout.members)
 
     def spread(self, g: Tensor, like: Tensor) -> Tensor:
         """Give every entry the number of its group; the adjoint of ``sum``.

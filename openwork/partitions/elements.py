@@ -13,7 +13,7 @@ class Elements(Partition):
 
     @override
     def layout(self, shape: Sequence[int]) -> Layout:
-        return Layout(tuple(shape), ())
+        return Layout.of(shape, ())
 
     @override
     def cut(self, shape: Sequence[int]) -> Cut | None:

@@ -29,7 +29,7 @@ class Heads(Partition):
     def layout(self, shape: Sequence[int]) -> Layout:
         dim = axis_of(shape, self.dim, self)
         split = (*shape[:dim], *split_axis(shape, dim, self.head_dim, self), *shape[dim + 1 :])
-        return Layout(split, tuple(axis for axis in range(len(split)) if axis != dim))
+        return Layout.of(split, [axis for axis in range(len(split)) if axis != dim])
 
     @override
     def cut(self, shape: Sequence[int]) -> Cut | None:

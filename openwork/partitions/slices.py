@@ -20,7 +20,7 @@ class Slices(Partition):
     @override
     def layout(self, shape: Sequence[int]) -> Layout:
         dim = axis_of(shape, self.dim, self)
-        return Layout(tuple(shape), tuple(axis for axis in range(len(shape)) if axis != dim))
+        return Layout.of(shape, [axis for axis in range(len(shape)) if axis != dim])
 
     @override
     def cut(self, shape: Sequence[int]) -> Cut | None:
