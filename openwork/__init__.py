@@ -1,1 +1,27 @@
-"""Train networks whose structure is made while they learn, then really make them smaller."""
+"""Train networks whose structure is made while they learn, then really make them smaller.
+
+Each package loads on first use: ``import openwork`` is instant, and ``openwork --help`` never waits for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__version__ = "0.1.0"
+
+# A new package is one name here, and one import above for type checkers and editors.
+__all__: list[str] = []
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,72 @@
+# make demo and make test are the two commands of a newcomer; each creates .venv if need be.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Real data sets beside the checkout, when they are there; tests and benchmarks that need them skip otherwise.
+ifneq ($(wildcard ../shared/data),)
+export OPENWORK_DATA ?= $(abspath ../shared/data)
+endif
+
+BENCH := solver_table step_time loop_overhead
+REPRODUCE := identification mnist_logistic fashion_nuclear
+
+.PHONY: help demo test test-all lint types format bench reproduce $(BENCH) $(REPRODUCE) clean
+.NOTPARALLEL:  # two benchmarks at once would time each other
+
+help:
+	@echo "make demo       train RAMDA on digits and write the HTML report"
+	@echo "make test       format check, lint, types, tests: what CI runs"
+	@echo "make test-all   the tests, slow ones included"
+	@echo "make bench      solver, step time and loop overhead: tables in benchmarks/results"
+	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
+	@echo "make lint | types | format | clean"
+
+# torch first and alone: see requirements/torch.txt.
+$(INSTALLED): requirements/torch.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "openwork needs Python >= 3.11; say which one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --requirement requirements/torch.txt
+	$(BIN)/pip install --requirement requirements/dev.txt
+	$(BIN)/pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)
+	@n=1; while [ -e runs/demo-$$n ]; do n=$$((n + 1)); done; \
+	$(BIN)/openwork train --out runs/demo-$$n && \
+	$(BIN)/openwork report runs/demo-$$n && \
+	echo "Report: $(CURDIR)/runs/demo-$$n/report.html"
+
+test: lint types
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: $(INSTALLED)
+	$(BIN)/pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+	$(BIN)/pyright --project pyright-strict.json
+
+format: $(INSTALLED)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(BENCH)
+	$(BIN)/python benchmarks/readme_table.py
+
+reproduce: $(REPRODUCE)
+	$(BIN)/python benchmarks/readme_table.py
+
+# Each writes its table and its command under benchmarks/results; `make step_time` runs one alone.
+$(BENCH) $(REPRODUCE): $(INSTALLED)
+	$(BIN)/python benchmarks/$@.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find openwork tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+"""What every test runs under: few threads, no network, no display, one seed."""
+
+import os
+
+# Before torch and numpy are imported, which read them once; subprocesses of the tests inherit them.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[name] = "1"
+os.environ["MPLBACKEND"] = "agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+torch.set_num_interop_threads(1)
+
+# The same examples on every machine and every run: a failure seen once can be seen again.
+settings.register_profile("openwork", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("openwork")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs CUDA, and torch finds none here"))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """No test depends on which tests ran before it in the same worker."""
+    torch.manual_seed(0)
