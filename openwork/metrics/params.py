@@ -1,0 +1,31 @@
+"""How many parameters a model has."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Params:
+    """Number of entries in the parameters of a model.
+
+    Args:
+        total: All entries.
+        nonzero: Entries that are not exactly zero; NaN is not zero.
+    """
+
+    total: int
+    nonzero: int
+
+
+def params(model: nn.Module) -> Params:
+    """Count the entries of every parameter, biases and norms included, tied weights once.
+
+    Args:
+        model: Any module; buffers are not counted.
+
+    Returns:
+        The counts.
+    """
+    weights = list(model.parameters())  # each shared tensor once
+    return Params(sum(w.numel() for w in weights), sum(int(w.count_nonzero()) for w in weights))
