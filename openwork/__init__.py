@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openwork import partitions, penalties, structure
+    from openwork import metrics, partitions, penalties, structure
 
 __version__ = "0.1.0"
 
 # A new package is one name here, and one import above for type checkers and editors.
 __all__ = [
+    "metrics",
     "partitions",
     "penalties",
     "structure",

@@ -64,9 +64,9 @@ def test_weighting_counts_a_group_by_its_entries():
     with torch.no_grad():
         for p in model.parameters():
             p.fill_(1.0)
-        model[0].weight[:, :3] = 0.0  # 3 of 4 groups of 2 entries
-        model[2].weight[:, 0] = 0.0  # 1 of 2 groups of 10 entries
-        model[2].bias[0] = 0.0  # seen by the unstructured number alone
+        model.get_parameter("0.weight")[:, :3] = 0.0  # 3 of 4 groups of 2 entries
+        model.get_parameter("2.weight")[:, 0] = 0.0  # 1 of 2 groups of 10 entries
+        model.get_parameter("2.bias")[0] = 0.0  # seen by the unstructured number alone
     found = sparsity(model, {name: support(model.get_parameter(name), Slices(1)) for name in ("0.weight", "2.weight")})
     assert found.group == pytest.approx(4 / 6)
     assert found.weighted_group == pytest.approx((6 + 10) / (8 + 20))
@@ -76,9 +76,9 @@ def test_weighting_counts_a_group_by_its_entries():
 def test_embedding_norm_and_bias_count_as_entries_only():
     model = nn.ModuleDict({"table": nn.Embedding(3, 2), "norm": nn.LayerNorm(2), "read": nn.Linear(2, 2)})
     with torch.no_grad():
-        model["table"].weight[1] = 0.0
-        model["read"].weight.fill_(1.0)
-        model["read"].bias.fill_(1.0)
+        model.get_parameter("table.weight")[1] = 0.0
+        model.get_parameter("read.weight").fill_(1.0)
+        model.get_parameter("read.bias").fill_(1.0)
     found = sparsity(model, {"read.weight": support(model.get_parameter("read.weight"), Slices(1))})
     assert (found.group, found.weighted_group) == (0.0, 0.0)
     assert found.unstructured == pytest.approx((2 + 2) / (6 + 4 + 6))  # one row of the table, the norm's bias
@@ -109,12 +109,13 @@ def test_zero_is_exact():
 
 
 def test_a_tied_weight_counts_once():
-    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    model[1].weight = model[0].weight
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
     with torch.no_grad():
-        model[0].weight.fill_(1.0)
-        model[0].weight[:, 0] = 0.0
-    both = {name: support(model[0].weight, Slices(1)) for name in ("0.weight", "1.weight")}
+        first.weight.fill_(1.0)
+        first.weight[:, 0] = 0.0
+    both = {name: support(first.weight, Slices(1)) for name in ("0.weight", "1.weight")}
     assert params(model) == Params(total=9, nonzero=6)
     assert sparsity(model, both).layers.keys() == {"0.weight"}
     assert sparsity(model, {"1.weight": both["1.weight"]}).group == pytest.approx(1 / 3)
@@ -128,14 +129,14 @@ def test_nothing_to_count_is_none():
 
 
 def test_record_is_plain_and_drops_long_masks():
-    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(64, 65, bias=False))
+    short, long = nn.Linear(3, 2, bias=False), nn.Linear(64, 65, bias=False)
     with torch.no_grad():
-        for p in model.parameters():
-            p.fill_(1.0)
-        model[0].weight[:, 1] = 0.0
+        short.weight.fill_(1.0)
+        short.weight[:, 1] = 0.0
+        long.weight.fill_(1.0)
     found = sparsity(
-        model,
-        {"0.weight": support(model[0].weight, Slices(1)), "1.weight": support(model[1].weight, Elements())},
+        nn.Sequential(short, long),
+        {"0.weight": support(short.weight, Slices(1)), "1.weight": support(long.weight, Elements())},
     )
     assert found.record()["layers"] == {
         "0.weight": {"alive": 2, "total": 3, "size": 2, "kept": "a0"},
