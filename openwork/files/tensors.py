@@ -12,7 +12,9 @@ from torch import Tensor
 
 from openwork.files.whole import atomically
 
-State = None | bool | int | float | str | bytes | Tensor | Sequence["State"] | Mapping[str, "State"] | Mapping[int, "State"]
+State = (
+    None | bool | int | float | str | bytes | Tensor | Sequence["State"] | Mapping[str, "State"] | Mapping[int, "State"]
+)
 
 
 def write_tensors(path: Path, state: Mapping[str, State]) -> None:
@@ -61,9 +63,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, St
             "nothing in it was run; use a checkpoint that openwork wrote"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(
-            f"{path} holds a {type(state).__name__}, not named values; use a file that openwork wrote"
-        )
+        raise ValueError(f"{path} holds a {type(state).__name__}, not named values; use a file that openwork wrote")
     return cast("dict[str, State]", state)
 
 

@@ -8,7 +8,12 @@ from openwork.files import read_tensors, write_bytes, write_tensors
 
 
 def state():
-    return {"weights": {"0.weight": torch.arange(600.0)}, "unit": 7, "groups": [{"lr": 0.1, "names": ["a"]}], "none": None}
+    return {
+        "weights": {"0.weight": torch.arange(600.0)},
+        "unit": 7,
+        "groups": [{"lr": 0.1, "names": ["a"]}],
+        "none": None,
+    }
 
 
 def test_round_trip_is_bit_for_bit(tmp_path):
@@ -38,7 +43,9 @@ def test_one_flipped_bit_in_a_weight_is_found(tmp_path):
 
 def test_no_object_of_another_kind_is_loaded(tmp_path):
     torch.save({"path": Path("x")}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt holds something other than tensors and plain values; nothing in it was"):
+    with pytest.raises(
+        ValueError, match=r"a\.pt holds something other than tensors and plain values; nothing in it was"
+    ):
         read_tensors(tmp_path / "a.pt")
 
 
