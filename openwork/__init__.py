@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openwork import metrics, partitions, penalties, structure
+    from openwork import data, files, metrics, models, partitions, penalties, structure
 
 __version__ = "0.1.0"
 
 # A new package is one name here, and one import above for type checkers and editors.
 __all__ = [
+    "data",
+    "files",
     "metrics",
+    "models",
     "partitions",
     "penalties",
     "structure",

@@ -26,6 +26,7 @@ def write_tensors(path: Path, state: Mapping[str, State]) -> None:
 
     Raises:
         OSError: If ``path`` cannot be written, for example because the disk is full; it is then as it was.
+        RuntimeError: If torch cannot save something in ``state``.
     """
     with atomically(path) as file:
         try:
@@ -37,7 +38,7 @@ def write_tensors(path: Path, state: Mapping[str, State]) -> None:
             raise
 
 
-def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, State]:
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
     """State in the file ``path``, read with ``torch.load(weights_only=True)``.
 
     Args:
@@ -64,7 +65,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, St
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not named values; use a file that openwork wrote")
-    return cast("dict[str, State]", state)
+    return cast("dict[str, object]", state)
 
 
 def _check_whole(path: Path, file: BinaryIO) -> None:

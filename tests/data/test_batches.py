@@ -11,6 +11,10 @@ def numbered(count: int = 23) -> Split:
     return Split(torch.arange(float(count)).reshape(-1, 1), torch.arange(count))
 
 
+def flat(batches: list[list[int]]) -> list[int]:
+    return [sample for batch in batches for sample in batch]
+
+
 def drawn(batches: Batches, epoch: int = 0, start: int = 0) -> list[list[int]]:
     return [targets.tolist() for _, targets in batches.epoch(epoch, start)]
 
@@ -19,7 +23,7 @@ def test_an_epoch_holds_every_sample_once_and_targets_go_with_inputs():
     batches = Batches(numbered(), 5)
     assert [len(batch) for batch in drawn(batches)] == [5, 5, 5, 5, 3]
     assert len(batches) == 5
-    assert sorted(sum(drawn(batches), [])) == list(range(23))
+    assert sorted(flat(drawn(batches))) == list(range(23))
     assert all(torch.equal(inputs.squeeze(1), targets.float()) for inputs, targets in batches.epoch(0))
 
 
@@ -31,7 +35,7 @@ def test_drop_last_leaves_out_the_rest():
 
 def test_without_shuffle_the_order_is_that_of_the_split():
     batches = Batches(numbered(), 5, shuffle=False)
-    assert sum(drawn(batches), []) == list(range(23))
+    assert flat(drawn(batches)) == list(range(23))
     assert drawn(batches, epoch=0) == drawn(batches, epoch=7)
 
 
@@ -62,13 +66,13 @@ def test_an_epoch_can_begin_at_any_batch(start):
 def test_the_processes_together_draw_the_batches_of_one(drop_last):
     alone = drawn(Batches(numbered(24), 6, seed=3, drop_last=drop_last), epoch=1)
     ranks = [drawn(Batches(numbered(24), 2, seed=3, drop_last=drop_last, rank=r, world=3), epoch=1) for r in range(3)]
-    assert [sorted(sum(batch, [])) for batch in zip(*ranks, strict=True)] == [sorted(batch) for batch in alone]
+    assert [sorted(flat(list(batch))) for batch in zip(*ranks, strict=True)] == [sorted(batch) for batch in alone]
 
 
 def test_every_process_gets_as_many_samples_as_the_others():
-    ranks = [sum(drawn(Batches(numbered(23), 4, rank=rank, world=3)), []) for rank in range(3)]
+    ranks = [flat(drawn(Batches(numbered(23), 4, rank=rank, world=3))) for rank in range(3)]
     assert [len(own) for own in ranks] == [7, 7, 7]
-    assert len(set(sum(ranks, []))) == 21
+    assert len(set(flat(ranks))) == 21
 
 
 def test_the_transform_of_each_process_is_its_own():

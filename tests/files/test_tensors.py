@@ -1,8 +1,10 @@
 import pickle
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 
 from openwork.files import read_tensors, write_bytes, write_tensors
 
@@ -19,7 +21,8 @@ def state():
 def test_round_trip_is_bit_for_bit(tmp_path):
     write_tensors(tmp_path / "a.pt", state())
     back = read_tensors(tmp_path / "a.pt")
-    assert torch.equal(back.pop("weights")["0.weight"], torch.arange(600.0))
+    weights = cast("dict[str, Tensor]", back.pop("weights"))
+    assert torch.equal(weights["0.weight"], torch.arange(600.0))
     assert back == {"unit": 7, "groups": [{"lr": 0.1, "names": ["a"]}], "none": None}
 
 
