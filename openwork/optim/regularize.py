@@ -41,6 +41,7 @@ class Choice:
             return "left out", ""
         if isinstance(self.penalty, Zero):
             return "free", ""
+        # Which structure the penalty makes, read without solving: what is kept does not matter here.
         structure = self.penalty.read(self.parameter.new_zeros(0, dtype=torch.bool))
         if isinstance(structure, Rank):
             return "one matrix", ""
@@ -186,7 +187,11 @@ def _select(model: nn.Module, selection: Selection, argument: str) -> frozenset[
             found = [name for name in parameters if name.startswith(owners)]
         if not found:
             # The nearest names, or the types that there are.
-            known = [*parameters, *modules] if isinstance(item, str) else {type(m).__name__ for m in modules.values()}
+            known = (
+                [*parameters, *filter(None, modules)]
+                if isinstance(item, str)
+                else {type(m).__name__ for m in modules.values()}
+            )
             wanted = item if isinstance(item, str) else item.__name__
             nearest = ", ".join(get_close_matches(wanted, known, cutoff=0.0))
             raise ValueError(
