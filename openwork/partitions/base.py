@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing_extensions import override
 
 from torch import Tensor
+from typing_extensions import override
 
 
 @dataclass(frozen=True)

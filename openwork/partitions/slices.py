@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 from typing_extensions import override
 
 from openwork.partitions.base import Cut, Layout, Partition, axis_of

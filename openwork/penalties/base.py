@@ -3,11 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.partitions import Cut, Partition, Stacked
@@ -36,6 +36,9 @@ class Penalty(ABC):
 
     Subclasses are frozen dataclasses: configuration, not state.
     """
+
+    #: Whether weights are penalized independently, so that an optimizer may hand them over in several calls.
+    separable = True
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:

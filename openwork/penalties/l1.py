@@ -1,10 +1,11 @@
 """Lasso."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.partitions import Elements, Partition

@@ -1,0 +1,21 @@
+"""Optimizers for loss + penalty: exact structured zeros, in any training loop."""
+
+from openwork.optim.base import ProximalOptimizer, ReadOut
+from openwork.optim.prox_adamw import ProxAdamW
+from openwork.optim.prox_sgd import OriginalProxSGD, ProxSGD
+from openwork.optim.ramda import RAMDA
+from openwork.optim.rmda import RMDA
+from openwork.optim.stages import Stages
+from openwork.optim.unwrap import unwrap
+
+__all__ = [
+    "RAMDA",
+    "RMDA",
+    "OriginalProxSGD",
+    "ProxAdamW",
+    "ProxSGD",
+    "ProximalOptimizer",
+    "ReadOut",
+    "Stages",
+    "unwrap",
+]

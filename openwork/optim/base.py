@@ -1,0 +1,512 @@
+"""The shell that all proximal optimizers share: options, state, safety, read-out."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from math import inf
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from openwork.kernels import Scalar
+from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
+from openwork.penalties import Penalty, Solution, Zero
+from openwork.structure import Structure
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Group = dict[str, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """What the last step found, without a second pass over the weights.
+
+    Args:
+        alive: Number of groups (or singular values) that are not zero, over all weights with a penalty.
+        total: Number of groups (or singular values).
+        residual: Norm of the subproblem's subgradient over the penalty's weight, in units of the loss gradient; the
+            theory asks that it go to zero (Huang & Lee 2024, condition (7)).
+        steps_unchanged: Steps since the structure last changed, which shows identification.
+        skipped: Steps not taken because a gradient was not finite.
+    """
+
+    alive: int
+    total: int
+    residual: float
+    steps_unchanged: int
+    skipped: int
+
+
+class ProximalOptimizer(Optimizer):
+    """Base of the optimizers for ``loss + penalty``.
+
+    State is in float32 at least; float16 and bfloat16 weights get a float32 master. A step in which a gradient is not
+    finite leaves weights, state and counters untouched and is counted. Every parameter group has its own ``"penalty"``;
+    ``"penalty_scale"`` is a number that multiplies it and may be scheduled like ``"lr"``.
+
+    The penalty is configuration and is not part of ``state_dict()``, which therefore loads with ``weights_only=True``.
+    """
+
+    #: State tensors that start at zero, and those that start as a copy of the weight.
+    sums: ClassVar[tuple[str, ...]] = ()
+    anchors: ClassVar[tuple[str, ...]] = ()
+    #: Numbers that a step changes; on a device they live there, so that nobody waits.
+    counters: ClassVar[tuple[str, ...]] = ("step", "unchanged", "residual", "skipped")
+    #: Whether ``weight_decay`` acts on the weights beside the gradient instead of in it.
+    decoupled: ClassVar[bool] = False
+    #: The kind of penalty the algorithm can use.
+    needs: ClassVar[type[Penalty]] = Penalty
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: Scalar,
+        penalty: Penalty | None,
+        weight_decay: float,
+        maximize: bool,
+        foreach: bool | None,
+        capturable: bool | None,
+        compile: bool,
+        **options: object,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "penalty": Zero() if penalty is None else penalty,
+            "penalty_scale": 1.0,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "compile": compile,
+            **dict.fromkeys(self.counters, 0.0),
+            **options,
+        }
+        super().__init__(params, defaults)  # pyright: ignore[reportArgumentType]
+
+    # -- what an algorithm adds -------------------------------------------------------------------------------------
+
+    def _advance(self, group: Group, gate: Scalar) -> None:
+        """Advance the group's counters by one step, or by none where ``gate`` is 0."""
+        group["step"] = group["step"] + gate
+
+    def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
+        """Update the weights and state of one batch; ``gate`` multiplies everything away where it is 0."""
+        raise NotImplementedError
+
+    def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:
+        """The exactly structured weights of one batch; None if the weights are that."""
+        return None
+
+    def _sums(self, group: Group) -> tuple[str, ...]:
+        """Names of this group's state tensors that start at zero."""
+        return self.sums
+
+    def _penalty_weight(self, group: Group) -> Scalar:
+        """Weight of the penalty in the last subproblem."""
+        raise NotImplementedError
+
+    def averaging_now(self, group: Group) -> Scalar:
+        """Fraction by which the last step of this group moved towards its prox point; 1 if the weights are that."""
+        return 1.0
+
+    def restart(self) -> None:
+        """Begin a new stage at the present weights; nothing to do for methods without an anchor."""
+
+    # -- options ----------------------------------------------------------------------------------------------------
+
+    @override
+    def add_param_group(self, param_group: Group) -> None:
+        """Add parameters with options of their own.
+
+        Args:
+            param_group: As for any torch optimizer, with an optional ``"penalty"``.
+
+        Raises:
+            ValueError: If an option is out of range, or the penalty does not fit a parameter.
+            TypeError: If the penalty is of a kind this optimizer cannot use, or a parameter is complex.
+        """
+        super().add_param_group(param_group)
+        try:
+            self._check(self.param_groups[-1])
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def _check(self, group: Group) -> None:
+        me, penalty = type(self).__name__, group["penalty"]
+        check_range(me, group, "lr")
+        check_range(me, group, "weight_decay")
+        check_range(me, group, "penalty_scale")
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"{me}: penalty must be an openwork penalty such as GroupLasso(1e-3), got {penalty!r}")
+        if not isinstance(penalty, self.needs):
+            raise TypeError(
+                f"{me} needs a penalty that solves under a diagonal metric, and {type(penalty).__name__} has only a "
+                f"Euclidean prox; wrap it as ProximalGradient({type(penalty).__name__}(...))"
+            )
+        penalized = not isinstance(penalty, Zero)
+        for name, param in named(group):
+            if param.is_complex():
+                raise TypeError(f"{me}: {name} is complex ({param.dtype}); use view_as_real or leave it out")
+            if not penalized:
+                continue
+            if not (param.is_floating_point() and param.requires_grad):
+                what = "frozen" if param.is_floating_point() else f"of type {param.dtype}"
+                raise ValueError(f"{me}: {name} is {what} and cannot be penalized; leave it out of the penalty's group")
+            if hasattr(param, "device_mesh"):
+                raise ValueError(
+                    f"{me}: {name} is a DTensor, and penalties on sharded parameters are not supported yet"
+                )
+            try:
+                penalty.check(param)
+            except ValueError as error:
+                raise ValueError(f"{me}: {name}: {error}") from None
+        if penalized and group["weight_decay"]:
+            warnings.warn(
+                f"{me}: weight_decay={group['weight_decay']} beside {penalty!r} biases the zeros; set one of them to 0",
+                stacklevel=5,
+            )
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    @override
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take one step.
+
+        Args:
+            closure: Evaluates the loss and its gradients again; called once, with gradients enabled.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            ValueError: If a gradient is sparse; nothing has changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grads = self._gradients()
+        if not grads:
+            return loss
+        finite = torch.stack([norm.float() for norm in torch._foreach_norm(grads, inf)]).isfinite().all()
+        if _on_device(self.param_groups[0], grads[0]):
+            # Nobody waits for the answer here: a bad step is multiplied away where it happens.
+            gate: Scalar = finite.double()
+        elif finite:
+            gate = 1.0
+        else:
+            for group in self.param_groups:
+                group["skipped"] += 1
+            return loss
+        for group in self.param_groups:
+            self._step_group(group, gate)
+        return loss
+
+    def _gradients(self) -> list[Tensor]:
+        grads: list[Tensor] = []
+        for group in self.param_groups:
+            for i, param in enumerate(group["params"]):
+                if param.grad is None:
+                    continue
+                if param.grad.layout != torch.strided:
+                    name = named(group)[i][0]
+                    raise ValueError(
+                        f"{type(self).__name__}: the gradient of {name} is sparse; make its layer dense (sparse=False)"
+                    )
+                if param.numel():
+                    grads.append(param.grad)
+        return grads
+
+    def _step_group(self, group: Group, gate: Scalar) -> None:
+        if isinstance(gate, Tensor):
+            for key in self.counters:
+                group[key] = torch.as_tensor(group[key], dtype=torch.float64, device=gate.device)
+            group["skipped"] += 1 - gate
+        self._advance(group, gate)
+        kept: dict[Tensor, list[Tensor]] = {}
+        squares: Scalar = 0.0
+        params = [p for p in group["params"] if p.grad is not None]
+        for batch in self._batches(group, params):
+            batch.tensors["grad"] = self._ready(group, batch, gate)
+            for owner, solution in zip(batch.owners, self._update(group, batch, gate), strict=True):
+                if solution.kept.numel():
+                    kept.setdefault(owner, []).append(solution.kept)
+                    squares = squares + solution.residual.square().sum()
+        for param in params:
+            if "master" in self.state[param]:
+                param.copy_(self.state[param]["master"])
+        self._record(group, kept, squares, gate)
+
+    def _batches(self, group: Group, params: list[Tensor], *, grads: bool = True) -> Iterator[Batch]:
+        limit = None
+        if group["foreach"] is False:
+            limit = 0
+        elif params and group["penalty"].separable and not group["compile"]:
+            limit = CPU_ENTRIES if params[0].device.type == "cpu" else DEVICE_ENTRIES
+        return batches(((p, self._tensors(group, p, grads)) for p in params), group["penalty"], limit)
+
+    def _tensors(self, group: Group, param: Tensor, grads: bool) -> dict[str, Tensor]:
+        state = self._state(group, param)
+        tensors = {name: state[name] for name in (*self.anchors, *self._sums(group))}
+        tensors["weight"] = state.get("master", param)
+        if grads and param.grad is not None:
+            tensors["grad"] = param.grad
+        return tensors
+
+    def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
+        state = self.state[param]
+        if not state:
+            weight = param.detach()
+            if weight.dtype in (torch.float16, torch.bfloat16):
+                state["master"] = weight = weight.float()
+            state.update({name: weight.clone(memory_format=torch.preserve_format) for name in self.anchors})
+            state.update({name: torch.zeros_like(weight) for name in self._sums(group)})
+        return state
+
+    def init_state(self) -> None:
+        """Make the state of every parameter now instead of at its first step."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                self._state(group, param)
+
+    def _ready(self, group: Group, batch: Batch, gate: Scalar) -> list[Tensor]:
+        """Gradients to descend along, in the state's precision; zero where the gate is closed."""
+        weights = batch["weight"]
+        grads = [grad.to(weight.dtype) for grad, weight in zip(batch["grad"], weights, strict=True)]
+        if isinstance(gate, Tensor):
+            grads = [torch.where(gate > 0, grad, 0.0) for grad in grads]
+        if group["maximize"]:
+            grads = list(torch._foreach_neg(grads))
+        if group["weight_decay"] and not self.decoupled:
+            grads = list(torch._foreach_add(grads, weights, alpha=group["weight_decay"]))
+        return grads
+
+    def _scalars(self, group: Group, **scalars: Scalar) -> dict[str, Scalar]:
+        """Numbers for the algorithm; tensors when it is compiled, since each new number would compile it again."""
+        if not group["compile"]:
+            return scalars
+        return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in scalars.items()}
+
+    def _record(self, group: Group, kept: dict[Tensor, list[Tensor]], squares: Scalar, gate: Scalar) -> None:
+        changed: Scalar = 0.0
+        for param, pieces in kept.items():
+            new, state = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.state[param]
+            old = state.get("kept")
+            if old is None:
+                state["kept"] = new.clone()
+                changed = changed + 1.0
+            elif isinstance(gate, Tensor):
+                changed = changed + (old != new).any() * gate
+                old.copy_(torch.where(gate > 0, new, old))
+            elif not torch.equal(old, new):
+                old.copy_(new)
+                changed = 1.0
+        if isinstance(gate, Tensor):
+            group["unchanged"] = torch.where(torch.as_tensor(changed) > 0, 0.0, group["unchanged"] + gate)
+        else:
+            group["unchanged"] = 0.0 if changed else group["unchanged"] + gate
+        if isinstance(squares, Tensor):
+            group["residual"] = squares.double().sqrt() / self._penalty_weight(group)
+
+    # -- structure --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def structured(self) -> Iterator[None]:
+        """Hold the exactly structured weights inside the ``with``; restore the weights bit for bit after.
+
+        Inside, the model is one backup copy of its weights larger. Before the first step of a stage the weights are
+        left as they are, since there is no prox point yet.
+        """
+        backups: list[tuple[Tensor, Tensor]] = []
+        try:
+            for param, point in self._structured_points():
+                backups.append((param, param.detach().clone(memory_format=torch.preserve_format)))
+                with torch.no_grad():
+                    param.copy_(point)
+            yield
+        finally:
+            with torch.no_grad():
+                for param, backup in backups:
+                    param.copy_(backup)
+
+    @torch.no_grad()
+    def settle_(self) -> None:
+        """Make the exactly structured weights the model's weights, for good.
+
+        Warns:
+            UserWarning: If ``averaging`` has not grown to 1, when they may predict far worse than the weights.
+        """
+        for group in self.param_groups:
+            averaging = float(self.averaging_now(group))
+            if group["step"] > 0 and averaging < 1:
+                warnings.warn(
+                    f"{type(self).__name__}.settle_(): averaging is {averaging:.3g}, not 1, so the structured weights "
+                    "may predict far worse than the weights; train a longer last stage (see Stages)",
+                    stacklevel=2,
+                )
+                break
+        for param, point in self._structured_points():
+            param.copy_(point)
+            if "master" in self.state[param]:
+                self.state[param]["master"].copy_(point)
+
+    def structures(self) -> dict[Tensor, Structure]:
+        """Structure of every penalized parameter, from the last solve where there was one."""
+        found: dict[Tensor, Structure] = {}
+        for group in self.param_groups:
+            penalty = group["penalty"]
+            if isinstance(penalty, Zero):
+                continue
+            for param in group["params"]:
+                kept = self.state[param].get("kept") if param in self.state else None
+                found[param] = penalty.structure(param.detach()) if kept is None else penalty.read(kept)
+        return found
+
+    def read_out(self) -> ReadOut:
+        """Numbers of the last step; waits for a device."""
+        groups = [group for group in self.param_groups if not isinstance(group["penalty"], Zero)]
+        kept = [structure.kept for structure in self.structures().values()]
+        return ReadOut(
+            alive=sum(int(k.sum()) for k in kept),
+            total=sum(k.numel() for k in kept),
+            residual=max((float(group["residual"]) for group in groups), default=0.0),
+            steps_unchanged=int(min((float(group["unchanged"]) for group in groups), default=0)),
+            skipped=self.skipped,
+        )
+
+    @property
+    def skipped(self) -> int:
+        """Steps not taken because a gradient was not finite; waits for a device."""
+        return int(max(float(group["skipped"]) for group in self.param_groups))
+
+    @torch.no_grad()
+    def _structured_points(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parameters that are not exactly structured themselves, with their structured weights."""
+        for group in self.param_groups:
+            if not group["step"] > 0 or isinstance(group["penalty"], Zero):
+                continue
+            params = [p for p in group["params"] if p in self.state]
+            pieces: list[Tensor] = []
+            owner: Tensor | None = None
+            for batch in self._batches(group, params, grads=False):
+                points = self._points(group, batch)
+                if points is None:
+                    return
+                for param, point in zip(batch.owners, points, strict=True):
+                    if owner is not None and param is not owner:
+                        yield owner, self._joined(group, owner, pieces)
+                        pieces = []
+                    owner = param
+                    pieces.append(point)
+            if owner is not None:
+                yield owner, self._joined(group, owner, pieces)
+
+    def _joined(self, group: Group, param: Tensor, pieces: list[Tensor]) -> Tensor:
+        cut = group["penalty"].cut(param.shape)
+        return pieces[0] if len(pieces) == 1 or cut is None else torch.cat(pieces, cut.dim)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later run needs to go on bit for bit, except the penalties, which are configuration."""
+        saved = super().state_dict()
+        saved["param_groups"] = [
+            {key: value for key, value in group.items() if key != "penalty"} for group in saved["param_groups"]
+        ]
+        return saved
+
+    @override
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, with this optimizer's penalties.
+
+        Args:
+            state_dict: From the same kind of optimizer over the same parameters.
+
+        Raises:
+            ValueError: If groups or shapes do not match; nothing has changed then.
+        """
+        groups = state_dict["param_groups"]
+        ids = [i for group in groups for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, param in zip(ids, params, strict=False):
+            saved = state_dict["state"].get(i)
+            for name in (*self.anchors, *self.sums) if saved else ():
+                if name not in saved or saved[name].shape != param.shape:
+                    what = f"shape {tuple(saved[name].shape)}" if name in saved else "nothing"
+                    raise ValueError(
+                        f"{type(self).__name__}: the state to load has {what} as {name!r} for a parameter of shape "
+                        f"{tuple(param.shape)}; load it into the model and optimizer it was saved from"
+                    )
+        penalties = [group["penalty"] for group in self.param_groups]
+        merged = [{**group, "penalty": penalty} for group, penalty in zip(groups, penalties, strict=False)]
+        super().load_state_dict({**state_dict, "param_groups": [*merged, *groups[len(merged) :]]})
+        # torch casts floating state to the parameter's precision, which would throw away the float32 state.
+        for i, param in zip(ids, params, strict=True):
+            for name, saved in state_dict["state"].get(i, {}).items():
+                self.state[param][name] = saved.detach().to(param.device, copy=True)
+
+
+@cache
+def _compiled(function: Callable[P, R]) -> Callable[P, R]:
+    return torch.compile(function, fullgraph=True)
+
+
+def algorithm(group: Group, function: Callable[P, R]) -> Callable[P, R]:
+    """The algorithm itself, or its compiled twin where the group asks for that."""
+    return _compiled(function) if group["compile"] else function
+
+
+def _on_device(group: Group, tensor: Tensor) -> bool:
+    return tensor.device.type != "cpu" if group["capturable"] is None else group["capturable"]
+
+
+def named(group: Group) -> list[tuple[str, Tensor]]:
+    """Parameters of a group with what to call them in a message."""
+    names = group.get("names") or group.get("param_names")
+    params: list[Tensor] = group["params"]
+    if names is None:
+        return [(f"parameter {i} of shape {tuple(p.shape)}", p) for i, p in enumerate(params)]
+    return [(f"parameter {name!r}", p) for name, p in zip(names, params, strict=True)]
+
+
+def check_range(
+    owner: str, group: Group, name: str, *, low: float = 0.0, high: float = inf, above: bool = False
+) -> None:
+    """Refuse an option outside ``[low, high]``, or ``(low, high]`` if ``above``.
+
+    Raises:
+        ValueError: If it is outside or not a number.
+    """
+    value = float(group[name])
+    if not (low < value if above else low <= value) or not value <= high:
+        bounds = f"{'above' if above else 'at least'} {low:g}" + ("" if high == inf else f" and at most {high:g}")
+        raise ValueError(f"{owner}: {name} must be {bounds}, got {value:g}")
+
+
+def average_(weights: list[Tensor], points: list[Tensor], averaging: Scalar) -> None:
+    """Move the weights towards the prox points, ``w <- (1 - c) w + c p``; at ``c = 1`` they become them bit for bit.
+
+    Args:
+        weights: Written.
+        points: Like ``weights``.
+        averaging: The fraction c in [0, 1].
+    """
+    if isinstance(averaging, Tensor):
+        for weight, point in zip(weights, points, strict=True):
+            weight.lerp_(point, averaging.to(weight.dtype))
+    elif averaging == 1:
+        torch._foreach_copy_(weights, points)
+    else:
+        torch._foreach_lerp_(weights, points, averaging)

@@ -1,0 +1,185 @@
+"""Regularized adaptive momentum dual averaging."""
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.kernels import Scalar
+from openwork.optim.base import Batch, Group, Params, algorithm, average_, check_range
+from openwork.optim.dual_averaging import DualAveraging
+from openwork.penalties import DiagonalProx, Solution
+
+
+def ramda_points(
+    anchors: list[Tensor],
+    grad_sums: list[Tensor],
+    square_sums: list[Tensor],
+    *,
+    penalty: DiagonalProx,
+    penalty_weight: Scalar,
+    eps: Scalar,
+    start: list[Tensor] | None = None,
+) -> list[Solution]:
+    """Solve ``argmin_x weight f(x) + <grad_sum, x> + 0.5 ||x - anchor||_D^2``, ``D = cbrt(square_sum) + eps``.
+
+    Args:
+        anchors: Weights at the last restart.
+        grad_sums: Weighted sums of gradients since then.
+        square_sums: Weighted sums of squared gradients since then.
+        penalty: Applied to each weight on its own.
+        penalty_weight: Sum of all weights so far, times ``penalty_scale``.
+        eps: Floor of the metric, added after the root, >= 0.
+        start: Points for solvers that need one.
+
+    Returns:
+        One solution per weight.
+
+    References:
+        Huang & Lee (NeurIPS 2024), arXiv:2403.14398, eq. (6).
+    """
+    metrics = torch._foreach_pow(square_sums, 1 / 3)
+    torch._foreach_add_(metrics, eps)
+    duals = torch._foreach_mul(anchors, metrics)
+    torch._foreach_sub_(duals, grad_sums)
+    return penalty.solve_(list(duals), list(metrics), penalty_weight, start)
+
+
+def ramda(
+    params: list[Tensor],
+    grads: list[Tensor],
+    anchors: list[Tensor],
+    grad_sums: list[Tensor],
+    square_sums: list[Tensor],
+    *,
+    penalty: DiagonalProx,
+    weight: Scalar,
+    penalty_weight: Scalar,
+    eps: Scalar,
+    averaging: Scalar,
+) -> list[Solution]:
+    """One step of regularized adaptive dual averaging; writes ``params``, ``grad_sums`` and ``square_sums``.
+
+    Args:
+        params: Weights; the other lists match them in length and shapes.
+        grads: Gradients at ``params``.
+        anchors: Weights at the last restart.
+        grad_sums: Weighted sums of gradients since then.
+        square_sums: Weighted sums of squared gradients since then.
+        penalty: Applied to each weight on its own.
+        weight: Weight of this gradient, ``lr * sqrt(k)`` at step k = 1, 2, ...
+        penalty_weight: Sum of all ``weight`` values so far, times ``penalty_scale``.
+        eps: Floor of the metric, added after the root, >= 0.
+        averaging: Fraction c in (0, 1] moved towards the prox point (MADGRAD's momentum is 1 - c).
+
+    Returns:
+        The prox points and their structure.
+
+    References:
+        Huang & Lee (NeurIPS 2024), arXiv:2403.14398, algorithm 1. Without a penalty: MADGRAD, arXiv:2101.11075.
+    """
+    weighted = torch._foreach_mul(grads, weight)
+    torch._foreach_add_(grad_sums, weighted)
+    torch._foreach_addcmul_(square_sums, weighted, grads)
+    solutions = ramda_points(
+        anchors, grad_sums, square_sums, penalty=penalty, penalty_weight=penalty_weight, eps=eps, start=params
+    )
+    average_(params, [solution.x for solution in solutions], averaging)
+    return solutions
+
+
+class RAMDA(DualAveraging):
+    """Regularized adaptive momentum dual averaging: MADGRAD for ``loss + penalty``, solved exactly.
+
+    The zeros live in the prox points and reach the weights once ``averaging`` is 1: let ``Stages`` grow it, or read
+    them with ``structured()``. State: three float32 tensors per parameter (anchor, gradient sum, squared-gradient
+    sum), a float32 master where the weights are in half precision, and one boolean per group.
+
+    Args:
+        params: Parameters or groups, such as those ``regularize`` returns.
+        lr: Learning rate, > 0; ten times Adam's is a good start.
+        averaging: Fraction c in (0, 1] moved towards the prox point at each step; 0.1 is momentum 0.9.
+        eps: Floor of the metric, >= 0. A group that never received a gradient goes to zero once the penalty's weight
+            passes ``eps`` times its norm.
+        penalty: For groups that name none; default none. It must solve under a diagonal metric.
+        weight_decay: Added to the gradient, times the weight; for groups without a penalty.
+        maximize: Ascend instead.
+        foreach: False updates one parameter at a time; otherwise many at once.
+        capturable: Never wait for a device, so that the step can be captured; default on devices only.
+        compile: Compile the step with ``torch.compile``.
+
+    Raises:
+        ValueError: If an option is out of range or a penalty does not fit a parameter.
+        TypeError: If ``penalty`` is not one, or has only a Euclidean prox.
+
+    References:
+        Huang & Lee, Regularized Adaptive Momentum Dual Averaging with an Efficient Inexact Subproblem Solver for
+        Training Structured Neural Network (NeurIPS 2024), arXiv:2403.14398.
+    """
+
+    sums = ("grad_sum", "square_sum")
+    needs = DiagonalProx
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Scalar = 0.01,
+        averaging: float = 0.1,
+        eps: float = 1e-6,
+        *,
+        penalty: DiagonalProx | None = None,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            averaging=averaging,
+            averaging_grows=False,
+            eps=eps,
+            penalty=penalty,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            compile=compile,
+        )
+
+    @override
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        check_range(type(self).__name__, group, "eps")
+
+    def _metric(self, group: Group) -> dict[str, Scalar]:
+        return {"penalty_weight": self._penalty_weight(group), "eps": group["eps"]}
+
+    @override
+    def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
+        return algorithm(group, ramda)(
+            batch["weight"],
+            batch["grad"],
+            batch["anchor"],
+            batch["grad_sum"],
+            batch["square_sum"],
+            penalty=group["penalty"],
+            **self._scalars(
+                group,
+                weight=gate * self._weight(group),
+                averaging=gate * self.averaging_now(group),
+                **self._metric(group),
+            ),
+        )
+
+    @override
+    def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:
+        solutions = ramda_points(
+            batch["anchor"],
+            batch["grad_sum"],
+            batch["square_sum"],
+            penalty=group["penalty"],
+            start=batch["weight"],
+            **self._metric(group),
+        )
+        return [solution.x for solution in solutions]
