@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openwork import data, files, metrics, models, partitions, penalties, structure
+    from openwork import data, files, metrics, models, optim, partitions, penalties, structure, wiring
 
 __version__ = "0.1.0"
 
@@ -21,9 +21,11 @@ __all__ = [
     "files",
     "metrics",
     "models",
+    "optim",
     "partitions",
     "penalties",
     "structure",
+    "wiring",
 ]
 
 
