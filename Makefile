@@ -68,5 +68,5 @@ $(BENCH) $(REPRODUCE): $(INSTALLED)
 	$(BIN)/python benchmarks/$@.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find openwork tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
