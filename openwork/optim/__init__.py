@@ -4,6 +4,7 @@ from openwork.optim.base import ProximalOptimizer, ReadOut
 from openwork.optim.prox_adamw import ProxAdamW
 from openwork.optim.prox_sgd import OriginalProxSGD, ProxSGD
 from openwork.optim.ramda import RAMDA
+from openwork.optim.regularize import ParamGroups, regularize
 from openwork.optim.rmda import RMDA
 from openwork.optim.stages import Stages
 from openwork.optim.unwrap import unwrap
@@ -12,10 +13,12 @@ __all__ = [
     "RAMDA",
     "RMDA",
     "OriginalProxSGD",
+    "ParamGroups",
     "ProxAdamW",
     "ProxSGD",
     "ProximalOptimizer",
     "ReadOut",
     "Stages",
+    "regularize",
     "unwrap",
 ]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from openwork.kernels import Scalar
-from openwork.optim.regularize import ParamGroups, regularize
+from openwork.optim import RAMDA, ParamGroups, regularize
 from openwork.partitions import Blocks, Elements, Partition, Slices
 from openwork.penalties import L1, GroupLasso, Penalty, Zero
 from openwork.structure import Rank, Structure
@@ -106,6 +106,20 @@ def test_groups_fit_torch_optimizers():
     optimizer = torch.optim.SGD(groups[:1], lr=0.1)
     optimizer.add_param_group(groups[1])
     assert [group["penalty"] for group in optimizer.param_groups] == [group["penalty"] for group in groups[:2]]
+
+
+def test_a_step_drops_input_features():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=4), nn.ConvTranspose2d(8, 4, 2))
+    optimizer = RAMDA(regularize(model, GroupLasso(0.05)), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(1, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+    alive = sum(int(s.kept.sum()) for s in optimizer.structures().values())
+    assert optimizer.read_out().total == 3 + 8 + 8
+    assert optimizer.read_out().alive == alive
+    assert 0 < alive < 3 + 8 + 8
 
 
 def test_keeps_everything_of_the_penalty_but_its_groups():
