@@ -1,5 +1,13 @@
 """The hot loops: one plain-torch definition each."""
 
 from openwork.kernels.group_norm import GroupNormSolution, Scalar, solve_group_norm
+from openwork.kernels.singular_values import SingularValues, shrink_singular_values, singular_values
 
-__all__ = ["GroupNormSolution", "Scalar", "solve_group_norm"]
+__all__ = [
+    "GroupNormSolution",
+    "Scalar",
+    "SingularValues",
+    "shrink_singular_values",
+    "singular_values",
+    "solve_group_norm",
+]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 Scalar = float | Tensor
 
-# Newton counts that never wait for a result, for devices and compiled code (six reach single precision for metrics spread
-# over three decades, more only for wider ones), and the bound for code that stops as soon as every group passes.
+# Newton counts that never wait for a result, for devices and compiled code (six reach single precision for metrics
+# spread over three decades, more only for wider ones), and the bound for code that stops once every group passes.
 FIXED_ITERATIONS = 8
 MAX_ITERATIONS = 60
 
@@ -30,8 +30,8 @@ class GroupNormSolution(NamedTuple):
 def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ...]) -> GroupNormSolution:
     """Minimize ``0.5 x'Dx - b'x + kappa ||x||`` in every group, exactly.
 
-    A group is zero iff ``||b|| <= kappa``. Otherwise ``x = r b / (r d + kappa)``, where ``r = ||x||`` is the root of the
-    secular equation ``q(r) = sum b^2 / (r d + kappa)^2 = 1``. Newton's method on ``q^(-1/2)``, which is increasing and
+    A group is zero iff ``||b|| <= kappa``. Otherwise ``x = r b / (r d + kappa)``, where ``r = ||x||`` is the root of
+    the secular equation ``q(r) = sum b^2 / (r d + kappa)^2 = 1``. Newton's method on ``q^(-1/2)``, which is increasing and
     concave, rises monotonically to the root from any point below it. At every ``r`` the residual of ``x(r)`` is
     ``kappa |1 - sqrt(q)|``, so convergence is certified by a number that is there anyway.
 
@@ -81,7 +81,7 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
             break
         r = following
     x = torch.where(kept, u * (r * scale / top), 0.0)
-    return GroupNormSolution(x, kept, gap.abs() * k * scale)
+    return GroupNormSolution(x, kept, torch.where(kept, gap.abs() * k * scale, 0.0))
 
 
 def _lower_bound(squares: Tensor, d: Tensor, k: Tensor, norm: Tensor, members: tuple[int, ...]) -> Tensor:

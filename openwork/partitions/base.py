@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -97,6 +98,34 @@ class Partition(ABC):
         """
         layout = self.layout(x.shape)
         return x.view(layout.shape).sum(layout.members)
+
+    def max(self, x: Tensor) -> Tensor:
+        """Largest entry of every group.
+
+        Args:
+            x: Any shape that the groups tile; groups are not empty.
+
+        Returns:
+            One number per group, of shape ``grid(x.shape)``.
+        """
+        layout = self.layout(x.shape)
+        return x.view(layout.shape).amax(layout.members)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """Euclidean norm of every group, even where a square would leave the range of the number format.
+
+        Args:
+            x: Any shape that the groups tile.
+
+        Returns:
+            One number per group, of shape ``grid(x.shape)``.
+        """
+        if x.numel() == 0:
+            return self.sum(x)
+        layout = self.layout(x.shape)
+        x = x.view(layout.shape)
+        scale = x.abs().amax(layout.members, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        return torch.linalg.vector_norm(x / scale, dim=layout.members) * scale.view(layout.grid)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether a group has a nonzero entry.

@@ -1,8 +1,31 @@
 """Penalties: value, proximal operator, and the structure they leave in a weight."""
 
 from openwork.penalties.base import DiagonalProx, GroupPenalty, Penalty, Solution
+from openwork.penalties.group_l0 import GroupL0
 from openwork.penalties.group_lasso import GroupLasso
+from openwork.penalties.l0 import L0
 from openwork.penalties.l1 import L1
+from openwork.penalties.nonnegative import Nonnegative
+from openwork.penalties.nuclear_norm import NuclearNorm
+from openwork.penalties.proximal_gradient import Descent, ProximalGradient
+from openwork.penalties.sparse_group_lasso import SparseGroupLasso
+from openwork.penalties.target import Target
 from openwork.penalties.zero import Zero
 
-__all__ = ["L1", "DiagonalProx", "GroupLasso", "GroupPenalty", "Penalty", "Solution", "Zero"]
+__all__ = [
+    "L0",
+    "L1",
+    "Descent",
+    "DiagonalProx",
+    "GroupL0",
+    "GroupLasso",
+    "GroupPenalty",
+    "Nonnegative",
+    "NuclearNorm",
+    "Penalty",
+    "ProximalGradient",
+    "Solution",
+    "SparseGroupLasso",
+    "Target",
+    "Zero",
+]

@@ -40,6 +40,11 @@ class Penalty(ABC):
     #: Whether weights are penalized independently, so that an optimizer may hand them over in several calls.
     separable = True
 
+    @property
+    def convex(self) -> bool:
+        """Whether ``f`` is convex."""
+        return True
+
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
         """The penalty ``f(x)``, a 0-dim tensor."""
@@ -68,7 +73,7 @@ class Penalty(ABC):
         point = self.prox(x, step)
         return Solution(point, self.structure(point).kept, point.new_zeros(()))
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:  # noqa: B027, every weight fits unless a subclass says otherwise
         """Refuse a weight that this penalty does not fit.
 
         Raises:
@@ -93,6 +98,25 @@ class DiagonalProx(Penalty):
 
     It takes the dual quantity ``b``, never ``b / d``, since ``d`` can be tiny.
     """
+
+    @override
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return self._prox_solution(x, step).x
+
+    @override
+    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
+        return self.solve(x, torch.ones_like(x), step)
+
+    def metrics(self, d: list[Tensor]) -> list[Tensor]:
+        """The metrics this penalty solves for, to be asked before ``b`` is formed from them.
+
+        Args:
+            d: Diagonals, one per weight.
+
+        Returns:
+            ``d``, or what replaces it where a penalty has a closed form only for simpler metrics.
+        """
+        return d
 
     @abstractmethod
     def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
@@ -142,9 +166,25 @@ class DiagonalProx(Penalty):
 
 
 class GroupPenalty(DiagonalProx):
-    """A penalty that drops whole groups of a partition; a dataclass field or class attribute names it."""
+    """A penalty that drops whole groups of a partition, which a dataclass field or class attribute names.
+
+    Its value is a sum over groups, depends on magnitudes of entries only, and does not fall as one grows. Wherever a
+    weight of the penalty or a step is asked for, it may also be a tensor with one number per group.
+    """
 
     groups: Partition
+
+    @abstractmethod
+    def critical(self, b: Tensor, d: Tensor) -> Tensor:
+        """The weight at which each group becomes zero.
+
+        Args:
+            b: Any shape that the groups tile.
+            d: Metric, as in ``solve``.
+
+        Returns:
+            One number >= 0 per group: ``solve`` drops the group iff its ``weight`` is at least that; infinite if never.
+        """
 
     @override
     def structure(self, x: Tensor) -> Structure:
@@ -164,7 +204,7 @@ class GroupPenalty(DiagonalProx):
 
     @override
     def regroup(self, groups: Partition) -> Self:
-        return replace(self, groups=groups)  # pyright: ignore[reportCallIssue, reportArgumentType, reportReturnType]
+        return replace(self, groups=groups)  # pyright: ignore
 
     @override
     def stacked(self) -> DiagonalProx | None:

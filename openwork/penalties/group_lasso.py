@@ -11,12 +11,15 @@ from openwork.kernels import Scalar, solve_group_norm
 from openwork.partitions import Partition, Slices
 from openwork.penalties.base import GroupPenalty, Solution, check_strength, metric_quotient
 
-Weight = Literal["sqrt_size", "one"]
+Weight = Literal["sqrt_size", "size", "one"]
 
 
 def group_weight(groups: Partition, x: Tensor, weight: Weight) -> float:
-    """Factor of a group's norm: the square root of its size, as in the papers, or one."""
-    return groups.size(x.shape) ** 0.5 if weight == "sqrt_size" else 1.0
+    """Factor of a group's term: the square root of its size, as in the papers, its size, or one."""
+    if weight == "one":
+        return 1.0
+    size = float(groups.size(x.shape))
+    return size if weight == "size" else size**0.5
 
 
 def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solution:
@@ -32,7 +35,7 @@ def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solu
         The solution, with one residual per group.
     """
     layout = groups.layout(b.shape)
-    if b.numel() == 0 or (isinstance(kappa, float) and kappa == 0):
+    if b.numel() == 0 or (not isinstance(kappa, Tensor) and kappa == 0):
         x = metric_quotient(b, d)
         kept = groups.any(x)
         return Solution(x, kept, x.new_zeros(kept.shape))
@@ -45,7 +48,7 @@ def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solu
     return Solution(x, kept.view(layout.grid), residual.view(layout.grid))
 
 
-def shrink_groups(x: Tensor, threshold: Scalar, groups: Partition) -> Tensor:
+def shrink_groups(x: Tensor, threshold: Scalar, groups: Partition) -> Solution:
     """Block soft-thresholding: shorten every group's norm by ``threshold``, to exact zero if it is no longer than that.
 
     Args:
@@ -54,16 +57,16 @@ def shrink_groups(x: Tensor, threshold: Scalar, groups: Partition) -> Tensor:
         groups: Which entries form a group.
 
     Returns:
-        A tensor like ``x``.
+        The solution.
 
     References:
-        Parikh & Boyd, Proximal Algorithms (2014), section 6.5.
+        Parikh & Boyd, Proximal Algorithms (2014), section 6.5.1.
     """
-    norms = groups.sum(x.square()).sqrt()
-    keep = norms > threshold
+    norms = groups.norm(x)
+    kept = norms > threshold
     # A zero group has norm 0, so divide only where the group survives.
-    factor = torch.where(keep, 1 - threshold / torch.where(keep, norms, 1.0), 0.0)
-    return x * groups.spread(factor, like=x)
+    factor = torch.where(kept, 1 - threshold / torch.where(kept, norms, 1.0), 0.0)
+    return Solution(x * groups.spread(factor, like=x), kept, x.new_zeros(()))
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,13 @@ class GroupLasso(GroupPenalty):
     Args:
         lam: Strength, >= 0, per unit of weight norm, against a loss averaged over samples.
         groups: Which entries form a group.
-        weight: ``w_g`` is the square root of the group's size, as in the papers, or one.
+        weight: ``w_g`` is the square root of the group's size, as in the papers, its size, or one.
 
     Raises:
         ValueError: If ``lam`` is negative.
+
+    References:
+        Yuan & Lin, Model selection and estimation in regression with grouped variables (2006), eq. (2.1).
     """
 
     lam: float
@@ -91,12 +97,16 @@ class GroupLasso(GroupPenalty):
 
     @override
     def value(self, x: Tensor) -> Tensor:
-        return self._strength(x) * self.groups.sum(x.square()).sqrt().sum()
+        return self._strength(x) * self.groups.norm(x).sum()
 
     @override
-    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
         return shrink_groups(x, self._strength(x) * step, self.groups)
 
     @override
     def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
         return solve_groups(b, d, weight * self._strength(b), self.groups)
+
+    @override
+    def critical(self, b: Tensor, d: Tensor) -> Tensor:
+        return self.groups.norm(b) / self._strength(b)

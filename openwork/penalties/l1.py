@@ -26,6 +26,10 @@ class L1(GroupPenalty):
 
     Raises:
         ValueError: If ``lam`` is negative.
+
+    References:
+        Tibshirani, Regression shrinkage and selection via the lasso (1996). Prox: Parikh & Boyd, Proximal Algorithms
+        (2014), section 6.5.2.
     """
 
     lam: float
@@ -39,14 +43,19 @@ class L1(GroupPenalty):
         return self.lam * x.abs().sum()
 
     @override
-    def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        return soft_threshold(x, self.lam * step)
+    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
+        point = soft_threshold(x, self.lam * step)
+        return Solution(point, point != 0, x.new_zeros(()))
 
     @override
     def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
         # The threshold goes before the division, since d can be tiny.
         x = metric_quotient(soft_threshold(b, weight * self.lam), d)
         return Solution(x, x != 0, x.new_zeros(()))
+
+    @override
+    def critical(self, b: Tensor, d: Tensor) -> Tensor:
+        return b.abs() / self.lam
 
     @override
     def regroup(self, groups: Partition) -> Self:

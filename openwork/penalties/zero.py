@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -46,4 +47,4 @@ class Zero(DiagonalProx):
 
 
 def _nothing(x: Tensor) -> Tensor:
-    return x.new_zeros(0, dtype=bool)
+    return x.new_zeros(0, dtype=torch.bool)

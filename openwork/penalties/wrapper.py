@@ -1,0 +1,52 @@
+"""What penalties around another penalty share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.partitions import Cut, Partition
+from openwork.penalties.base import DiagonalProx, Penalty
+from openwork.structure import Structure
+
+
+@dataclass(frozen=True)
+class Wrapper(DiagonalProx):
+    """A penalty around another, which answers whatever a subclass does not.
+
+    Args:
+        penalty: The one inside.
+    """
+
+    penalty: Penalty
+
+    @property
+    @override
+    def convex(self) -> bool:
+        return self.penalty.convex
+
+    @override
+    def value(self, x: Tensor) -> Tensor:
+        return self.penalty.value(x)
+
+    @override
+    def structure(self, x: Tensor) -> Structure:
+        return self.penalty.structure(x)
+
+    @override
+    def read(self, kept: Tensor) -> Structure:
+        return self.penalty.read(kept)
+
+    @override
+    def check(self, x: Tensor) -> None:
+        self.penalty.check(x)
+
+    @override
+    def cut(self, shape: Sequence[int]) -> Cut | None:
+        return self.penalty.cut(shape)
+
+    @override
+    def regroup(self, groups: Partition) -> Self:
+        return replace(self, penalty=self.penalty.regroup(groups))
