@@ -31,8 +31,8 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
     """Minimize ``0.5 x'Dx - b'x + kappa ||x||`` in every group, exactly.
 
     A group is zero iff ``||b|| <= kappa``. Otherwise ``x = r b / (r d + kappa)``, where ``r = ||x||`` is the root of
-    the secular equation ``q(r) = sum b^2 / (r d + kappa)^2 = 1``. Newton's method on ``q^(-1/2)``, which is increasing and
-    concave, rises monotonically to the root from any point below it. At every ``r`` the residual of ``x(r)`` is
+    the secular equation ``q(r) = sum b^2 / (r d + kappa)^2 = 1``. Newton's method on ``q^(-1/2)``, which is increasing
+    and concave, rises monotonically to the root from any point below it. At every ``r`` the residual of ``x(r)`` is
     ``kappa |1 - sqrt(q)|``, so convergence is certified by a number that is there anyway.
 
     Args:
@@ -60,6 +60,7 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
     kept = norm > k
     r = torch.where(kept, _lower_bound(squares, d, k, norm, members), 0.0)
 
+    u, gap = b, r
     wait = b.device.type == "cpu" and not torch.compiler.is_compiling()
     tolerance = 4 * torch.finfo(b.dtype).eps
     for iteration in range(MAX_ITERATIONS if wait else FIXED_ITERATIONS + 1):

@@ -46,7 +46,7 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
     decompose, otherwise = (_svd, _gram) if x.dtype == torch.float64 else (_gram, _svd)
     try:
         basis, values = decompose(wide)
-    except torch.linalg.LinAlgError:  # LAPACK's iteration failed, which the other one need not
+    except RuntimeError:  # torch.linalg.LinAlgError: the iteration failed, and the other one need not
         basis, values = otherwise(wide)
     shrunk = (values - threshold).clamp_min(0.0)
     factors = torch.where(shrunk > 0, shrunk / torch.where(shrunk > 0, values, 1.0), 0.0).to(x.dtype)
@@ -62,8 +62,7 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
 
 def singular_values(x: Tensor) -> Tensor:
     """Singular values of matrices of shape (..., m, n), largest first."""
-    values: Tensor = torch.linalg.svdvals(x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return values
+    return torch.linalg.svdvals(x)  # pyright: ignore
 
 
 # torch declares its decompositions without types.

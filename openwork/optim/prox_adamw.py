@@ -65,10 +65,11 @@ def prox_adamw(
     metrics = torch._foreach_div(squares if largest is None else largest, correction2)
     torch._foreach_sqrt_(metrics)
     torch._foreach_add_(metrics, eps)
+    metrics = penalty.metrics(list(metrics))
     duals = torch._foreach_mul(params, decay)
     torch._foreach_mul_(duals, metrics)
     torch._foreach_sub_(duals, torch._foreach_mul(momentums, lr / correction1))
-    solutions = penalty.solve_(list(duals), list(metrics), penalty_weight, params)
+    solutions = penalty.solve_(list(duals), metrics, penalty_weight, params)
     average_(params, [solution.x for solution in solutions], gate)
     return solutions
 

@@ -92,9 +92,10 @@ def prox_sgd_original(
     average_(squares, list(torch._foreach_mul(grads, grads)), 1 - beta)
     metrics = torch._foreach_sqrt(torch._foreach_div(squares, correction))
     torch._foreach_add_(metrics, 1e-8)
+    metrics = penalty.metrics(list(metrics))
     duals = torch._foreach_mul(params, metrics)
     torch._foreach_sub_(duals, momentums)
-    solutions = penalty.solve_(list(duals), list(metrics), penalty_scale, params)
+    solutions = penalty.solve_(list(duals), metrics, penalty_scale, params)
     average_(params, [solution.x for solution in solutions], averaging)
     average_(points, [solution.x for solution in solutions], gate)
     return solutions

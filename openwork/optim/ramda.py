@@ -39,9 +39,10 @@ def ramda_points(
     """
     metrics = torch._foreach_pow(square_sums, 1 / 3)
     torch._foreach_add_(metrics, eps)
+    metrics = penalty.metrics(list(metrics))
     duals = torch._foreach_mul(anchors, metrics)
     torch._foreach_sub_(duals, grad_sums)
-    return penalty.solve_(list(duals), list(metrics), penalty_weight, start)
+    return penalty.solve_(list(duals), metrics, penalty_weight, start)
 
 
 def ramda(

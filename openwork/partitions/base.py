@@ -125,7 +125,7 @@ class Partition(ABC):
         layout = self.layout(x.shape)
         x = x.view(layout.shape)
         scale = x.abs().amax(layout.members, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        return torch.linalg.vector_norm(x / scale, dim=layout.members) * scale.view(layout.grid)
+        return (x / scale).square().sum(layout.members).sqrt() * scale.view(layout.grid)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether a group has a nonzero entry.
