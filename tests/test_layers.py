@@ -1,6 +1,7 @@
 """The picture "who may import whom" stays true: every import of the package is read and checked against it."""
 
 import ast
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,12 @@ SOURCES = sorted(file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py") if 
 def test_every_package_has_a_row() -> None:
     homes = {file.parts[0].removesuffix(".py") for file in SOURCES}
     assert homes <= {*ROW, TESTING}
+
+
+def test_the_lower_rows_are_typed_strictly() -> None:
+    checked = json.loads((PACKAGE.parent / "pyright-strict.json").read_text(encoding="utf-8"))["include"]
+    homes = {file.parts[0] for file in SOURCES}
+    assert set(checked) == {f"openwork/{home}" for home in homes if ROW.get(home.removesuffix(".py"), 99) < 3}
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=str)
