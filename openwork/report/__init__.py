@@ -1,0 +1,5 @@
+"""One HTML page and one JSON file that show what runs gave: text and pictures from recorded numbers."""
+
+from openwork.report.write import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,96 @@
+"""Which curves a report draws."""
+
+from collections.abc import Sequence
+
+from openwork.report.charts import INKS, Chart, Line, Log
+from openwork.report.contents import EVALUATIONS, RunContents
+from openwork.report.text import Unit
+
+MOST_MARKS = 8  # a schedule that changes the learning rate more often changes it all the time
+COLORS = [ink for ink in INKS if len(ink) == 1]
+DASHES = ("solid", "dashed", "dotted")
+
+
+def training(run: RunContents) -> list[Chart]:
+    """Accuracy, loss and sparsity over time, of the weights and of the structured weights."""
+    charts = [
+        _chart(
+            run,
+            label,
+            Line("weights", _values(run, key), "a"),
+            Line("structured weights", _values(run, f"structured_{key}"), "b", "dashed"),
+            unit=unit,
+            log="auto" if unit == "loss" else False,
+        )
+        for key, label, unit in sorted(EVALUATIONS, key=lambda evaluation: evaluation[2])  # accuracies, then losses
+    ]
+    sparsities = _chart(
+        run,
+        "Sparsity of the structured weights",
+        Line("groups", _values(run, "group_sparsity"), "b"),
+        Line("groups, by size", _values(run, "weighted_group_sparsity"), "c", "dashed"),
+        Line("singular values", _values(run, "low_rank_level"), "d"),
+        Line("parameters", _values(run, "unstructured_sparsity"), "f", "dotted"),
+        unit="fraction",
+    )
+    losses = _chart(run, "Training loss", Line("loss", _values(run, "train_loss"), "a"), unit="loss", log="auto")
+    return [*charts, sparsities, losses]
+
+
+def certificate(run: RunContents) -> list[Chart]:
+    """How exact the last steps were, and how long the structure has stood still."""
+    return [
+        _chart(
+            run,
+            "Residual",
+            Line("residual", _values(run, "residual"), "c"),
+            unit="residual",
+            log=True,
+            caption="Norm of a subgradient of the subproblem at its solution, in units of the loss gradient.",
+        ),
+        _chart(
+            run,
+            "Steps since the structure last changed",
+            Line("steps", _values(run, "steps_unchanged"), "d"),
+            unit="count",
+            caption="A line that climbs to the end: the set of zeros has stopped changing.",
+        ),
+    ]
+
+
+def comparison(runs: Sequence[RunContents]) -> list[Chart]:
+    """Accuracy and sparsity of several runs over time; nothing when they are too many to tell apart."""
+    if len(runs) > len(COLORS) * len(DASHES) or len({run.clock for run in runs}) > 1:
+        return []
+    times = sorted({time for run in runs for time in run.curves[run.clock] if time is not None})
+    charts: list[Chart] = []
+    for title, keys in (
+        ("Test accuracy", ("structured_test_accuracy", "test_accuracy")),
+        ("Validation accuracy", ("structured_valid_accuracy", "valid_accuracy")),
+        ("Zero groups", ("group_sparsity",)),
+        ("Zero singular values", ("low_rank_level",)),
+        ("Zero parameters", ("unstructured_sparsity",)),
+    ):
+        lines: list[Line] = []
+        for n, run in enumerate(runs):
+            values = next((run.curves[key] for key in keys if key in run.curves), [])
+            at = dict(zip(run.curves[run.clock], values, strict=False))
+            dash = DASHES[n // len(COLORS)]
+            lines.append(Line(run.name, [at.get(time) for time in times], COLORS[n % len(COLORS)], dash))
+        charts.append(Chart(title, times, lines, "fraction", runs[0].clock))
+    return charts
+
+
+def _chart(run: RunContents, title: str, *lines: Line, unit: Unit, log: Log = False, caption: str = "") -> Chart:
+    times = [0.0 if time is None else time for time in run.curves[run.clock]]
+    return Chart(title, times, lines, unit, run.clock, caption, log, _changes(times, _values(run, "lr")))
+
+
+def _values(run: RunContents, key: str) -> Sequence[float | None]:
+    return run.curves.get(key, [None] * len(run.curves[run.clock]))
+
+
+def _changes(times: Sequence[float], rates: Sequence[float | None]) -> list[float]:
+    """Times at which the learning rate stepped; none if it moves all the time."""
+    steps = [times[n] for n in range(1, len(times)) if rates[n] != rates[n - 1]]
+    return steps if len(steps) <= MOST_MARKS else []
