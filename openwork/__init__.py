@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openwork import data, files, metrics, models, optim, partitions, penalties, structure, wiring
+    from openwork import data, files, metrics, models, optim, partitions, penalties, report, structure, wiring
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "optim",
     "partitions",
     "penalties",
+    "report",
     "structure",
     "wiring",
 ]
