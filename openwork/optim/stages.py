@@ -15,9 +15,9 @@ from openwork.optim.unwrap import unwrap
 class Stages:
     """Divides training at milestones, as the papers do.
 
-    At a milestone ``lr`` (and RAMDA's ``eps``) is multiplied by ``gamma`` and dual averaging restarts at the present weights. In the
-    last stage ``averaging`` grows to ``min(c * sqrt(i), 1)`` at its step i = 1, 2, ..., which makes the weights exactly
-    structured after ``ceil(c^-2)`` steps (100 for c = 0.1, 10 000 for 0.01).
+    At a milestone ``lr`` (and RAMDA's ``eps``) is multiplied by ``gamma`` and dual averaging restarts at the present
+    weights. In the last stage ``averaging`` grows to ``min(c * sqrt(i), 1)`` at its step i = 1, 2, ..., which makes the
+    weights exactly structured after ``ceil(c^-2)`` steps (100 for c = 0.1, 10 000 for 0.01).
 
     It acts at the beginning of ``optimizer.step()``, so that what is evaluated after the last step of a stage still has
     its prox points. There is nothing to call, and it must not be handed to a scheduler wrapper: under n processes some
