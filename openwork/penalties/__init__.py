@@ -3,8 +3,11 @@
 from openwork.penalties.base import DiagonalProx, GroupPenalty, Penalty, Solution
 from openwork.penalties.group_l0 import GroupL0
 from openwork.penalties.group_lasso import GroupLasso
+from openwork.penalties.group_mcp import GroupMCP
+from openwork.penalties.group_scad import GroupSCAD
 from openwork.penalties.l0 import L0
 from openwork.penalties.l1 import L1
+from openwork.penalties.l_half import LHalf
 from openwork.penalties.nonnegative import Nonnegative
 from openwork.penalties.nuclear_norm import NuclearNorm
 from openwork.penalties.proximal_gradient import Descent, ProximalGradient
@@ -19,7 +22,10 @@ __all__ = [
     "DiagonalProx",
     "GroupL0",
     "GroupLasso",
+    "GroupMCP",
     "GroupPenalty",
+    "GroupSCAD",
+    "LHalf",
     "Nonnegative",
     "NuclearNorm",
     "Penalty",
