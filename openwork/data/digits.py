@@ -1,5 +1,7 @@
 """The 8 x 8 digits that scikit-learn carries along: real data on any machine."""
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import cast
 
 import numpy as np
@@ -28,9 +30,10 @@ def digits(valid: float = 0.1, *, seed: int = 0) -> Data:
     References:
         Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), doi:10.24432/C50P49; the test part.
     """
-    # Imported here: scikit-learn takes longer to import than torch does to train a first epoch.
-    from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs]
-
-    pixels, labels = cast("tuple[NDArray[np.float64], NDArray[np.int64]]", load_digits(return_X_y=True))
+    # Imported here: scikit-learn takes longer to import than an epoch of these takes to train.
+    load = cast(
+        "Callable[..., tuple[NDArray[np.float64], NDArray[np.int64]]]", import_module("sklearn.datasets").load_digits
+    )
+    pixels, labels = load(return_X_y=True)
     samples = Split(torch.as_tensor(pixels).float() / 16, torch.as_tensor(labels).long())
     return split_off_test("digits", samples, classes=10, fraction=0.2).hold_out(valid, seed)

@@ -44,8 +44,8 @@ def locate(name: str, file: str, data_dir: Path | None, source: Source | None = 
             return path
     if source is None:
         raise FileNotFoundError(
-            f"{name}: {folder} has no file {file} (nor {file}.gz or .bz2); put it there, or pass download=True "
-            "where the loader has it"
+            f"{name}: {folder} has no file {file} (nor {file}.gz or .bz2); put it there "
+            "(download=True fetches files whose official checksum is known)"
         )
     path = folder / source.url.rpartition("/")[2]
     fetch(name, source, path)
