@@ -38,7 +38,7 @@ def cifar10(
 
     Args:
         data_dir: Folder that holds ``cifar10/``; else OPENWORK_DATA.
-        valid: Training samples to hold out, a count or a fraction; the default is the whole fifth batch.
+        valid: Training samples to hold out, a fraction or a whole number; the default is the whole fifth batch.
         seed: Of that draw; ``None`` takes the last samples.
         mean: Subtracted from the red, green and blue pixels, which are in [0, 1]; the default is the training set's.
         std: Divides them; the default is the training set's.

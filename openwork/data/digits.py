@@ -18,7 +18,7 @@ def digits(valid: float = 0.1, *, seed: int = 0) -> Data:
     and of the other 1438 the fraction ``valid`` is for validation.
 
     Args:
-        valid: Training samples to hold out, a count or a fraction.
+        valid: Training samples to hold out, a fraction or a whole number.
         seed: Of that draw.
 
     Returns:

@@ -24,7 +24,7 @@ def fsdd(data_dir: Path | None = None, valid: float = 0.1, *, seed: int = 0) -> 
 
     Args:
         data_dir: Folder that holds ``fsdd/fsdd.npz``; else OPENWORK_DATA.
-        valid: Training samples to hold out, a count or a fraction.
+        valid: Training samples to hold out, a fraction or a whole number.
         seed: Of that draw.
 
     Returns:

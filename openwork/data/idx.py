@@ -31,7 +31,7 @@ def mnist(
 
     Args:
         data_dir: Folder that holds ``mnist/`` with the four IDX files, packed or not; else OPENWORK_DATA.
-        valid: Training samples to hold out, a count or a fraction.
+        valid: Training samples to hold out, a fraction or a whole number.
         seed: Of that draw.
         mean: Subtracted from the pixels, which are in [0, 1]; the default is that of the training set.
         std: Divides them; the default is that of the training set. ``mean=0, std=1`` leaves the pixels raw.

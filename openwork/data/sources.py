@@ -4,7 +4,9 @@ import hashlib
 import os
 import secrets
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 
@@ -87,10 +89,11 @@ def fetch(name: str, source: Source, path: Path) -> None:
                 f"it was not kept: fetch it by other means and put it at {path}"
             )
         draft.replace(path)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise OSError(
-            f"{name}: cannot fetch {source.url}: {error.strerror or error}; "
+            f"{name}: cannot fetch {source.url}: {getattr(error, 'strerror', None) or error}; "
             f"check the network and the folder, or put the file at {path} yourself"
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its final name, or never came to be
+            draft.unlink()

@@ -40,7 +40,7 @@ class Split:
 
     def none(self) -> "Split":
         """No samples, of the same kind."""
-        return self.take(torch.empty(0, dtype=torch.int64))
+        return self.take(torch.empty(0, dtype=torch.int64, device=self.targets.device))
 
     def to(self, device: torch.device | str) -> "Split":
         """These samples on ``device``."""
@@ -71,7 +71,7 @@ class Data:
         """Move part of the training samples to the validation samples.
 
         Args:
-            valid: How many: a count if an ``int``, a fraction of the training samples in [0, 1) if a ``float``.
+            valid: How many: a fraction of the training samples if below 1, else a whole number of them.
             seed: Of the draw; ``None`` takes the last samples.
 
         Returns:
@@ -82,11 +82,11 @@ class Data:
                 validation samples.
         """
         total = len(self.train)
-        count = round(valid * total) if isinstance(valid, float) else valid
-        if not 0 <= count < total:
+        count = round(valid * total) if valid < 1 else int(valid)
+        if not 0 <= count < total or (valid >= 1 and count != valid):
             raise ValueError(
-                f"{self.name}: valid must be a count below {total} or a fraction in [0, 1) of the training samples, "
-                f"got {valid}"
+                f"{self.name}: valid must be a fraction in [0, 1) of the {total} training samples or a whole number "
+                f"below {total}, got {valid}"
             )
         if self.valid:
             raise ValueError(f"{self.name}: there are {len(self.valid)} validation samples already; hold out once")
@@ -154,4 +154,5 @@ def split_off_test(name: str, samples: Split, classes: int, fraction: float) -> 
 def part(samples: Split, order: Tensor, count: int) -> tuple[Split, Split]:
     """All samples but the last ``count`` of ``order``, and those; both as they were ordered before."""
     first = len(samples) - count
+    order = order.to(samples.targets.device)
     return samples.take(torch.sort(order[:first])[0]), samples.take(torch.sort(order[first:])[0])

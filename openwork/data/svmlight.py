@@ -70,7 +70,7 @@ def svmlight(
     Args:
         name: Of the file in ``libsvm/``, less .gz or .bz2.
         data_dir: Folder that holds ``libsvm/``; else OPENWORK_DATA.
-        valid: Training samples to hold out, a count or a fraction.
+        valid: Training samples to hold out, a fraction or a whole number.
         seed: Of that draw.
         features: How many, if the set is not among the eight well known ones; else the highest in the training file.
         dense: Inputs as an ordinary tensor; else sparse (COO), which news20 needs (4 GB dense).

@@ -26,7 +26,7 @@ def letter_recognition(
 
     Args:
         data_dir: Folder that holds ``letter-recognition/letter-recognition.data``, packed or not; else OPENWORK_DATA.
-        valid: Training samples to hold out, a count or a fraction.
+        valid: Training samples to hold out, a fraction or a whole number.
         seed: Of that draw.
         download: Fetch a missing file, with a check of its SHA-256.
 
@@ -63,7 +63,7 @@ def california_housing(data_dir: Path | None = None, valid: float = 0.1, *, seed
 
     Args:
         data_dir: Folder that holds ``california-housing/cal_housing.data``, packed or not; else OPENWORK_DATA.
-        valid: Training samples to hold out, a count or a fraction.
+        valid: Training samples to hold out, a fraction or a whole number.
         seed: Of that draw.
 
     Returns:

@@ -48,12 +48,13 @@ class Corpus:
             length: Tokens in a window.
 
         Returns:
-            Inputs and targets ``(N, length)`` int64; what is left at the end of each part is dropped.
+            Inputs and targets ``(N, length)`` int64; what is left at the end of each part is dropped. An empty part
+            gives no windows.
 
         Raises:
-            ValueError: If a part is not longer than ``length``, or ``length`` is less than 1.
+            ValueError: If a part that is not empty is not longer than ``length``, or ``length`` is less than 1.
         """
-        shortest = min(len(part) for part in (self.train, self.valid, self.test))
+        shortest = min(len(part) for part in (self.train, self.valid, self.test) if len(part))
         if not 1 <= length < shortest:
             raise ValueError(
                 f"{self.name}: length must be in 1 to {shortest - 1}, since the shortest part has {shortest} tokens, "
@@ -61,7 +62,7 @@ class Corpus:
             )
 
         def cut(tokens: Tensor) -> Split:
-            end = (len(tokens) - 1) // length * length
+            end = max(len(tokens) - 1, 0) // length * length
             return Split(tokens[:end].reshape(-1, length), tokens[1 : end + 1].reshape(-1, length))
 
         train, valid, test = cut(self.train), cut(self.valid), cut(self.test)

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +37,8 @@ def atomically(path: Path) -> Generator[BinaryIO]:
             f"cannot write {path}: {error.strerror or error}; free some space there or choose a folder you can write to"
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its final name, or never came to be
+            draft.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -101,7 +101,16 @@ class GPT(nn.Module):
 
     @override
     def forward(self, tokens: Tensor) -> Tensor:
-        """From int64 tokens ``(N, T)``, with T at most ``context``, to logits ``(N, T, vocabulary)``."""
+        """From int64 tokens ``(N, T)`` to logits ``(N, T, vocabulary)``.
+
+        Raises:
+            ValueError: If T is more than ``context``.
+        """
+        if tokens.shape[1] > self.positions.num_embeddings:
+            raise ValueError(
+                f"GPT: sequences of {tokens.shape[1]} tokens do not fit a context of {self.positions.num_embeddings}; "
+                "cut them, or build the model with a longer context"
+            )
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.tokens(tokens) + self.positions(places))
         return self.head(self.norm(self.blocks(x)))

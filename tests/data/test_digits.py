@@ -40,5 +40,5 @@ def test_no_sample_is_in_two_splits():
 
 
 def test_holding_out_everything_is_one_sentence():
-    with pytest.raises(ValueError, match=r"^digits: valid must be a count below 1438"):
+    with pytest.raises(ValueError, match=r"^digits: valid must be a fraction .* below 1438, got 1438$"):
         digits(valid=1438)

@@ -20,7 +20,7 @@ def test_an_empty_split_is_false():
     assert len(numbered().valid) == 0
 
 
-@pytest.mark.parametrize(("valid", "count"), [(3, 3), (0.3, 3), (0, 0), (0.0, 0), (9, 9)])
+@pytest.mark.parametrize(("valid", "count"), [(3, 3), (3.0, 3), (0.3, 3), (1, 1), (0, 0), (0.0, 0), (9, 9)])
 def test_hold_out_parts_the_training_samples(valid, count):
     data = numbered().hold_out(valid, seed=0)
     train, held = data.train.targets.tolist(), data.valid.targets.tolist()
@@ -43,9 +43,11 @@ def test_hold_out_without_a_seed_takes_the_last():
     assert numbered().hold_out(3, seed=None).valid.targets.tolist() == [7, 8, 9]
 
 
-@pytest.mark.parametrize("valid", [10, -1, 1.0, -0.5])
-def test_hold_out_of_everything_is_one_sentence(valid):
-    with pytest.raises(ValueError, match=rf"^numbers: valid must be a count below 10 or a fraction .*, got {valid}$"):
+@pytest.mark.parametrize("valid", [10, -1, 0.99, 2.5, -0.5])
+def test_hold_out_of_too_many_is_one_sentence(valid):
+    with pytest.raises(
+        ValueError, match=rf"^numbers: valid must be a fraction .* 10 training samples or .* below 10, got {valid}$"
+    ):
         numbered().hold_out(valid, seed=0)
 
 

@@ -24,6 +24,12 @@ def test_windows_predict_the_next_token_and_do_not_overlap(tmp_path):
     assert data.classes == 20
 
 
+def test_an_empty_part_gives_no_windows(tmp_path):
+    (tmp_path / "a").write_text("abcdefghij")
+    data = text(tmp_path / "a", valid=0.0, test=0.0).windows(3)
+    assert (data.train.inputs.shape, data.valid.inputs.shape, len(data.test)) == ((3, 3), (0, 3), 0)
+
+
 @pytest.mark.parametrize("length", [0, 4])
 def test_windows_that_do_not_fit_are_one_sentence(tmp_path, length):
     (tmp_path / "a").write_text("abcdefghijklmnopqrst")

@@ -48,6 +48,12 @@ def test_a_missing_folder_is_one_sentence(tmp_path):
         write_text(tmp_path / "none" / "a", "text")
 
 
+def test_a_file_in_place_of_the_folder_is_one_sentence(tmp_path):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(OSError, match=r"^cannot write .*a.b: Not a directory; free some space"):
+        write_text(tmp_path / "a" / "b", "text")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX file modes")
 def test_the_file_gets_the_usual_mode(tmp_path):
     (tmp_path / "usual").touch()

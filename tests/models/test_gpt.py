@@ -72,3 +72,8 @@ def test_dropout_acts_in_training_only():
 def test_bad_arguments_are_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         gpt(**arguments)
+
+
+def test_a_sequence_longer_than_the_context_is_one_sentence():
+    with pytest.raises(ValueError, match=r"^GPT: sequences of 9 tokens do not fit a context of 8; cut them, or build"):
+        gpt(vocabulary=11, context=8, width=16, depth=1, heads=2)(torch.zeros(1, 9, dtype=torch.int64))
