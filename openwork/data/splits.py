@@ -82,8 +82,8 @@ class Data:
                 validation samples.
         """
         total = len(self.train)
-        count = round(valid * total) if valid < 1 else int(valid)
-        if not 0 <= count < total or (valid >= 1 and count != valid):
+        count = round(valid * total) if 0 <= valid < 1 else valid
+        if not (0 <= count < total and count == int(count)):
             raise ValueError(
                 f"{self.name}: valid must be a fraction in [0, 1) of the {total} training samples or a whole number "
                 f"below {total}, got {valid}"
@@ -91,7 +91,7 @@ class Data:
         if self.valid:
             raise ValueError(f"{self.name}: there are {len(self.valid)} validation samples already; hold out once")
         order = torch.arange(total) if seed is None else torch.randperm(total, generator=generator("valid", seed))
-        train, held = part(self.train, order, count)
+        train, held = part(self.train, order, int(count))
         return replace(self, train=train, valid=held)
 
     def standardize(self, mean: float | Sequence[float] | Tensor, std: float | Sequence[float] | Tensor) -> Self:

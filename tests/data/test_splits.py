@@ -43,7 +43,7 @@ def test_hold_out_without_a_seed_takes_the_last():
     assert numbered().hold_out(3, seed=None).valid.targets.tolist() == [7, 8, 9]
 
 
-@pytest.mark.parametrize("valid", [10, -1, 0.99, 2.5, -0.5])
+@pytest.mark.parametrize("valid", [10, -1, 0.99, 2.5, -0.5, float("nan"), float("inf")])
 def test_hold_out_of_too_many_is_one_sentence(valid):
     with pytest.raises(
         ValueError, match=rf"^numbers: valid must be a fraction .* 10 training samples or .* below 10, got {valid}$"
