@@ -11,9 +11,9 @@ from openwork.files import Json
 from openwork.metrics import unpack_bits
 from openwork.report.read import RunFolder, number, table
 
-MOST_COLUMNS = 240  # times drawn at most, evenly picked, the first and the last always among them
-ALIVE = (62, 134, 196, 255)  # a blue that stands out on white and on black
-GONE = (0, 0, 0, 0)
+COLUMNS = 480  # of a picture at least, and times drawn at most: evenly picked, the first and the last among them
+MOST_ROWS = 256  # of a picture; of more groups, each row shows the fraction alive among its share of them
+BLUE = (62, 134, 196)  # stands out on white and on black
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Life:
         groups: Number of groups, or of singular values.
         first: How many were alive at the first record.
         last: How many were alive at the last record.
-        png: The picture: time from left to right, one line per group from top to bottom, drawn where it is alive.
+        png: The picture: time from left to right, the groups from top to bottom, drawn where they are alive.
     """
 
     name: str
@@ -64,7 +64,7 @@ def _life(run: RunFolder, name: str, total: int) -> Life | None:
     masks = [(n, layer["kept"]) for n, layer in said if isinstance(layer.get("kept"), str)]
     if not masks or not total:
         return None
-    picked = np.unique(np.linspace(0, len(masks) - 1, min(len(masks), MOST_COLUMNS)).round().astype(int))
+    picked = np.unique(np.linspace(0, len(masks) - 1, min(len(masks), COLUMNS)).round().astype(int))
     columns: list[np.ndarray] = []
     for n, text in (masks[i] for i in picked):
         try:
@@ -81,6 +81,12 @@ def _life(run: RunFolder, name: str, total: int) -> Life | None:
 def _png(kept: np.ndarray) -> bytes:
     from matplotlib.image import imsave
 
+    cuts = np.linspace(0, len(kept), min(len(kept), MOST_ROWS) + 1).round().astype(int)
+    rows = np.stack([share.mean(axis=0) for share in np.split(kept, cuts[1:-1])])
+    rows = rows.repeat(-(-COLUMNS // rows.shape[1]), axis=1)  # drawn wide, so that no browser blurs time
+    picture = np.empty((*rows.shape, 4), np.uint8)
+    picture[..., :3] = BLUE
+    picture[..., 3] = (255 * rows).round()
     buffer = io.BytesIO()
-    imsave(buffer, np.where(kept[..., None], ALIVE, GONE).astype(np.uint8), format="png")
+    imsave(buffer, picture, format="png")
     return buffer.getvalue()

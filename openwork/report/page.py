@@ -148,7 +148,7 @@ def _table_of_runs(runs: Sequence[RunContents]) -> str:
         above.append(f"<th scope=colgroup colspan={len(variants)}>{escape(label)}</th>")
         below += [f"<th scope=col data-sort={n}>{words}</th>" for n, (_, words) in enumerate(variants, start=first)]
     rows = [
-        f'<tr><th scope=row><span class="name">{escape(run.name)}</span>'
+        f"<tr><th scope=row>{_name(run.name)}"
         f"{'' if run.complete else '<small>not finished</small>'}</th>"
         + "".join(
             _cell(getattr(result, variant), result.unit) if (result := run.result(key)) else _cell(None, "count")
@@ -165,10 +165,7 @@ def _table_of_runs(runs: Sequence[RunContents]) -> str:
 
 def _details(run: RunContents, folder: RunFolder, notes: Sequence[str]) -> str:
     inside = _lines([_notes(notes), _results(run), *_sections(run, folder)])
-    return (
-        f'<details><summary><span class="name">{escape(run.name)}</span> '
-        f"<span>{escape(run.headline)}</span></summary>{inside}</details>"
-    )
+    return f"<details><summary>{_name(run.name)} <span>{escape(run.headline)}</span></summary>{inside}</details>"
 
 
 def _sections(run: RunContents, folder: RunFolder) -> list[str]:
@@ -211,7 +208,7 @@ def _layers(layers: Sequence[Layer]) -> str:
     if not layers:
         return ""
     rows = [
-        f'<tr><th scope=row class="name">{escape(layer.name)}</th>{_cell(layer.alive, "count")}'
+        f"<tr><th scope=row>{_name(layer.name)}</th>{_cell(layer.alive, 'count')}"
         f"{_cell(layer.total, 'count')}{_cell(layer.size, 'count')}"
         f'<td class="bar" data-value="{layer.sparsity!r}"><span>{shown(layer.sparsity, "fraction")}</span> '
         f'<i><b style="width:{100 * layer.sparsity:.2f}%"></b></i></td></tr>'
@@ -229,16 +226,16 @@ def _lives(pictures: Sequence[Life]) -> str:
     figures = [
         f'<figure><img src="{life.url}" class="{"sharp" if life.groups <= PIXELS_HIGH else "smooth"}" '
         f'alt="{escape(life.name)}: {life.last} of {life.groups} groups alive at the end, {life.first} at the start">'
-        f'<figcaption><span class="name">{escape(life.name)}</span>'
+        f"<figcaption>{_name(life.name)}"
         f"<span>{life.last:,} of {life.groups:,}</span></figcaption></figure>"
         for life in pictures
     ]
     if not figures:
         return ""
     return (
-        '<h2>Which groups are alive</h2>\n<p class="say">Time runs from left to right, and every group has its line '
-        f'from top to bottom: blue while it is alive, bare once it is zero.</p>\n<div class="lives">{_lines(figures)}'
-        "</div>"
+        '<h2>Which groups are alive</h2>\n<p class="say">Time runs from left to right and groups from top to bottom: '
+        "blue while a group is alive, bare while it is zero; where there are too many for a line each, the shade is "
+        f'the fraction alive.</p>\n<div class="lives">{_lines(figures)}</div>'
     )
 
 
@@ -259,6 +256,11 @@ def _plain(value: Json) -> str:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return str(value)
     return ", ".join(_plain(item) for item in value)
+
+
+def _name(name: str) -> str:
+    """A name that may be broken into lines at its dots."""
+    return f'<span class="name">{escape(name).replace(".", ".<wbr>")}</span>'
 
 
 def _lines(parts: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 def scientific(value: float, digits: int = 0) -> str:
     """A number as text, such as 3.1e-9."""
+    if value == 0:
+        return "0"
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 

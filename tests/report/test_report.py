@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import subprocess
@@ -6,10 +7,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
+from matplotlib.image import imread
 
+from openwork.metrics import pack_bits
 from openwork.report import write_report
+from openwork.report.life import lives
+from openwork.report.read import read_run
+from openwork.report.text import percent, shown
 
-VOID = {"meta", "hr", "img", "br", "link", "input"}
+VOID = {"wbr", "meta", "hr", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -243,3 +250,36 @@ def test_the_report_draws_without_the_training_code(new_run):
     loaded = set(done.stdout.split())
     assert "matplotlib.figure" in loaded
     assert not loaded & {"openwork.training", "openwork.recipes", "accelerate", "matplotlib.pyplot"}
+
+
+def test_the_picture_of_the_groups_shows_who_was_alive(new_run):
+    folder = new_run(epochs=4, layers={"few": 3, "many": 600})
+    masks = {
+        "few": ([1, 1, 1], [1, 0, 1], [1, 0, 1], [0, 0, 1]),
+        "many": ([1] * 600, [1] * 300 + [0] * 300, [0] * 600, [0] * 600),
+    }
+
+    def keep(record: dict) -> None:
+        for name, kept in masks.items():
+            record["layers"][name]["kept"] = pack_bits(torch.tensor(kept[record["epoch"] - 1], dtype=torch.bool))
+
+    edit(folder / "metrics.jsonl", keep)
+    few, many = lives(read_run(folder))
+    assert (few.name, few.groups, few.first, few.last) == ("few", 3, 3, 1)
+    alpha = imread(io.BytesIO(few.png))[:, 60::120, 3]  # four epochs, 120 pixels each
+    assert alpha.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
+    alpha = imread(io.BytesIO(many.png))[:, 60::120, 3]  # rows of two or three groups each
+    assert alpha.shape == (256, 4)
+    assert alpha[:, 1].mean() == pytest.approx(0.5, abs=0.01)
+    assert alpha[0].tolist() == [1, 1, 0, 0] and alpha[-1].tolist() == [1, 0, 0, 0]
+
+
+def test_numbers_that_are_not_quite_all_or_none_never_read_so():
+    assert [percent(x).replace("\u202f", " ") for x in (0.0, 1e-7, 0.5, 0.99999, 1.0)] == [
+        "0.00 %",
+        "<0.01 %",
+        "50.00 %",
+        ">99.99 %",
+        "100.00 %",
+    ]
+    assert [shown(x, "residual") for x in (0.0, 3.14e-9, None)] == ["0", "3.1e-9", "–"]
