@@ -7,6 +7,7 @@ from openwork.optim.ramda import RAMDA
 from openwork.optim.regularize import ParamGroups, regularize
 from openwork.optim.rmda import RMDA
 from openwork.optim.stages import Stages
+from openwork.optim.strength import strength_max
 from openwork.optim.unwrap import unwrap
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "ReadOut",
     "Stages",
     "regularize",
+    "strength_max",
     "unwrap",
 ]

@@ -1,0 +1,143 @@
+"""The strength at which everything vanishes, by which all others are measured."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from openwork.kernels import Scalar
+from openwork.optim.base import ProximalOptimizer
+from openwork.optim.regularize import Selection, regularize
+from openwork.optim.rmda import RMDA
+from openwork.penalties import Penalty, Solution
+from openwork.penalties.base import DiagonalProx
+from openwork.penalties.wrapper import Wrapper
+
+P = TypeVar("P", bound=Penalty)
+
+# Whether anything survives the recorded subproblem at a given strength.
+Survives = Callable[[float], bool]
+
+
+def strength_max(
+    model: nn.Module,
+    loss: Callable[[Any, Any], Tensor],
+    batch: tuple[Any, Any],
+    penalty: Penalty,
+    *,
+    optimizer: Callable[[list[dict[str, Any]]], ProximalOptimizer] = RMDA,
+    include: Selection | None = None,
+    exclude: Selection | None = None,
+) -> float:
+    """The smallest ``lam`` that zeroes everything at the first step of an optimizer.
+
+    A good strength differs a hundredfold between optimizers and learning rates; as a fraction of this number it does
+    not. One step is taken on a copy of the model, and the subproblems it meets are solved again for other strengths.
+
+    Args:
+        model: Not changed, nor is the state of random numbers.
+        loss: Of the model's outputs and the targets, averaged over samples.
+        batch: Inputs and targets.
+        penalty: Its kind, groups and other options; its ``lam`` is not looked at.
+        optimizer: Builds the optimizer from param groups: a class, or ``functools.partial(RAMDA, lr=0.02)``.
+        include: Which parameters to penalize, as for ``regularize``.
+        exclude: Which not to.
+
+    Returns:
+        That ``lam``, to rounding; 0 if nothing survives any.
+
+    Raises:
+        TypeError: If ``penalty`` has no ``lam``.
+        ValueError: If something survives every strength, as at ``lr = 0``.
+    """
+    penalty = _with_strength(penalty, 1.0)
+    recorder = _Recorder(penalty)
+    with torch.random.fork_rng():
+        model = deepcopy(model)
+        model.zero_grad()
+        stepper = optimizer(regularize(model, recorder, include=include, exclude=exclude))
+        with torch.enable_grad():
+            loss(model(batch[0]), batch[1]).backward()
+        stepper.step()
+    return _smallest(recorder.subproblems)
+
+
+def _smallest(subproblems: list[Survives]) -> float:
+    """Smallest number that nothing survives, by bisection; what dies at too small a number is not asked again."""
+    low, high = 0.0, 1.0
+    while alive := [survives for survives in subproblems if survives(high)]:
+        low, high, subproblems = high, 2 * high, alive
+        if high > 1e30:
+            raise ValueError(
+                "strength_max: something survives every strength; choose a learning rate above 0, and a penalty that "
+                "can vanish"
+            )
+    while high - low > 1e-15 * high and high > 1e-30:
+        middle = (low + high) / 2 if low else high / 16
+        alive = [survives for survives in subproblems if survives(middle)]
+        low, high, subproblems = (middle, high, alive) if alive else (low, middle, subproblems)
+    return high if low else 0.0
+
+
+def _with_strength(penalty: P, lam: float) -> P:
+    """A copy with another strength, which may be that of a penalty inside."""
+    names = {f.name for f in fields(penalty)} if hasattr(penalty, "__dataclass_fields__") else set()
+    if "lam" in names:
+        return replace(penalty, lam=lam)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    if "penalty" in names and penalty.separable:
+        return replace(penalty, penalty=_with_strength(penalty.penalty, lam))  # pyright: ignore
+    raise TypeError(f"strength_max: penalty must have a strength named lam, as GroupLasso has, got {penalty!r}")
+
+
+@dataclass(frozen=True)
+class _Recorder(Wrapper):
+    """A penalty that keeps the subproblems it is given."""
+
+    subproblems: list[Survives] = field(default_factory=list[Survives], compare=False)
+
+    @override
+    def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
+        copies = [x.clone() for x in xs]
+        penalty = self.penalty
+        self.subproblems.append(lambda lam: _any_kept(_with_strength(penalty, lam).prox_list(copies, step)))
+        return penalty.prox_list(xs, step)
+
+    @override
+    def metrics(self, d: list[Tensor]) -> list[Tensor]:
+        return self._inside.metrics(d)
+
+    @override
+    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
+        return self._inside.solve(b, d, weight, start)
+
+    @override
+    def solve_(
+        self, b: list[Tensor], d: list[Tensor], weight: Scalar, start: list[Tensor] | None = None
+    ) -> list[Solution]:
+        b_copies, d_copies = ([x.clone() for x in xs] for xs in (b, d))
+        penalty = self._inside
+
+        def survives(lam: float) -> bool:
+            # What is solved may be overwritten.
+            b_again, d_again = ([x.clone() for x in xs] for xs in (b_copies, d_copies))
+            return _any_kept(_with_strength(penalty, lam).solve_(b_again, d_again, weight))
+
+        self.subproblems.append(survives)
+        return penalty.solve_(b, d, weight, start)
+
+    @property
+    def _inside(self) -> DiagonalProx:
+        if not isinstance(self.penalty, DiagonalProx):
+            raise TypeError(
+                f"strength_max: this optimizer needs a penalty that solves under a diagonal metric, got "
+                f"{self.penalty!r}; wrap it as ProximalGradient({type(self.penalty).__name__}(...))"
+            )
+        return self.penalty
+
+
+def _any_kept(solutions: list[Solution]) -> bool:
+    return any(bool(solution.kept.any()) for solution in solutions)
