@@ -19,7 +19,7 @@ PACKAGES = sorted(
 )
 
 # Folders that users reach by their import path only: the shells, the contract checks, and the hot loops.
-NOT_LISTED = {"cli", "testing", "kernels"}
+NOT_LISTED = {"cli", "testing", "kernels", "reductions"}
 
 HEAVY = {"accelerate", "lightning", "matplotlib", "rich", "scipy", "sklearn", "tensorboard", "transformers", "typer"}
 

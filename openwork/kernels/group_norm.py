@@ -5,10 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from openwork.reductions import group_max, group_row, group_sum
+
 Scalar = float | Tensor
 
-# Newton counts that never wait for a result, for devices and compiled code (six reach single precision for metrics
-# spread over three decades, more only for wider ones), and the bound for code that stops once every group passes.
+# A Newton count that never waits for a result, for devices and compiled code (six reach single precision for metrics
+# spread over three decades, more only for wider ones), and the bound for code that stops as soon as every group passes.
 FIXED_ITERATIONS = 8
 MAX_ITERATIONS = 60
 
@@ -36,66 +38,55 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
     ``kappa |1 - sqrt(q)|``, so convergence is certified by a number that is there anyway.
 
     Args:
-        b: Any shape, floating.
+        b: Any shape, floating, not empty.
         d: Metric, shaped like ``b``, >= 0; ``b`` must vanish where it does.
         kappa: Threshold, >= 0, a number or a tensor that broadcasts against the groups (member axes of length one).
-        members: Axes that run inside a group; not empty.
+        members: Axes that run inside a group, in increasing order; not empty.
 
     Returns:
         The solution. It takes as many iterations as the slowest group needs on the CPU, and a fixed number on devices
         and under ``torch.compile``, where asking would wait.
 
     References:
-        Derived in the project's notes; the secular equation is that of trust regions, with Newton on the reciprocal
-        norm as in Moré & Sorensen (1983), section 3. Zero test: Deleu & Bengio, arXiv:2102.03869, theorem 1.
+        Newton on the reciprocal norm: Moré & Sorensen, Computing a Trust Region Step (1983), section 3. Zero test:
+        Deleu & Bengio, arXiv:2102.03869, theorem 1.
     """
     tiny = torch.finfo(b.dtype).tiny
     # Squares of b and ratios of d must not leave the range of the number format.
-    scale = b.abs().amax(members, keepdim=True).clamp_min(tiny)
-    top = d.amax(members, keepdim=True).clamp_min(tiny)
-    b, d, k = b / scale, d / top, kappa / scale
+    scale = group_max(b.abs(), members).clamp_min(tiny)
+    top = group_max(d, members).clamp_min(tiny)
+    k = kappa / scale
+    b = b / group_row(scale, b, members)
+    d = d / group_row(top, d, members)
 
-    squares = b.square()
-    norm = squares.sum(members, keepdim=True).sqrt()
+    squares = b * b
+    norm = group_sum(squares, members).sqrt()
     kept = norm > k
-    r = torch.where(kept, _lower_bound(squares, d, k, norm, members), 0.0)
+    # One Newton step from r = 0; and sum b^2 / (r d + kappa)^2 with d at its largest.
+    surplus = norm - k
+    r = torch.maximum(surplus * norm.square() / group_sum(squares.mul_(d), members), surplus)
+    # A group that is zero anyway gets a harmless equation.
+    r, k = torch.where(kept, r, 0.0), torch.where(kept, k, 1.0)
+    k_row = group_row(k, b, members)
 
-    u, gap = b, r
     wait = b.device.type == "cpu" and not torch.compiler.is_compiling()
     tolerance = 4 * torch.finfo(b.dtype).eps
-    for iteration in range(MAX_ITERATIONS if wait else FIXED_ITERATIONS + 1):
-        e = torch.addcmul(k, r, d)
+    iterations = MAX_ITERATIONS if wait else FIXED_ITERATIONS
+    while True:
+        e = torch.addcmul(k_row, group_row(r, b, members), d)
         u = b / e
-        squares = u.square()
-        q = squares.sum(members, keepdim=True)
+        squares = u * u
+        q = group_sum(squares, members)
         gap = torch.where(kept, q.sqrt() - 1, 0.0)
-        if wait:
-            if not (gap.abs() > tolerance).any():
-                break
-        elif iteration == FIXED_ITERATIONS:
+        if iterations == 0 or (wait and not (gap.abs() > tolerance).any()):
             break
-        slope = squares.mul_(d).div_(e).sum(members, keepdim=True)
+        iterations -= 1
+        slope = group_sum(squares.mul_(d).div_(e), members)
         following = r + q * gap / slope
         # Rounding must not undo the monotone rise, nor may a group without a root spread its NaN.
         following = torch.where(following > r, following, r)
         if wait and torch.equal(following, r):
             break
         r = following
-    x = torch.where(kept, u * (r * scale / top), 0.0)
-    return GroupNormSolution(x, kept, torch.where(kept, gap.abs() * k * scale, 0.0))
-
-
-def _lower_bound(squares: Tensor, d: Tensor, k: Tensor, norm: Tensor, members: tuple[int, ...]) -> Tensor:
-    """The best of three lower bounds on the root, for ``max d = 1``.
-
-    One Newton step from ``r = 0``, one from infinity, and ``(||b|| - kappa) / max d``.
-    """
-    surplus = norm - k
-    from_zero = surplus * norm.square() / (squares * d).sum(members, keepdim=True)
-    a_squares = squares / d.square()
-    a_norm = a_squares.sum(members, keepdim=True).sqrt()
-    from_infinity = a_norm - k * (a_squares / d).sum(members, keepdim=True) / a_norm.square()
-    # The second needs 1/d^3, which is trusted only where the metric is spread over less than nine decades.
-    spread_is_mild = d.amin(members, keepdim=True) >= 1e-9
-    best = torch.maximum(from_zero, surplus)
-    return torch.where(spread_is_mild & (from_infinity > best), from_infinity, best)
+    x = u.mul_(group_row(r * scale / top, b, members))
+    return GroupNormSolution(x, kept, gap.abs() * k * scale)

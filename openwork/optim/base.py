@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from math import inf
+from math import inf, isfinite
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import torch
@@ -198,11 +198,11 @@ class ProximalOptimizer(Optimizer):
         grads = self._gradients()
         if not grads:
             return loss
-        finite = torch.stack([norm.float() for norm in torch._foreach_norm(grads, inf)]).isfinite().all()
         if _on_device(self.param_groups[0], grads[0]):
             # Nobody waits for the answer here: a bad step is multiplied away where it happens.
-            gate: Scalar = finite.double()
-        elif finite:
+            norms = torch._foreach_norm(grads, inf)
+            gate: Scalar = torch.stack([norm.float() for norm in norms]).isfinite().all().double()
+        elif _all_finite(grads):
             gate = 1.0
         else:
             for group in self.param_groups:
@@ -458,6 +458,12 @@ class ProximalOptimizer(Optimizer):
                 self.state[param][name] = saved.detach().to(param.device, copy=True)
 
 
+def _all_finite(tensors: list[Tensor]) -> bool:
+    # A finite sum has finite terms, and is several times faster to find; the rest is looked at again.
+    suspects = [x for x in tensors if not isfinite(x.sum())]
+    return all(bool(x.isfinite().all()) for x in suspects)
+
+
 @cache
 def _compiled(function: Callable[P, R]) -> Callable[P, R]:
     return torch.compile(function, fullgraph=True)
@@ -493,6 +499,30 @@ def check_range(
     if not (low < value if above else low <= value) or not value <= high:
         bounds = f"{'above' if above else 'at least'} {low:g}" + ("" if high == inf else f" and at most {high:g}")
         raise ValueError(f"{owner}: {name} must be {bounds}, got {value:g}")
+
+
+def add_scaled(starts: list[Tensor], terms: list[Tensor], factor: Scalar) -> list[Tensor]:
+    """``start + factor * term`` for every pair.
+
+    Args:
+        starts: Tensors.
+        terms: Like ``starts``.
+        factor: One number for all.
+
+    Returns:
+        New tensors.
+    """
+    if isinstance(factor, Tensor):
+        return list(torch._foreach_add(starts, torch._foreach_mul(terms, factor)))
+    return list(torch._foreach_add(starts, terms, alpha=factor))
+
+
+def add_scaled_(sums: list[Tensor], terms: list[Tensor], factor: Scalar) -> None:
+    """``sum <- sum + factor * term`` for every pair; writes ``sums``."""
+    if isinstance(factor, Tensor):
+        torch._foreach_add_(sums, torch._foreach_mul(terms, factor))
+    else:
+        torch._foreach_add_(sums, terms, alpha=factor)
 
 
 def average_(weights: list[Tensor], points: list[Tensor], averaging: Scalar) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from openwork.penalties import Penalty
 
-# Entries updated together. A step makes several temporaries of each entry, so on the CPU the working set of a batch
-# should stay in the second-level cache; on a device it should fill the machine and still bound the scratch memory.
-CPU_ENTRIES = 1 << 16
+# Entries updated together. Temporaries should stay in the caches on the CPU, but a large matrix cut into short rows
+# loses more than it gains; a device should be full, and its scratch memory bounded all the same.
+CPU_ENTRIES = 1 << 19
 DEVICE_ENTRIES = 1 << 24
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, algorithm, average_, check_range
+from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, add_scaled, algorithm, average_, check_range
 from openwork.penalties import DiagonalProx, Penalty, Solution
 
 
@@ -41,8 +41,7 @@ def prox_sgd(
         The baseline of Huang & Lee (NeurIPS 2024), arXiv:2403.14398, appendix A.
     """
     average_(momentums, grads, averaging)
-    points = torch._foreach_sub(params, torch._foreach_mul(momentums, lr))
-    solutions = penalty.prox_list(points, penalty_step)
+    solutions = penalty.prox_list(add_scaled(params, momentums, -lr), penalty_step)
     average_(params, [solution.x for solution in solutions], gate)
     return solutions
 

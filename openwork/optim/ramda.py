@@ -5,9 +5,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, algorithm, average_, check_range
+from openwork.optim.base import Batch, Group, Params, add_scaled_, algorithm, average_, check_range
 from openwork.optim.dual_averaging import DualAveraging
 from openwork.penalties import DiagonalProx, Solution
+
+
+def cube_roots(xs: list[Tensor]) -> list[Tensor]:
+    """``x^(1/3)`` for ``x >= 0``, to about 1e-6 relative in float32; several times faster than a general power."""
+    logs = [x.log2() for x in xs]
+    torch._foreach_div_(logs, 3.0)
+    return [log.exp2_() for log in logs]
 
 
 def ramda_points(
@@ -37,7 +44,7 @@ def ramda_points(
     References:
         Huang & Lee (NeurIPS 2024), arXiv:2403.14398, eq. (6).
     """
-    metrics = torch._foreach_pow(square_sums, 1 / 3)
+    metrics = cube_roots(square_sums)
     torch._foreach_add_(metrics, eps)
     metrics = penalty.metrics(list(metrics))
     duals = torch._foreach_mul(anchors, metrics)
@@ -78,9 +85,8 @@ def ramda(
     References:
         Huang & Lee (NeurIPS 2024), arXiv:2403.14398, algorithm 1. Without a penalty: MADGRAD, arXiv:2101.11075.
     """
-    weighted = torch._foreach_mul(grads, weight)
-    torch._foreach_add_(grad_sums, weighted)
-    torch._foreach_addcmul_(square_sums, weighted, grads)
+    add_scaled_(grad_sums, grads, weight)
+    add_scaled_(square_sums, list(torch._foreach_mul(grads, grads)), weight)
     solutions = ramda_points(
         anchors, grad_sums, square_sums, penalty=penalty, penalty_weight=penalty_weight, eps=eps, start=params
     )

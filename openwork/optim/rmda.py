@@ -1,11 +1,10 @@
 """Regularized modernized dual averaging."""
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, algorithm, average_
+from openwork.optim.base import Batch, Group, Params, add_scaled, add_scaled_, algorithm, average_
 from openwork.optim.dual_averaging import DualAveraging
 from openwork.penalties import Penalty, Solution
 
@@ -25,9 +24,7 @@ def rmda_points(
     Returns:
         One solution per weight.
     """
-    points = torch._foreach_div(grad_sums, scale)
-    points = torch._foreach_sub(anchors, points)
-    return penalty.prox_list(points, penalty_step)
+    return penalty.prox_list(add_scaled(anchors, grad_sums, -1 / scale), penalty_step)
 
 
 def rmda(
@@ -61,7 +58,7 @@ def rmda(
     References:
         Huang & Lee (ICLR 2022), arXiv:2112.02612, algorithm RMDA.
     """
-    torch._foreach_add_(grad_sums, torch._foreach_mul(grads, weight))
+    add_scaled_(grad_sums, grads, weight)
     solutions = rmda_points(anchors, grad_sums, penalty=penalty, scale=scale, penalty_step=penalty_step)
     average_(params, [solution.x for solution in solutions], averaging)
     return solutions

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from openwork.reductions import group_max, group_row, group_sum
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -97,7 +99,7 @@ class Partition(ABC):
             One number per group, of shape ``grid(x.shape)``.
         """
         layout = self.layout(x.shape)
-        return x.view(layout.shape).sum(layout.members)
+        return group_sum(x.view(layout.shape), layout.members).view(layout.grid)
 
     def max(self, x: Tensor) -> Tensor:
         """Largest entry of every group.
@@ -109,7 +111,7 @@ class Partition(ABC):
             One number per group, of shape ``grid(x.shape)``.
         """
         layout = self.layout(x.shape)
-        return x.view(layout.shape).amax(layout.members)
+        return group_max(x.view(layout.shape), layout.members).view(layout.grid)
 
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of every group, even where a square would leave the range of the number format.
@@ -124,8 +126,12 @@ class Partition(ABC):
             return self.sum(x)
         layout = self.layout(x.shape)
         x = x.view(layout.shape)
-        scale = x.abs().amax(layout.members, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        return (x / scale).square().sum(layout.members).sqrt() * scale.view(layout.grid)
+        norms = group_sum(x * x, layout.members).sqrt()
+        if not _squares_are_safe(norms):
+            scale = group_max(x.abs(), layout.members).clamp_min(torch.finfo(x.dtype).tiny)
+            x = x / scale
+            norms = group_sum(x * x, layout.members).sqrt() * scale
+        return norms.view(layout.grid)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether a group has a nonzero entry.
@@ -150,7 +156,16 @@ class Partition(ABC):
             A tensor shaped like ``like``; a view of ``g`` where the groups allow it.
         """
         layout = self.layout(like.shape)
-        return g.view(layout.keepdim).expand(layout.shape).reshape(like.shape)
+        row = group_row(g.view(layout.keepdim), like.view(layout.shape), layout.members)
+        return row.expand(layout.shape).reshape(like.shape)
+
+
+def _squares_are_safe(norms: Tensor) -> bool:
+    """Whether norms of plain squares can be trusted; on a device and under ``torch.compile`` nobody waits to know."""
+    if norms.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    root = torch.finfo(norms.dtype).tiny ** 0.25
+    return bool(((norms > root) & (norms < 1 / root)).all())
 
 
 @dataclass(frozen=True)
