@@ -131,15 +131,14 @@ class FoldedConcave(GroupPenalty):
         cost_shrunk = torch.where(found, total((0.5 * d * shrunk - b) * shrunk) + weight * self._height(r, lam), 0.0)
         cost_free = weight * self._height(self.gamma * lam, lam) - 0.5 * total(b * free)
         far = total(free.square()).sqrt() >= self.gamma * lam
-        # "Not less or equal", so that no strength at all, whose secular equation is 0 / 0, leaves b / d.
-        untouched = far & ~(cost_shrunk <= cost_free)
+        untouched = (far & (cost_free < cost_shrunk)) | (weight * lam == 0)
 
         norm = total(shrunk.square()).sqrt()
         residual = (weight * self._slope(norm, lam) - slope * norm / torch.where(found, r, 1.0)).abs() * scale
         residual = torch.where(found & ~untouched, residual, 0.0)
         x = torch.where(untouched, free, shrunk) * (scale / top)
         branch = torch.where(untouched & (total(b.abs()) > 0), UNTOUCHED, torch.where(found, SHRUNK, DROPPED))
-        return _Minimum(x.view(like.shape), branch.view(layout.grid), residual.view(layout.grid))
+        return _Minimum(x.reshape(like.shape), branch.view(layout.grid), residual.view(layout.grid))
 
     @override
     def critical(self, b: Tensor, d: Tensor) -> Tensor:

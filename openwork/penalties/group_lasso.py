@@ -42,7 +42,7 @@ def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solu
     if isinstance(kappa, Tensor) and kappa.ndim:
         kappa = kappa.view(layout.keepdim)
     x, kept, residual = solve_group_norm(b.view(layout.shape), d.view(layout.shape), kappa, layout.members)
-    x = x.view(b.shape)
+    x = x.reshape(b.shape)  # no view where the solution of a narrowed weight is laid out in another order
     if isinstance(kappa, Tensor):
         x = torch.where(groups.spread((kappa == 0).expand(layout.keepdim), b), metric_quotient(b, d), x)
     return Solution(x, kept.view(layout.grid), residual.view(layout.grid))
