@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf, nan
+from math import ceil, floor, inf, log10, nan
 from typing import TYPE_CHECKING, Literal
 
 from openwork.report.text import Unit, scientific, shown
@@ -136,7 +136,10 @@ class Chart:
         if self._is_log():
             axes.set_yscale("log")
             low, high = axes.get_ylim()
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
+            if high < 100 * low:  # room for a few round numbers
+                low, high = 10 ** floor(log10(low)), 10 ** ceil(log10(high))
+                axes.set_ylim(low, high)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0), numticks=6))
             axes.minorticks_off()
         else:
             axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=self.unit == "count"))
