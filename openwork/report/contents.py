@@ -73,6 +73,7 @@ class RunContents:
         clock: Whether ``curves`` are over epochs or over units of training.
         curves: Numbers over time by name, None where one is missing; ``clock`` itself is one of them.
         layers: What survives in each weight.
+        alive: Groups of each weight that were not zero, over time.
         arguments: Arguments of the recipe.
         machine: Where it ran.
         versions: Of openwork, torch and Python.
@@ -88,6 +89,7 @@ class RunContents:
     clock: Literal["epoch", "unit"]
     curves: Mapping[str, Sequence[float | None]]
     layers: Sequence[Layer]
+    alive: Mapping[str, Sequence[float | None]]
     arguments: Mapping[str, Json]
     machine: Mapping[str, Json]
     versions: Mapping[str, Json]
@@ -178,6 +180,10 @@ def _run(run: RunFolder, name: str) -> RunContents:
         # A run that counts nothing is drawn over the numbers of its records.
         curves={clock: [n if t is None else t for n, t in enumerate(times, start=1)], **curves},
         layers=layers,
+        alive={
+            name: [number(table(table(record, "layers"), name), "alive") for record in run.records]
+            for name in table(last, "layers")
+        },
         arguments=table(run.recipe, "arguments"),
         machine=table(run.recipe, "machine"),
         versions={key: run.recipe[key] for key in ("openwork", "torch", "python") if key in run.recipe},

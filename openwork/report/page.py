@@ -42,7 +42,7 @@ def page(report: Contents, runs: Sequence[RunFolder]) -> str:
         for run, folder in zip(report.runs, runs, strict=True):
             body.append(_details(run, folder, [note for note in run.notes if note not in shared]))
     version = alone and alone.versions.get("openwork")
-    made = f"Made by openwork {escape(str(version))}." if version else "Made by openwork."
+    made = f"Trained with openwork {escape(str(version))}. " if version else ""
     return "\n".join(
         [
             "<!doctype html>",
@@ -55,7 +55,7 @@ def page(report: Contents, runs: Sequence[RunFolder]) -> str:
             "</head>",
             "<body>",
             *body,
-            f"<footer>{made} Every number on this page is in <code>report.json</code>.</footer>",
+            f"<footer>{made}Every number on this page is in <code>report.json</code>.</footer>",
             f"<script>\n{script}</script>",
             "</body>",
             "</html>",
