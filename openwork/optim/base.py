@@ -201,7 +201,7 @@ class ProximalOptimizer(Optimizer):
         if _on_device(self.param_groups[0], grads[0]):
             # Nobody waits for the answer here: a bad step is multiplied away where it happens.
             norms = torch._foreach_norm(grads, inf)
-            gate: Scalar = torch.stack([norm.float() for norm in norms]).isfinite().all().double()
+            gate: Scalar = torch.stack([norm.double() for norm in norms]).isfinite().all().double()
         elif _all_finite(grads):
             gate = 1.0
         else:
@@ -264,11 +264,12 @@ class ProximalOptimizer(Optimizer):
         return tensors
 
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
-        state = self.state[param]
-        if not state:
-            weight = param.detach()
-            if weight.dtype in (torch.float16, torch.bfloat16):
-                state["master"] = weight = weight.float()
+        state, weight = self.state[param], param.detach()
+        fresh = not state
+        # What was loaded from a run in single precision has no master yet.
+        if weight.dtype in (torch.float16, torch.bfloat16) and "master" not in state:
+            state["master"] = weight = weight.float()
+        if fresh:
             state.update({name: weight.clone(memory_format=torch.preserve_format) for name in self.anchors})
             state.update({name: torch.zeros_like(weight) for name in self._sums(group)})
         return state
@@ -302,7 +303,7 @@ class ProximalOptimizer(Optimizer):
         for param, pieces in kept.items():
             new, state = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.state[param]
             old = state.get("kept")
-            if old is None:
+            if old is None or old.shape != new.shape:
                 state["kept"] = new.clone()
                 changed = changed + 1.0
             elif isinstance(gate, Tensor):
@@ -316,7 +317,10 @@ class ProximalOptimizer(Optimizer):
         else:
             group["unchanged"] = 0.0 if changed else group["unchanged"] + gate
         if isinstance(squares, Tensor):
-            group["residual"] = squares.double().sqrt() / self._penalty_weight(group)
+            residual = _relative(squares.double().sqrt(), self._penalty_weight(group))
+            group["residual"] = (
+                torch.where(gate > 0, residual, group["residual"]) if isinstance(gate, Tensor) else residual
+            )
 
     # -- structure --------------------------------------------------------------------------------------------------
 
@@ -478,6 +482,21 @@ def _on_device(group: Group, tensor: Tensor) -> bool:
     return tensor.device.type != "cpu" if group["capturable"] is None else group["capturable"]
 
 
+def rate(group: Group) -> Scalar:
+    """The learning rate in double precision, so that a sum of rates is as exact as that of Python numbers."""
+    lr = group["lr"]
+    if not isinstance(lr, Tensor):
+        return lr
+    return float(lr) if lr.device.type == "cpu" else lr.double()
+
+
+def _relative(norm: Tensor, weight: Scalar) -> Tensor:
+    """``norm / weight``, and 0 for a penalty without weight."""
+    if isinstance(weight, Tensor):
+        return torch.where(weight > 0, norm / weight, 0.0)
+    return norm / weight if weight else torch.zeros_like(norm)
+
+
 def named(group: Group) -> list[tuple[str, Tensor]]:
     """Parameters of a group with what to call them in a message."""
     names = group.get("names") or group.get("param_names")
@@ -488,16 +507,24 @@ def named(group: Group) -> list[tuple[str, Tensor]]:
 
 
 def check_range(
-    owner: str, group: Group, name: str, *, low: float = 0.0, high: float = inf, above: bool = False
+    owner: str,
+    group: Group,
+    name: str,
+    *,
+    low: float = 0.0,
+    high: float = inf,
+    above: bool = False,
+    below: bool = False,
 ) -> None:
-    """Refuse an option outside ``[low, high]``, or ``(low, high]`` if ``above``.
+    """Refuse an option outside ``[low, high]``, where ``low`` is left out if ``above``, and ``high`` if ``below``.
 
     Raises:
         ValueError: If it is outside or not a number.
     """
     value = float(group[name])
-    if not (low < value if above else low <= value) or not value <= high:
-        bounds = f"{'above' if above else 'at least'} {low:g}" + ("" if high == inf else f" and at most {high:g}")
+    if not (low < value if above else low <= value) or not (value < high if below else value <= high):
+        bounds = f"{'above' if above else 'at least'} {low:g}"
+        bounds += "" if high == inf else f" and {'below' if below else 'at most'} {high:g}"
         raise ValueError(f"{owner}: {name} must be {bounds}, got {value:g}")
 
 

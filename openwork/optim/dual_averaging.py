@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Group, ProximalOptimizer, check_range
+from openwork.optim.base import Group, ProximalOptimizer, check_range, rate
 
 
 class DualAveraging(ProximalOptimizer):
@@ -35,7 +35,7 @@ class DualAveraging(ProximalOptimizer):
         return (step.clamp_min(1.0) if isinstance(step, Tensor) else step) ** 0.5
 
     def _weight(self, group: Group) -> Scalar:
-        return group["lr"] * self._root(group)
+        return rate(group) * self._root(group)
 
     @override
     def _penalty_weight(self, group: Group) -> Scalar:

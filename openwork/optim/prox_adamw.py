@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, algorithm, average_, check_range
+from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, algorithm, average_, check_range, rate
 from openwork.penalties import DiagonalProx, Solution
 
 
@@ -175,7 +175,7 @@ class ProxAdamW(ProximalOptimizer):
         me = type(self).__name__
         check_range(me, group, "eps")
         for beta in group["betas"]:
-            check_range(me, {"betas": beta}, "betas", high=1 - 1e-12)
+            check_range(me, {"betas": beta}, "betas", high=1.0, below=True)
 
     @override
     def _sums(self, group: Group) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ class ProxAdamW(ProximalOptimizer):
 
     @override
     def _penalty_weight(self, group: Group) -> Scalar:
-        weight = group["lr"] * group["penalty_scale"]
+        weight = rate(group) * group["penalty_scale"]
         return weight / self._corrections(group)[1] ** 0.5 if group["strength_as_coded"] else weight
 
     def _corrections(self, group: Group) -> tuple[Scalar, Scalar]:
@@ -206,9 +206,9 @@ class ProxAdamW(ProximalOptimizer):
             penalty=group["penalty"],
             **self._scalars(
                 group,
-                lr=group["lr"],
+                lr=rate(group),
                 penalty_weight=self._penalty_weight(group),
-                decay=1 - group["lr"] * group["weight_decay"],
+                decay=1 - rate(group) * group["weight_decay"],
                 beta1=1 - gate * (1 - beta1),
                 beta2=1 - gate * (1 - beta2),
                 correction1=correction1,

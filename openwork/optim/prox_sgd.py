@@ -5,7 +5,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, add_scaled, algorithm, average_, check_range
+from openwork.optim.base import (
+    Batch,
+    Group,
+    Params,
+    ProximalOptimizer,
+    add_scaled,
+    algorithm,
+    average_,
+    check_range,
+    rate,
+)
 from openwork.penalties import DiagonalProx, Penalty, Solution
 
 
@@ -156,7 +166,7 @@ class ProxSGD(ProximalOptimizer):
 
     @override
     def _penalty_weight(self, group: Group) -> Scalar:
-        return group["lr"] * group["penalty_scale"]
+        return rate(group) * group["penalty_scale"]
 
     @override
     def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
@@ -167,7 +177,7 @@ class ProxSGD(ProximalOptimizer):
             penalty=group["penalty"],
             **self._scalars(
                 group,
-                lr=group["lr"],
+                lr=rate(group),
                 penalty_step=self._penalty_weight(group),
                 averaging=gate * group["averaging"],
                 gate=gate,
@@ -238,11 +248,11 @@ class OriginalProxSGD(ProximalOptimizer):
         me = type(self).__name__
         check_range(me, group, "lr", high=5**0.5)
         check_range(me, group, "rho", high=5**0.5, above=True)
-        check_range(me, group, "beta", high=1 - 1e-12)
+        check_range(me, group, "beta", high=1.0, below=True)
 
     @override
     def averaging_now(self, group: Group) -> Scalar:
-        return group["lr"] / (group["step"] + 4) ** 0.5
+        return rate(group) / (group["step"] + 4) ** 0.5
 
     @override
     def _penalty_weight(self, group: Group) -> Scalar:

@@ -1,6 +1,7 @@
 """Contract checks for parts of your own: one call each, in a test."""
 
+from openwork.testing.optimizers import check_optimizer
 from openwork.testing.partitions import check_partition
 from openwork.testing.penalties import check_penalty
 
-__all__ = ["check_partition", "check_penalty"]
+__all__ = ["check_optimizer", "check_partition", "check_penalty"]
