@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -67,7 +67,11 @@ def strength_max(
 
 
 def _smallest(subproblems: list[Survives]) -> float:
-    """Smallest number that nothing survives, by bisection; what dies at too small a number is not asked again."""
+    """Smallest number that nothing survives, by bisection; what dies at too small a number is not asked again.
+
+    Raises:
+        ValueError: If there is none.
+    """
     low, high = 0.0, 1.0
     while alive := [survives for survives in subproblems if survives(high)]:
         low, high, subproblems = high, 2 * high, alive
@@ -84,10 +88,15 @@ def _smallest(subproblems: list[Survives]) -> float:
 
 
 def _with_strength(penalty: P, lam: float) -> P:
-    """A copy with another strength, which may be that of a penalty inside."""
-    names = {f.name for f in fields(penalty)} if hasattr(penalty, "__dataclass_fields__") else set()
+    """A copy with another strength, which may be that of a penalty inside.
+
+    Raises:
+        TypeError: If it has none.
+    """
+    names = {f.name for f in fields(penalty)} if is_dataclass(penalty) else set[str]()
     if "lam" in names:
-        return replace(penalty, lam=lam)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return replace(penalty, lam=lam)  # pyright: ignore
+    # A target chooses its own strength, weights together.
     if "penalty" in names and penalty.separable:
         return replace(penalty, penalty=_with_strength(penalty.penalty, lam))  # pyright: ignore
     raise TypeError(f"strength_max: penalty must have a strength named lam, as GroupLasso has, got {penalty!r}")

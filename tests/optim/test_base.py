@@ -364,7 +364,6 @@ def test_state_can_be_made_ahead() -> None:
     assert torch.equal(weight, twin)
 
 
-
 @pytest.mark.parametrize("kind", CLASSES)
 def test_lists_of_scalars_in_groups_are_plain_numbers(kind) -> None:
     optimizer = kind([param(6, 4)], penalty=GroupLasso(0.1))

@@ -58,7 +58,9 @@ def around(model, batch, penalty, optimizer) -> tuple[int, int]:
     alive: list[int] = []
     for factor in (0.9999, 1.0001):
         inner = getattr(penalty, "penalty", None)
-        weaker = replace(penalty, penalty=replace(inner, lam=factor * lam)) if inner else replace(penalty, lam=factor * lam)
+        weaker = (
+            replace(penalty, penalty=replace(inner, lam=factor * lam)) if inner else replace(penalty, lam=factor * lam)
+        )
         alive.append(survivors(model, batch, weaker, optimizer))
         model.load_state_dict(weights)
     return alive[0], alive[1]
