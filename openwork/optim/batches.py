@@ -11,7 +11,7 @@ from openwork.penalties import Penalty
 
 # Entries updated together. Temporaries should stay in the caches on the CPU, but a large matrix cut into short rows
 # loses more than it gains; a device should be full, and its scratch memory bounded all the same.
-CPU_ENTRIES = 1 << 19
+CPU_ENTRIES = 1 << 20
 DEVICE_ENTRIES = 1 << 24
 
 
