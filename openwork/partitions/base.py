@@ -87,7 +87,7 @@ class Partition(ABC):
     def size(self, shape: Sequence[int]) -> int:
         """Number of entries in each group."""
         layout = self.layout(shape)
-        return prod(layout.shape[axis] for axis in layout.members)
+        return prod([layout.shape[axis] for axis in layout.members])
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum of every group.
