@@ -95,7 +95,7 @@ class ProximalOptimizer(Optimizer):
 
     def _advance(self, group: Group, gate: Scalar) -> None:
         """Advance the group's counters by one step, or by none where ``gate`` is 0."""
-        group["step"] = group["step"] + gate
+        count_(group, "step", group["step"] + gate)
 
     def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
         """Update the weights and state of one batch; ``gate`` multiplies everything away where it is 0."""
@@ -312,15 +312,13 @@ class ProximalOptimizer(Optimizer):
             elif not torch.equal(old, new):
                 old.copy_(new)
                 changed = 1.0
-        if isinstance(gate, Tensor):
-            group["unchanged"] = torch.where(torch.as_tensor(changed) > 0, 0.0, group["unchanged"] + gate)
-        else:
-            group["unchanged"] = 0.0 if changed else group["unchanged"] + gate
+        unchanged = group["unchanged"] + gate
+        reset = torch.where(changed > 0, 0.0, unchanged) if isinstance(changed, Tensor) else unchanged * (not changed)
+        count_(group, "unchanged", reset)
         if isinstance(squares, Tensor):
             residual = _relative(squares.double().sqrt(), self._penalty_weight(group))
-            group["residual"] = (
-                torch.where(gate > 0, residual, group["residual"]) if isinstance(gate, Tensor) else residual
-            )
+            waits = not isinstance(gate, Tensor)
+            count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
 
     # -- structure --------------------------------------------------------------------------------------------------
 
@@ -480,6 +478,14 @@ def algorithm(group: Group, function: Callable[P, R]) -> Callable[P, R]:
 
 def _on_device(group: Group, tensor: Tensor) -> bool:
     return tensor.device.type != "cpu" if group["capturable"] is None else group["capturable"]
+
+
+def count_(group: Group, key: str, value: Scalar) -> None:
+    """Set a counter; in place on a device, so that a captured step goes on counting."""
+    if isinstance(group[key], Tensor):
+        group[key].copy_(torch.as_tensor(value))
+    else:
+        group[key] = value
 
 
 def rate(group: Group) -> Scalar:

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Group, ProximalOptimizer, check_range, rate
+from openwork.optim.base import Group, ProximalOptimizer, check_range, count_, rate
 
 
 class DualAveraging(ProximalOptimizer):
@@ -27,7 +27,7 @@ class DualAveraging(ProximalOptimizer):
     @override
     def _advance(self, group: Group, gate: Scalar) -> None:
         super()._advance(group, gate)
-        group["weight_sum"] = group["weight_sum"] + gate * self._weight(group)
+        count_(group, "weight_sum", group["weight_sum"] + gate * self._weight(group))
 
     def _root(self, group: Group) -> Scalar:
         """``sqrt(k)``; 1 before a first step that was skipped on a device."""
@@ -58,7 +58,7 @@ class DualAveraging(ProximalOptimizer):
         """
         for group in self.param_groups:
             for key in ("step", "weight_sum"):
-                group[key] = torch.zeros_like(group[key]) if isinstance(group[key], Tensor) else 0.0
+                count_(group, key, 0.0)
             for param in group["params"]:
                 if param not in self.state:
                     continue

@@ -1,0 +1,92 @@
+"""What only a device can show: no waiting in a step, capture, and the same numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from openwork.optim import RAMDA, RMDA, OriginalProxSGD, ProxAdamW, ProximalOptimizer, ProxSGD
+from openwork.penalties import GroupLasso, SparseGroupLasso
+
+pytestmark = pytest.mark.gpu
+CLASSES = [RMDA, RAMDA, ProxSGD, OriginalProxSGD, ProxAdamW]
+
+
+def build(cls: type[ProximalOptimizer], device: str) -> tuple[nn.Linear, ProximalOptimizer]:
+    torch.manual_seed(0)
+    model = nn.Linear(30, 20).to(device, torch.float64)
+    groups = [{"params": [model.weight], "penalty": GroupLasso(0.02)}, {"params": [model.bias]}]
+    return model, cls(groups, lr=0.05)  # pyright: ignore[reportCallIssue]
+
+
+def set_gradients(model: nn.Linear, step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for param in model.parameters():
+        gradient = torch.randn(param.shape, generator=generator, dtype=param.dtype).to(param.device)
+        param.grad = gradient if param.grad is None else param.grad.copy_(gradient)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_device_computes_what_the_cpu_does(cls: type[ProximalOptimizer]) -> None:
+    models: list[nn.Linear] = []
+    for device in ("cpu", "cuda"):
+        model, optimizer = build(cls, device)
+        for step in range(20):
+            set_gradients(model, step)
+            optimizer.step()
+        models.append(model)
+    assert torch.allclose(models[0].weight, models[1].weight.cpu(), rtol=0, atol=1e-10)
+    assert torch.equal(models[0].weight == 0, models[1].weight.cpu() == 0)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_step_never_waits_for_the_device(cls: type[ProximalOptimizer]) -> None:
+    model, optimizer = build(cls, "cuda")
+    for step in range(3):
+        set_gradients(model, step)
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert optimizer.read_out().total == 30
+
+
+@pytest.mark.parametrize("cls", [RMDA, RAMDA, ProxSGD, ProxAdamW])
+def test_a_captured_step_goes_on_counting(cls: type[ProximalOptimizer]) -> None:
+    results: list[torch.Tensor] = []
+    for captured in (False, True):
+        model, optimizer = build(cls, "cuda")
+        for step in range(3):
+            set_gradients(model, step)
+            optimizer.step()
+        graph = torch.cuda.CUDAGraph()
+        if captured:
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                optimizer.step()
+        for step in range(3, 8):
+            set_gradients(model, step)
+            graph.replay() if captured else optimizer.step()
+        results.append(model.weight.detach().clone())
+    assert torch.allclose(*results, rtol=0, atol=1e-12)
+
+
+def test_a_bad_gradient_changes_nothing() -> None:
+    model, optimizer = build(RAMDA, "cuda")
+    set_gradients(model, 0)
+    optimizer.step()
+    before = [p.detach().clone() for p in model.parameters()]
+    set_gradients(model, 1)
+    model.weight.grad[0, 0] = torch.inf  # pyright: ignore[reportOptionalSubscript]
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert optimizer.skipped == 1
+
+
+def test_half_precision_weights_keep_single_precision_state() -> None:
+    weight = nn.Parameter(torch.randn(64, 64, device="cuda", dtype=torch.bfloat16))
+    optimizer = RAMDA([weight], penalty=SparseGroupLasso(1e-3))
+    weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    assert {v.dtype for v in optimizer.state[weight].values()} == {torch.float32, torch.bool}
