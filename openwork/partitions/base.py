@@ -126,11 +126,11 @@ class Partition(ABC):
             return self.sum(x)
         layout = self.layout(x.shape)
         x = x.view(layout.shape)
-        norms = group_sum(x * x, layout.members).sqrt()
+        norms = _root(group_sum(x * x, layout.members))
         if not _squares_are_safe(norms):
-            scale = group_max(x.abs(), layout.members).clamp_min(torch.finfo(x.dtype).tiny)
+            scale = group_max(x.detach().abs(), layout.members).clamp_min(torch.finfo(x.dtype).tiny)
             x = x / scale
-            norms = group_sum(x * x, layout.members).sqrt() * scale
+            norms = _root(group_sum(x * x, layout.members)) * scale
         return norms.view(layout.grid)
 
     def any(self, x: Tensor) -> Tensor:
@@ -158,6 +158,12 @@ class Partition(ABC):
         layout = self.layout(like.shape)
         row = group_row(g.view(layout.keepdim), like.view(layout.shape), layout.members)
         return row.expand(layout.shape).reshape(like.shape)
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0 instead of infinite, so that a penalty's value can be differentiated."""
+    zero = squares == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
 
 
 def _squares_are_safe(norms: Tensor) -> bool:
