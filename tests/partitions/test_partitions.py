@@ -97,5 +97,5 @@ class Shifted(Slices):
 
 
 def test_the_contract_check_notices_a_wrong_sum() -> None:
-    with pytest.raises(AssertionError, match="sum of .* is not what its groups say"):
+    with pytest.raises(AssertionError, match=r"sum of .* is not what its groups say"):
         check_partition(Shifted(0), (3, 4))
