@@ -468,7 +468,9 @@ def _all_finite(tensors: list[Tensor]) -> bool:
 
 @cache
 def _compiled(function: Callable[P, R]) -> Callable[P, R]:
-    return torch.compile(function, fullgraph=True)
+    # One function serves every param group of every optimizer in a process, and each is compiled for itself.
+    # (The overloads of torch 2.13 forget this argument.)
+    return torch.compile(function, fullgraph=True, recompile_limit=128)  # pyright: ignore[reportCallIssue]
 
 
 def algorithm(group: Group, function: Callable[P, R]) -> Callable[P, R]:
@@ -556,6 +558,16 @@ def add_scaled_(sums: list[Tensor], terms: list[Tensor], factor: Scalar) -> None
         torch._foreach_add_(sums, torch._foreach_mul(terms, factor))
     else:
         torch._foreach_add_(sums, terms, alpha=factor)
+
+
+def shift_(tensors: list[Tensor], number: Scalar) -> None:
+    """``x <- x + number``; writes ``tensors``."""
+    if isinstance(number, Tensor):
+        # The foreach form reads the number out of the tensor: it waits, and compiles again for each new number.
+        for tensor in tensors:
+            tensor.add_(number)
+    else:
+        torch._foreach_add_(tensors, number)
 
 
 def average_(weights: list[Tensor], points: list[Tensor], averaging: Scalar) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, algorithm, average_, check_range, rate
+from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, algorithm, average_, check_range, rate, shift_
 from openwork.penalties import DiagonalProx, Solution
 
 
@@ -64,7 +64,7 @@ def prox_adamw(
         torch._foreach_maximum_(largest, squares)
     metrics = torch._foreach_div(squares if largest is None else largest, correction2)
     torch._foreach_sqrt_(metrics)
-    torch._foreach_add_(metrics, eps)
+    shift_(list(metrics), eps)
     metrics = penalty.metrics(list(metrics))
     duals = torch._foreach_mul(params, decay)
     torch._foreach_mul_(duals, metrics)

@@ -5,7 +5,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, add_scaled_, algorithm, average_, check_range
+from openwork.optim.base import Batch, Group, Params, add_scaled_, algorithm, average_, check_range, shift_
 from openwork.optim.dual_averaging import DualAveraging
 from openwork.penalties import DiagonalProx, Solution
 
@@ -45,7 +45,7 @@ def ramda_points(
         Huang & Lee (NeurIPS 2024), arXiv:2403.14398, eq. (6).
     """
     metrics = cube_roots(square_sums)
-    torch._foreach_add_(metrics, eps)
+    shift_(metrics, eps)
     metrics = penalty.metrics(list(metrics))
     duals = torch._foreach_mul(anchors, metrics)
     torch._foreach_sub_(duals, grad_sums)

@@ -21,8 +21,9 @@ class Stages:
 
     It acts at the beginning of ``optimizer.step()``, so that what is evaluated after the last step of a stage still has
     its prox points. There is nothing to call, and it must not be handed to a scheduler wrapper: under n processes some
-    step a scheduler n times. A call in which a gradient was not finite counts towards the milestones but not towards
-    the growth.
+    step a scheduler n times. A scheduler that computes ``lr`` from its first value (``LambdaLR``, and the default of
+    some trainers) undoes the decay; ``MultiplicativeLR`` does not. A call in which a gradient was not finite counts
+    towards the milestones but not towards the growth.
 
     Args:
         optimizer: One of this package's, wrapped or not.
@@ -66,7 +67,6 @@ class Stages:
         self.position = 0
         if total is not None:
             self._warn_if_short(total * steps_per_epoch)
-        self._enter()
         inner.register_step_pre_hook(self._before_step)
 
     @property
@@ -94,7 +94,6 @@ class Stages:
                     f"{getattr(self, name)}; build them as they were"
                 )
         self.position = int(state_dict["position"])
-        self._enter()
 
     def _before_step(self, *_: object) -> None:
         if self.position in self.milestones:
@@ -104,13 +103,11 @@ class Stages:
                         # Not in place: groups may share one tensor, which is to decay once.
                         group[name] = group[name] * self.gamma
             self.optimizer.restart()
-            self._enter()
-        self.position += 1
-
-    def _enter(self) -> None:
+        # At every step, since groups may be added in between.
         for group in self.optimizer.param_groups:
             if "averaging_grows" in group:
                 group["averaging_grows"] = self.in_last_stage
+        self.position += 1
 
     def _warn_if_short(self, total: int) -> None:
         length = total - (self.milestones[-1] if self.milestones else 0)

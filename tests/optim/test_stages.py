@@ -125,6 +125,18 @@ def test_other_methods_decay_only_their_rate(weight, follow) -> None:
         assert all(after[name] == before[name] for name in ("eps", "averaging", "betas") if name in before)
 
 
+def test_a_group_added_in_the_last_stage_grows_too() -> None:
+    first, late = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = RMDA([first], averaging=0.5)
+    Stages(optimizer, [])
+    first.grad = late.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.add_param_group({"params": [late]})
+    for _ in range(3):
+        optimizer.step()
+    assert [optimizer.averaging_now(group) for group in optimizer.param_groups] == [1.0, 0.5 * 3**0.5]
+
+
 def test_milestones_may_be_epochs(weight, follow) -> None:
     param = nn.Parameter(weight)
     optimizer = RMDA([param])
