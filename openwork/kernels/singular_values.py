@@ -7,6 +7,11 @@ from torch import Tensor
 
 from openwork.kernels.group_norm import Scalar
 
+# Threshold in units of the largest singular value from which single precision is enough for the Gram matrix, and the
+# steps to estimate that value by.
+ROUGH = 0.1
+POWER_STEPS = 8
+
 
 class SingularValues(NamedTuple):
     """A matrix after its singular values were moved.
@@ -23,9 +28,10 @@ class SingularValues(NamedTuple):
 def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
     """Singular value thresholding: move every singular value by ``threshold`` towards zero, at most to it.
 
-    In single precision it costs one eigendecomposition of the smaller Gram matrix, in double precision: squaring the
-    singular values of a matrix loses half of the digits, and double has twice as many as single, so that this is both
-    faster than an SVD in single precision and more accurate. Double precision takes the SVD.
+    In single precision it costs one eigendecomposition of the smaller Gram matrix. Squaring loses half of the digits,
+    so the squares are formed in double precision, which is still faster than an SVD in single precision, and more
+    accurate. Only where the threshold is large against the largest singular value can what survives do without.
+    Double precision takes the SVD.
 
     Args:
         x: Matrices of shape (..., m, n), floating, finite.
@@ -42,12 +48,14 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
         return SingularValues(moved.x.mT, moved.values)
     if isinstance(threshold, Tensor):
         threshold = threshold.to(torch.float64).unsqueeze(-1)
-    wide = x.double()
     decompose, otherwise = (_svd, _gram) if x.dtype == torch.float64 else (_gram, _svd)
+    # The relative error of the result is about eps (sigma_1 / threshold)^2 / 2.
+    rough = x.dtype == torch.float32 and bool((threshold > ROUGH * _largest(x)).all())
+    wide = x if rough else x.double()
     try:
         basis, values = decompose(wide)
     except RuntimeError:  # torch.linalg.LinAlgError: the iteration failed, and the other one need not
-        basis, values = otherwise(wide)
+        basis, values = otherwise(x.double())
     shrunk = (values - threshold).clamp_min(0.0)
     factors = torch.where(shrunk > 0, shrunk / torch.where(shrunk > 0, values, 1.0), 0.0).to(x.dtype)
     if not torch.compiler.is_compiling():
@@ -63,6 +71,15 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
 def singular_values(x: Tensor) -> Tensor:
     """Singular values of matrices of shape (..., m, n), largest first."""
     return torch.linalg.svdvals(x)  # pyright: ignore
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest singular value within a few percent, by power iteration, shape (..., 1)."""
+    v, value = x.new_ones(*x.shape[:-2], x.shape[-1], 1), x.new_ones(*x.shape[:-2], 1, 1)
+    for _ in range(POWER_STEPS):
+        v = x.mT @ (x @ (v / value.clamp_min(torch.finfo(x.dtype).tiny)))
+        value = v.square().sum(-2, keepdim=True).sqrt()
+    return value.squeeze(-1).sqrt()
 
 
 # torch declares its decompositions without types.

@@ -38,6 +38,16 @@ def test_single_precision_loses_nothing_to_the_gram_matrix() -> None:
     assert ((values - exact).abs() <= 2e-5 * exact).all()
 
 
+@pytest.mark.parametrize("ratio", [0.09, 0.11, 0.5, 0.99])
+def test_both_precisions_of_the_gram_matrix_are_good_enough(ratio: float) -> None:
+    u = torch.linalg.qr(torch.randn(60, 20, dtype=torch.float64))[0]
+    v = torch.linalg.qr(torch.randn(20, 20, dtype=torch.float64))[0]
+    x = ((u * torch.linspace(1, 0.01, 20, dtype=torch.float64)) @ v).float()
+    point, values = shrink_singular_values(x, ratio)
+    assert (point - by_svd(x, ratio)).norm() <= 1e-5
+    assert torch.equal(values > 0, torch.linalg.svdvals(x.double()) > ratio)
+
+
 def test_one_threshold_per_matrix() -> None:
     x = torch.randn(2, 6, 4, dtype=torch.float64)
     point, values = shrink_singular_values(x, torch.tensor([0.5, 100.0]))
