@@ -8,6 +8,7 @@ from openwork.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
 from openwork.penalties import (
     L0,
     L1,
+    DiagonalProx,
     GroupL0,
     GroupLasso,
     GroupMCP,
@@ -15,7 +16,6 @@ from openwork.penalties import (
     LHalf,
     Nonnegative,
     NuclearNorm,
-    Penalty,
     ProximalGradient,
     SparseGroupLasso,
     Target,
@@ -43,7 +43,7 @@ PENALTIES = [
 @pytest.mark.parametrize("optimizer", [ProxSGD, ProxAdamW, RMDA, RAMDA])
 @pytest.mark.parametrize("penalty", PENALTIES, ids=str)
 def test_loss_falls_and_the_structure_is_that_of_the_weights(
-    penalty: Penalty, optimizer: type[ProxSGD | ProxAdamW | RMDA | RAMDA]
+    penalty: DiagonalProx, optimizer: type[ProxSGD | ProxAdamW | RMDA | RAMDA]
 ) -> None:
     x, model = torch.randn(64, 12), nn.Linear(12, 6, bias=False)
     y = x @ torch.cat([torch.randn(4, 6), torch.zeros(8, 6)])
