@@ -248,10 +248,13 @@ class ProximalOptimizer(Optimizer):
         self._record(group, kept, squares, gate)
 
     def _batches(self, group: Group, params: list[Tensor], *, grads: bool = True) -> Iterator[Batch]:
-        limit = None
-        if group["foreach"] is False:
+        if not group["penalty"].separable:
+            limit = None
+        elif group["foreach"] is False:
             limit = 0
-        elif params and group["penalty"].separable and not group["compile"]:
+        elif not params or group["compile"]:
+            limit = None
+        else:
             limit = CPU_ENTRIES if params[0].device.type == "cpu" else DEVICE_ENTRIES
         return batches(((p, self._tensors(group, p, grads)) for p in params), group["penalty"], limit)
 

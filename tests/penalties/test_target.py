@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from openwork.optim import ProxSGD
 from openwork.partitions import Slices
 from openwork.penalties import (
     L0,
@@ -92,6 +93,17 @@ def test_it_must_see_all_weights_at_once() -> None:
     assert not target.separable
     assert GroupLasso(1.0).separable
     assert target.cut((100, 100)) is None
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_an_optimizer_ranks_all_weights_of_a_group_together(foreach: bool | None) -> None:
+    params = [torch.nn.Parameter(scale * torch.randn(4, 10)) for scale in (0.01, 1.0)]
+    optimizer = ProxSGD(params, lr=0.1, penalty=Target(GroupLasso(1.0), 0.5), foreach=foreach)
+    for param in params:
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    alive = [int(param.any(dim=0).sum()) for param in params]
+    assert alive == [0, 10]
 
 
 def test_it_is_read_like_the_penalty_inside() -> None:
