@@ -49,8 +49,10 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
     if isinstance(threshold, Tensor):
         threshold = threshold.to(torch.float64).unsqueeze(-1)
     decompose, otherwise = (_svd, _gram) if x.dtype == torch.float64 else (_gram, _svd)
+    # Decompositions wait for the device anyway, so that asking it costs nothing more, except in compiled code.
+    wait = not torch.compiler.is_compiling()
     # The relative error of the result is about eps (sigma_1 / threshold)^2 / 2.
-    rough = x.dtype == torch.float32 and bool((threshold > ROUGH * _largest(x)).all())
+    rough = x.dtype == torch.float32 and wait and bool((threshold > ROUGH * _largest(x)).all())
     wide = x if rough else x.double()
     try:
         basis, values = decompose(wide)
@@ -58,8 +60,7 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
         basis, values = otherwise(x.double())
     shrunk = (values - threshold).clamp_min(0.0)
     factors = torch.where(shrunk > 0, shrunk / torch.where(shrunk > 0, values, 1.0), 0.0).to(x.dtype)
-    if not torch.compiler.is_compiling():
-        # Decompositions have waited for the device already, so that asking for the rank costs nothing more.
+    if wait:
         rank = int((shrunk > 0).sum(-1).max()) if shrunk.numel() else 0
         basis, factors = basis[..., :rank], factors[..., :rank]
     basis = basis.to(x.dtype)

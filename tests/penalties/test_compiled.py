@@ -12,6 +12,7 @@ from openwork.penalties import (
     GroupSCAD,
     LHalf,
     Nonnegative,
+    NuclearNorm,
     SparseGroupLasso,
     Target,
 )
@@ -25,6 +26,7 @@ PENALTIES = [
     SparseGroupLasso(0.3),
     GroupSCAD(0.3),
     Nonnegative(GroupLasso(0.3)),
+    NuclearNorm(1.5),
     Target(GroupLasso(0.3), 0.4),
 ]
 
