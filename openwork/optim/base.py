@@ -1,12 +1,11 @@
 """The shell that all proximal optimizers share: options, state, safety, read-out."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from math import inf, isfinite
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,13 +14,9 @@ from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
+from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Solution, Zero
 from openwork.structure import Structure
-
-Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-Group = dict[str, Any]
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -329,7 +324,7 @@ class ProximalOptimizer(Optimizer):
     def structured(self) -> Iterator[None]:
         """Hold the exactly structured weights inside the ``with``; restore the weights bit for bit after.
 
-        Inside, the model is one backup copy of its weights larger. Before the first step of a stage the weights are
+        Parameters without a penalty stay as they are. Inside, there is one backup copy of the others. Before the first step of a stage the weights are
         left as they are, since there is no prox point yet.
         """
         backups: list[tuple[Tensor, Tensor]] = []
@@ -396,7 +391,7 @@ class ProximalOptimizer(Optimizer):
 
     @torch.no_grad()
     def _structured_points(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parameters that are not exactly structured themselves, with their structured weights."""
+        """Penalized parameters that are not exactly structured themselves, with their structured weights."""
         for group in self.param_groups:
             if not group["step"] > 0 or isinstance(group["penalty"], Zero):
                 continue
@@ -469,36 +464,8 @@ def _all_finite(tensors: list[Tensor]) -> bool:
     return all(bool(x.isfinite().all()) for x in suspects)
 
 
-@cache
-def _compiled(function: Callable[P, R]) -> Callable[P, R]:
-    # One function serves every param group of every optimizer in a process, and each is compiled for itself.
-    # (The overloads of torch 2.13 forget this argument.)
-    return torch.compile(function, fullgraph=True, recompile_limit=128)  # pyright: ignore[reportCallIssue]
-
-
-def algorithm(group: Group, function: Callable[P, R]) -> Callable[P, R]:
-    """The algorithm itself, or its compiled twin where the group asks for that."""
-    return _compiled(function) if group["compile"] else function
-
-
 def _on_device(group: Group, tensor: Tensor) -> bool:
     return tensor.device.type != "cpu" if group["capturable"] is None else group["capturable"]
-
-
-def count_(group: Group, key: str, value: Scalar) -> None:
-    """Set a counter; in place on a device, so that a captured step goes on counting."""
-    if isinstance(group[key], Tensor):
-        group[key].copy_(torch.as_tensor(value))
-    else:
-        group[key] = value
-
-
-def rate(group: Group) -> Scalar:
-    """The learning rate in double precision, so that a sum of rates is as exact as that of Python numbers."""
-    lr = group["lr"]
-    if not isinstance(lr, Tensor):
-        return lr
-    return float(lr) if lr.device.type == "cpu" else lr.double()
 
 
 def _relative(norm: Tensor, weight: Scalar) -> Tensor:
@@ -506,85 +473,3 @@ def _relative(norm: Tensor, weight: Scalar) -> Tensor:
     if isinstance(weight, Tensor):
         return torch.where(weight > 0, norm / weight, 0.0)
     return norm / weight if weight else torch.zeros_like(norm)
-
-
-def named(group: Group) -> list[tuple[str, Tensor]]:
-    """Parameters of a group with what to call them in a message."""
-    names = group.get("names") or group.get("param_names")
-    params: list[Tensor] = group["params"]
-    if names is None:
-        return [(f"parameter {i} of shape {tuple(p.shape)}", p) for i, p in enumerate(params)]
-    return [(f"parameter {name!r}", p) for name, p in zip(names, params, strict=True)]
-
-
-def check_range(
-    owner: str,
-    group: Group,
-    name: str,
-    *,
-    low: float = 0.0,
-    high: float = inf,
-    above: bool = False,
-    below: bool = False,
-) -> None:
-    """Refuse an option outside ``[low, high]``, where ``low`` is left out if ``above``, and ``high`` if ``below``.
-
-    Raises:
-        ValueError: If it is outside or not a number.
-    """
-    value = float(group[name])
-    if not (low < value if above else low <= value) or not (value < high if below else value <= high):
-        bounds = f"{'above' if above else 'at least'} {low:g}"
-        bounds += "" if high == inf else f" and {'below' if below else 'at most'} {high:g}"
-        raise ValueError(f"{owner}: {name} must be {bounds}, got {value:g}")
-
-
-def add_scaled(starts: list[Tensor], terms: list[Tensor], factor: Scalar) -> list[Tensor]:
-    """``start + factor * term`` for every pair.
-
-    Args:
-        starts: Tensors.
-        terms: Like ``starts``.
-        factor: One number for all.
-
-    Returns:
-        New tensors.
-    """
-    if isinstance(factor, Tensor):
-        return list(torch._foreach_add(starts, torch._foreach_mul(terms, factor)))
-    return list(torch._foreach_add(starts, terms, alpha=factor))
-
-
-def add_scaled_(sums: list[Tensor], terms: list[Tensor], factor: Scalar) -> None:
-    """``sum <- sum + factor * term`` for every pair; writes ``sums``."""
-    if isinstance(factor, Tensor):
-        torch._foreach_add_(sums, torch._foreach_mul(terms, factor))
-    else:
-        torch._foreach_add_(sums, terms, alpha=factor)
-
-
-def shift_(tensors: list[Tensor], number: Scalar) -> None:
-    """``x <- x + number``; writes ``tensors``."""
-    if isinstance(number, Tensor):
-        # The foreach form reads the number out of the tensor: it waits, and compiles again for each new number.
-        for tensor in tensors:
-            tensor.add_(number)
-    else:
-        torch._foreach_add_(tensors, number)
-
-
-def average_(weights: list[Tensor], points: list[Tensor], averaging: Scalar) -> None:
-    """Move the weights towards the prox points, ``w <- (1 - c) w + c p``; at ``c = 1`` they become them bit for bit.
-
-    Args:
-        weights: Written.
-        points: Like ``weights``.
-        averaging: The fraction c in [0, 1].
-    """
-    if isinstance(averaging, Tensor):
-        for weight, point in zip(weights, points, strict=True):
-            weight.lerp_(point, averaging.to(weight.dtype))
-    elif averaging == 1:
-        torch._foreach_copy_(weights, points)
-    else:
-        torch._foreach_lerp_(weights, points, averaging)

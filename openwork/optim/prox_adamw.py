@@ -7,7 +7,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, ProximalOptimizer, algorithm, average_, check_range, rate, shift_
+from openwork.optim.arithmetic import average_, shift_
+from openwork.optim.base import ProximalOptimizer
+from openwork.optim.batches import Batch
+from openwork.optim.groups import Group, Params, algorithm, check_range, rate
 from openwork.penalties import DiagonalProx, Solution
 
 

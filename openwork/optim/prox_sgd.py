@@ -5,17 +5,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import (
-    Batch,
-    Group,
-    Params,
-    ProximalOptimizer,
-    add_scaled,
-    algorithm,
-    average_,
-    check_range,
-    rate,
-)
+from openwork.optim.arithmetic import add_scaled, average_
+from openwork.optim.base import ProximalOptimizer
+from openwork.optim.batches import Batch
+from openwork.optim.groups import Group, Params, algorithm, check_range, rate
 from openwork.penalties import DiagonalProx, Penalty, Solution
 
 

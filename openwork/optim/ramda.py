@@ -5,8 +5,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import Batch, Group, Params, add_scaled_, algorithm, average_, check_range, shift_
+from openwork.optim.arithmetic import add_scaled_, average_, shift_
+from openwork.optim.batches import Batch
 from openwork.optim.dual_averaging import DualAveraging
+from openwork.optim.groups import Group, Params, algorithm, check_range
 from openwork.penalties import DiagonalProx, Solution
 
 

@@ -1,0 +1,57 @@
+"""Arithmetic on lists of tensors, with numbers or with 0-dim tensors that nobody may wait for."""
+
+import torch
+from torch import Tensor
+
+from openwork.kernels import Scalar
+
+
+def add_scaled(starts: list[Tensor], terms: list[Tensor], factor: Scalar) -> list[Tensor]:
+    """``start + factor * term`` for every pair.
+
+    Args:
+        starts: Tensors.
+        terms: Like ``starts``.
+        factor: One number for all.
+
+    Returns:
+        New tensors.
+    """
+    if isinstance(factor, Tensor):
+        return list(torch._foreach_add(starts, torch._foreach_mul(terms, factor)))
+    return list(torch._foreach_add(starts, terms, alpha=factor))
+
+
+def add_scaled_(sums: list[Tensor], terms: list[Tensor], factor: Scalar) -> None:
+    """``sum <- sum + factor * term`` for every pair; writes ``sums``."""
+    if isinstance(factor, Tensor):
+        torch._foreach_add_(sums, torch._foreach_mul(terms, factor))
+    else:
+        torch._foreach_add_(sums, terms, alpha=factor)
+
+
+def shift_(tensors: list[Tensor], number: Scalar) -> None:
+    """``x <- x + number``; writes ``tensors``."""
+    if isinstance(number, Tensor):
+        # The foreach form reads the number out of the tensor: it waits, and compiles again for each new number.
+        for tensor in tensors:
+            tensor.add_(number)
+    else:
+        torch._foreach_add_(tensors, number)
+
+
+def average_(weights: list[Tensor], points: list[Tensor], averaging: Scalar) -> None:
+    """Move the weights towards the prox points, ``w <- (1 - c) w + c p``; at ``c = 1`` they become them bit for bit.
+
+    Args:
+        weights: Written.
+        points: Like ``weights``.
+        averaging: The fraction c in [0, 1].
+    """
+    if isinstance(averaging, Tensor):
+        for weight, point in zip(weights, points, strict=True):
+            weight.lerp_(point, averaging.to(weight.dtype))
+    elif averaging == 1:
+        torch._foreach_copy_(weights, points)
+    else:
+        torch._foreach_lerp_(weights, points, averaging)
