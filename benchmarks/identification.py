@@ -138,7 +138,7 @@ if __name__ == "__main__":
         "Identification: the last of 6000 steps at which the support is not the solution's",
         ["method", "lr", *(f"seed {seed}" for seed in SEEDS), "steps of the last half with another support, %"],
         [
-            [method, lr, *(run["last"] for run in by_seed), 100 * mean(run["late"] for run in by_seed)]
+            [method, lr, *(run["last"] for run in by_seed), f"{100 * mean(run['late'] for run in by_seed):.2f}"]
             for method, by_rate in runs.items()
             for lr, by_seed in by_rate.items()
         ],
