@@ -324,8 +324,8 @@ class ProximalOptimizer(Optimizer):
     def structured(self) -> Iterator[None]:
         """Hold the exactly structured weights inside the ``with``; restore the weights bit for bit after.
 
-        Parameters without a penalty stay as they are. Inside, there is one backup copy of the others. Before the first step of a stage the weights are
-        left as they are, since there is no prox point yet.
+        Parameters without a penalty stay as they are. Inside, there is one backup copy of the others. Before the first
+        step of a stage the weights are left as they are, since there is no prox point yet.
         """
         backups: list[tuple[Tensor, Tensor]] = []
         try:
