@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openwork import data, files, metrics, models, optim, partitions, penalties, report, structure, wiring
+    from openwork import (
+        data,
+        files,
+        metrics,
+        models,
+        optim,
+        partitions,
+        penalties,
+        recipes,
+        report,
+        structure,
+        training,
+        wiring,
+    )
 
 __version__ = "0.1.0"
 
@@ -24,8 +37,10 @@ __all__ = [
     "optim",
     "partitions",
     "penalties",
+    "recipes",
     "report",
     "structure",
+    "training",
     "wiring",
 ]
 

@@ -1,0 +1,33 @@
+"""``openwork report``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from openwork.cli.mistakes import Mistake, sentence
+from openwork.cli.options import parse, parser
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Write the report of one or more runs, and name it.
+
+    Args:
+        arguments: Folders of runs, and ``--out``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        Mistake: If a folder is not a run, or the report cannot be written.
+    """
+    made = parser("openwork report", "One self-contained HTML page, and report.json, about one or more runs.")
+    made.add_argument("runs", nargs="+", type=Path, help="folders of runs")
+    made.add_argument("--out", type=Path | None, default=None, help="folder to write to; default the run's own")
+    options = parse(made, arguments)
+    from openwork.report import write_report
+
+    try:
+        page = write_report(options.runs, options.out)
+    except (ValueError, OSError) as error:
+        raise Mistake(sentence(error)) from error
+    print(page)
+    return 0

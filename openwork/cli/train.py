@@ -1,0 +1,140 @@
+"""``openwork train``."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+from accelerate import PartialState
+from jsonargparse import Namespace
+
+from openwork.cli.mistakes import Mistake, sentence
+from openwork.cli.options import parse, parser
+from openwork.training import (
+    BadCheckpoint,
+    Metrics,
+    Recipe,
+    Run,
+    Stopped,
+    check_new,
+    find_recipe,
+    fit,
+    new_folder,
+    read_recipe,
+    write_recipe,
+)
+
+DEFAULT = "ramda_digits"
+OUT, RESUME, TRACKER = "out", "resume", "tracker"
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train a recipe, or go on with a run.
+
+    Args:
+        arguments: A recipe and its options, or ``--resume`` and a folder.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        Mistake: If a recipe, an option, a value, a file or a folder is wrong; nothing has been written then.
+    """
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name, options = (arguments[0], arguments[1:]) if named else (DEFAULT, arguments)
+    if any(option == "--resume" or option.startswith("--resume=") for option in options):
+        return _resume(name if named else None, options)
+    recipe, chosen = _chosen(name, options)
+    out = chosen[OUT] or _next_folder(name)
+    try:
+        check_new(out)
+        run = recipe.build()
+        if PartialState().is_main_process:
+            write_recipe(new_folder(out), recipe)
+    except (ValueError, TypeError, OSError) as error:
+        raise Mistake(sentence(error)) from error
+    return _drive(run, out, chosen)
+
+
+def _chosen(name: str, arguments: Sequence[str]) -> tuple[Recipe, Namespace]:
+    try:
+        function = find_recipe(name)
+    except ValueError as error:
+        raise Mistake(sentence(error)) from error
+    made = parser(f"openwork train {name}", (function.__doc__ or "").partition("\n")[0], function)
+    own = list(made.get_defaults().as_dict())
+    for option, text in (
+        (OUT, "folder for the run, new or empty; default runs/RECIPE-N"),
+        (RESUME, "go on with the run in this folder instead; takes no other option but --tracker"),
+    ):
+        made.add_argument(f"--{option}", type=Path | None, default=None, help=text)
+    made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help="also log numbers for it")
+    values = parse(made, arguments)
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.as_dict().items()}
+    recipe = Recipe(name, {key: list(v) if isinstance(v := plain[key], tuple) else v for key in own})
+    return recipe, values
+
+
+def _resume(name: str | None, arguments: Sequence[str]) -> int:
+    made = parser("openwork train --resume", "Go on with a run, as it was begun.")
+    made.add_argument(f"--{RESUME}", type=Path, help="folder of the run")
+    made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help="also log numbers for it")
+    chosen = parse(made, arguments)
+    folder: Path = chosen[RESUME]
+    try:
+        recipe = read_recipe(folder)
+        if name is not None and name != recipe.name:
+            raise ValueError(
+                f"{folder} is a run of {recipe.name}, not of {name}; leave the name out, or begin a run of {name}"
+            )
+        run = recipe.build()
+    except (ValueError, TypeError, OSError) as error:
+        raise Mistake(sentence(error)) from error
+    return _drive(run, folder, chosen)
+
+
+def _next_folder(name: str) -> Path:
+    if PartialState().num_processes > 1:
+        raise Mistake("several processes need one folder; name it with --out")
+    stem = name.rpartition(":")[2]
+    return next(path for n in count(1) if not (path := Path("runs") / f"{stem}-{n}").exists())
+
+
+def _drive(run: Run, out: Path, chosen: Namespace) -> int:
+    PartialState().wait_for_everyone()
+    try:
+        final = fit(run, out, tracker=chosen[TRACKER])
+    except BadCheckpoint as error:
+        raise Mistake(sentence(error)) from error
+    except Stopped as stop:
+        print(f"openwork: {stop}; go on with: openwork train --resume {out}", file=sys.stderr)
+        return 128 + stop.number
+    except Exception as error:
+        (out / "crash.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        print(
+            f"openwork: training crashed ({type(error).__name__}: {sentence(error)}); the traceback is in "
+            f"{out / 'crash.txt'}, and the last checkpoint goes on with: openwork train --resume {out}",
+            file=sys.stderr,
+        )
+        return 1
+    if PartialState().is_main_process:
+        print(_summary(out, final))
+    return 0
+
+
+def _summary(out: Path, final: Metrics) -> str:
+    """One line about the finished model."""
+    parts: list[str] = []
+    for key, text in (
+        ("test_accuracy", "test accuracy {:.1%}"),
+        ("valid_accuracy", "validation accuracy {:.1%}"),
+        ("weighted_group_sparsity", "weighted group sparsity {:.1%}"),
+        ("low_rank_level", "low-rank level {:.1%}"),
+        ("seconds", "{:.1f} s"),
+    ):
+        value = final.get(key)
+        parts += [text.format(value)] if isinstance(value, float) else []
+    if isinstance(final.get("total"), int):
+        parts.insert(-1, f"{final['alive']} of {final['total']} groups alive")
+    return f"{out}: {', '.join(parts)}"

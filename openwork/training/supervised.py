@@ -1,0 +1,294 @@
+"""The common run: a model, a loss, an optimizer, and data in memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from itertools import islice
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import MultiStepLR
+
+from openwork.data import Batches, Data
+from openwork.files import State
+from openwork.metrics import sparsity
+from openwork.optim import ProximalOptimizer, Stages, unwrap
+from openwork.structure import Structure
+from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
+from openwork.training.run import Metrics, Run
+
+Precision = Literal["no", "bf16", "fp16"]
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+# Samples at a time where no gradient is needed, and batches from which batch normalization learns its statistics.
+EVALUATION_BATCH = 1024
+RECALIBRATION_BATCHES = 100
+
+
+def supervised(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    data: Data,
+    epochs: int,
+    batch_size: int = 128,
+    milestones: Sequence[int] = (),
+    gamma: float = 0.1,
+    clip: float | None = None,
+    accumulate: int = 1,
+    precision: Precision = "no",
+    augment: Transform | None = None,
+    select: Literal["last", "best"] = "last",
+    seed: int = 0,
+) -> Run:
+    """A run that trains ``model`` on ``data``; a unit is one step of the optimizer, a period one epoch.
+
+    At every report both the weights and the structured weights are evaluated, on validation samples only. Batch
+    normalization is recalibrated for the structured weights, whose activations differ from those of the weights.
+
+    Args:
+        model: Built; trained in place.
+        loss: Mean over the samples of a batch, from outputs and targets.
+        optimizer: Built over the model's parameters; this package's, or any other.
+        data: Training, validation and test samples.
+        epochs: Passes over the training samples, >= 1.
+        batch_size: Samples of a batch, per process.
+        milestones: Epochs after which a new stage begins, increasing; ``lr`` is multiplied by ``gamma``.
+        gamma: Factor at a milestone, in (0, 1].
+        clip: Largest norm of all gradients together, > 0; None for no clipping.
+        accumulate: Batches whose gradients are averaged into one step, >= 1.
+        precision: Of the forward pass; weights and state stay as they are.
+        augment: Transform of a batch of training inputs.
+        select: What ``finish`` hands over: the last structured weights, or those with the best validation loss (the
+            best accuracy, where there are classes) of the last stage once the weights are exactly structured.
+        seed: Of the order of the samples and of ``augment``.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: If a number is out of range, or ``select`` is ``"best"`` without validation samples.
+
+    Warns:
+        UserWarning: If the last stage is too short for ``averaging`` to reach 1.
+    """
+    for name, value in (("epochs", epochs), ("accumulate", accumulate)):
+        if value < 1:
+            raise ValueError(f"supervised: {name} must be a positive integer, got {value}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"supervised: clip must be above 0, got {clip}; leave it out for no clipping")
+    if any(m >= epochs for m in milestones):
+        raise ValueError(f"supervised: milestones must come before the end at {epochs} epochs, got {list(milestones)}")
+    if select == "best" and not data.valid:
+        raise ValueError(f"supervised: select='best' needs validation samples, and {data.name} has none")
+    accelerator = Accelerator(mixed_precision=precision)
+    data = data.to(accelerator.device)
+    batches = Batches(
+        data.train,
+        batch_size,
+        seed=seed,
+        transform=augment,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    trainer = _Supervised(accelerator, model, loss, optimizer, data, batches, clip, accumulate, select)
+    trainer.stage(milestones, gamma, epochs)
+    return Run(
+        model=model,
+        example=data.train.inputs[:2],
+        units=epochs * trainer.period,
+        period=trainer.period,
+        advance=trainer.advance,
+        finish=trainer.finish,
+        evaluate=trainer.evaluate,
+        state_dict=trainer.state_dict,
+        load_state_dict=trainer.load_state_dict,
+    )
+
+
+class _Supervised:
+    """State and steps of a supervised run."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: Optimizer,
+        data: Data,
+        batches: Batches,
+        clip: float | None,
+        accumulate: int,
+        select: Literal["last", "best"],
+    ) -> None:
+        self.accelerator, self.loss, self.data, self.batches = accelerator, loss, data, batches
+        self.clip, self.accumulate, self.select = clip, accumulate, select
+        self.period = -(-len(batches) // accumulate)
+        self.model = model
+        # What goes forward may be a wrapper around the model, and what steps one around the optimizer.
+        self.forward, self.stepper = accelerator.prepare(model, optimizer)
+        self.optimizer = unwrap(optimizer)
+        self.stages: Stages | None = None
+        self.decay: MultiStepLR | None = None
+        self.unit = 0
+        self.loss_sum = torch.zeros((), device=accelerator.device)
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
+
+    def stage(self, milestones: Sequence[int], gamma: float, epochs: int) -> None:
+        """Divide training into stages; other optimizers than ours only have their learning rate multiplied."""
+        if isinstance(self.optimizer, ProximalOptimizer):
+            self.stages = Stages(self.optimizer, milestones, gamma, steps_per_epoch=self.period, total=epochs)
+        elif milestones:
+            self.decay = MultiStepLR(self.optimizer, [m * self.period for m in milestones], gamma)
+
+    def advance(self, units: int) -> Metrics:
+        self.forward.train()
+        for _ in range(min(units, self.period - self.unit % self.period)):
+            self._step()
+        return self._report() if self.unit % self.period == 0 else {}
+
+    def _step(self) -> None:
+        epoch, position = divmod(self.unit, self.period)
+        if position == 0:
+            self.loss_sum.zero_()
+        batches = list(islice(self._coming, self.accumulate))
+        if not batches:
+            self._coming = self.batches.epoch(epoch, start=position * self.accumulate)
+            batches = list(islice(self._coming, self.accumulate))
+        for inputs, targets in batches[:-1]:
+            with self.accelerator.no_sync(self.forward):
+                self._backward(inputs, targets, len(batches))
+        self._backward(*batches[-1], len(batches))
+        if self.clip is not None:
+            self.accelerator.clip_grad_norm_(self.forward.parameters(), self.clip)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        if self.decay is not None:
+            self.decay.step()
+        self.unit += 1
+
+    def _backward(self, inputs: Tensor, targets: Tensor, parts: int) -> None:
+        with self.accelerator.autocast():
+            loss = self.loss(self.forward(inputs), targets)
+        self.accelerator.backward(loss / parts if parts > 1 else loss)
+        self.loss_sum += loss.detach() / parts
+
+    def _report(self) -> Metrics:
+        group = self.optimizer.param_groups[0]
+        metrics: Metrics = {
+            "unit": self.unit,
+            "epoch": self.unit // self.period,
+            "train_loss": float(cast("Tensor", self.accelerator.reduce(self.loss_sum, "mean"))) / self.period,
+            "lr": float(group["lr"]),
+        }
+        if self.data.valid:
+            metrics |= self._evaluate("valid")
+        if not isinstance(self.optimizer, ProximalOptimizer):
+            return metrics | self._sparsity()
+        averaging = float(self.optimizer.averaging_now(group))
+        metrics["averaging"] = averaging
+        with statistics_kept(self.model), self.optimizer.structured():
+            metrics |= self._sparsity()
+            if self.data.valid:
+                self._recalibrate()
+                metrics |= self._evaluate("valid", "structured_")
+            self._remember(metrics, averaging)
+        return metrics | self._read_out()
+
+    def _evaluate(self, split: Literal["valid", "test"], prefix: str = "") -> Metrics:
+        samples = self.data.valid if split == "valid" else self.data.test
+        found = evaluate(self.model, self.loss, samples, batch_size=EVALUATION_BATCH, classes=self.data.classes)
+        return {f"{prefix}{split}_{key}": value for key, value in found.items()}
+
+    def _sparsity(self) -> Metrics:
+        return cast("Metrics", sparsity(self.model, self._structures()).record())
+
+    def _structures(self) -> dict[str, Structure]:
+        if not isinstance(self.optimizer, ProximalOptimizer):
+            return {}
+        structures = self.optimizer.structures()
+        return {name: structures[p] for name, p in self.model.named_parameters() if p in structures}
+
+    def _read_out(self) -> Metrics:
+        if not isinstance(self.optimizer, ProximalOptimizer):
+            return {}
+        found = self.optimizer.read_out()
+        return {
+            "alive": found.alive,
+            "total": found.total,
+            "residual": found.residual,
+            "steps_unchanged": found.steps_unchanged,
+            "skipped": found.skipped,
+        }
+
+    def _recalibrate(self) -> None:
+        recalibrate_(self.model, islice(self.batches.epoch(0), RECALIBRATION_BATCHES))
+
+    def _remember(self, metrics: Metrics, averaging: float) -> None:
+        """Keep a copy of the model, which holds its structured weights now, if it is the best so far."""
+        final = self.stages is not None and self.stages.in_last_stage and averaging == 1
+        if self.select == "last" or not final:
+            return
+        accuracy = metrics.get("structured_valid_accuracy")
+        score = metrics["structured_valid_loss"] if accuracy is None else -cast("float", accuracy)
+        score = cast("float", score)
+        if self.best is None or score < self.best[0]:
+            self.best = (score, deepcopy(self.model.state_dict()))
+
+    def finish(self) -> nn.Module:
+        if isinstance(self.optimizer, ProximalOptimizer):
+            self.optimizer.settle_()
+        if self.best is not None:
+            self.model.load_state_dict(self.best[1])
+        elif isinstance(self.optimizer, ProximalOptimizer):
+            self._recalibrate()
+        return self.model.eval()
+
+    def evaluate(self) -> Metrics:
+        metrics: Metrics = {"unit": self.unit, "epoch": self.unit // self.period}
+        for split, samples in (("valid", self.data.valid), ("test", self.data.test)):
+            if samples:
+                metrics |= self._evaluate(cast("Literal['valid', 'test']", split))
+        structures = {
+            name: self._penalty(param).structure(param.detach())
+            for name, param in self.model.named_parameters()
+            if name in self._structures()
+        }
+        # A rank is known exactly from the last solve only; a bare weight has been rounded.
+        if self.best is None:
+            structures = self._structures()
+        return metrics | cast("Metrics", sparsity(self.model, structures).record()) | self._read_out()
+
+    def _penalty(self, param: Tensor) -> Any:
+        return next(g["penalty"] for g in self.optimizer.param_groups if any(p is param for p in g["params"]))
+
+    def state_dict(self) -> Mapping[str, State]:
+        scaler = self.accelerator.scaler
+        return {
+            "unit": self.unit,
+            "loss_sum": self.loss_sum.clone(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stages": None if self.stages is None else self.stages.state_dict(),
+            "decay": None if self.decay is None else {"last_epoch": self.decay.last_epoch},
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "best": None if self.best is None else {"score": self.best[0], "model": self.best[1]},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.stages is not None:
+            self.stages.load_state_dict(state["stages"])
+        if self.decay is not None:
+            self.decay.last_epoch = state["decay"]["last_epoch"]
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.best = None if state["best"] is None else (state["best"]["score"], state["best"]["model"])
+        self.unit = state["unit"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self._coming = iter(())
