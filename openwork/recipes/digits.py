@@ -11,7 +11,7 @@ from openwork.training import Run, supervised
 
 
 def ramda_digits(
-    lam: float = 3e-4,
+    lam: float = 6e-4,
     lr: float = 0.01,
     averaging: float = 0.1,
     epochs: int = 60,
@@ -25,7 +25,7 @@ def ramda_digits(
         lam: Strength of the group lasso, per unit of weight norm; 3e-3 drops everything.
         lr: Learning rate.
         averaging: Fraction moved towards the prox point at each step, in (0, 1].
-        epochs: Passes over the training samples; the second half is the last stage.
+        epochs: Passes over the training samples; new stages begin after a half and three quarters of them.
         batch_size: Samples per step.
         hidden: Units of each hidden layer.
         seed: Of weights, validation split and order of the samples.
@@ -49,7 +49,7 @@ def rmda_digits(
         lam: Strength of the group lasso, per unit of weight norm.
         lr: Learning rate.
         averaging: Fraction moved towards the prox point at each step, in (0, 1].
-        epochs: Passes over the training samples; the second half is the last stage.
+        epochs: Passes over the training samples; new stages begin after a half and three quarters of them.
         batch_size: Samples per step.
         hidden: Units of each hidden layer.
         seed: Of weights, validation split and order of the samples.
@@ -73,7 +73,7 @@ def proxsgd_digits(
         lam: Strength of the group lasso, per unit of weight norm.
         lr: Learning rate.
         averaging: Fraction of the new gradient in the averaged one, in (0, 1].
-        epochs: Passes over the training samples.
+        epochs: Passes over the training samples; ``lr`` falls to a tenth after a half and three quarters of them.
         batch_size: Samples per step.
         hidden: Units of each hidden layer.
         seed: Of weights, validation split and order of the samples.
@@ -95,7 +95,7 @@ def proxadamw_digits(
     Args:
         lam: Strength of the group lasso, per unit of weight norm.
         lr: Learning rate.
-        epochs: Passes over the training samples.
+        epochs: Passes over the training samples; ``lr`` falls to a tenth after a half and three quarters of them.
         batch_size: Samples per step.
         hidden: Units of each hidden layer.
         seed: Of weights, validation split and order of the samples.
@@ -119,7 +119,7 @@ def nuclear_digits(
         lam: Strength of the nuclear norm.
         lr: Learning rate.
         averaging: Fraction moved towards the prox point at each step, in (0, 1].
-        epochs: Passes over the training samples; the second half is the last stage.
+        epochs: Passes over the training samples; new stages begin after a half and three quarters of them.
         batch_size: Samples per step.
         hidden: Units of each hidden layer.
         seed: Of weights, validation split and order of the samples.
@@ -142,7 +142,7 @@ def _run(
         optimizer,
         data=samples,
         epochs=epochs,
-        milestones=[epochs // 2] if epochs > 1 else [],
+        milestones=sorted({epochs // 2, 3 * epochs // 4} - {0}),
         batch_size=batch_size,
         seed=seed,
     )
