@@ -170,7 +170,7 @@ def row(method: str, log: dict[str, Any]) -> list[Cell]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    # Averaging lets the weights of a dropped pixel decay through the denormal numbers, which are slow on most processors.
+    # Averaging lets the weights of a dropped pixel decay through the denormal numbers, which are slow to compute with.
     torch.set_flush_denormal(True)
     data = mnist(data_dir(), valid=0.0)
     logs = {method: remembered(NAME, method, lambda method=method: train(method, data)) for method in METHODS}
