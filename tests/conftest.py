@@ -1,6 +1,8 @@
 """What every test runs under: few threads, no network, no display, one seed."""
 
 import os
+import sys
+from collections.abc import Iterator
 
 # Before torch and numpy are imported, which read them once; subprocesses of the tests inherit them.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -33,3 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def seeded() -> None:
     """No test depends on which tests ran before it in the same worker."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def forget_accelerators() -> Iterator[None]:
+    """Accelerate keeps process-wide state, such as the precision."""
+    yield
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()

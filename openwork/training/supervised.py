@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from itertools import islice
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
@@ -80,11 +82,15 @@ def supervised(
             raise ValueError(f"supervised: {name} must be a positive integer, got {value}")
     if clip is not None and not clip > 0:
         raise ValueError(f"supervised: clip must be above 0, got {clip}; leave it out for no clipping")
+    if not 0 < gamma <= 1:
+        raise ValueError(f"supervised: gamma must be above 0 and at most 1, got {gamma}")
+    if any(b <= a for a, b in pairwise((0, *milestones))):
+        raise ValueError(f"supervised: milestones must be positive and increase, got {list(milestones)}")
     if any(m >= epochs for m in milestones):
         raise ValueError(f"supervised: milestones must come before the end at {epochs} epochs, got {list(milestones)}")
     if select == "best" and not data.valid:
         raise ValueError(f"supervised: select='best' needs validation samples, and {data.name} has none")
-    accelerator = Accelerator(mixed_precision=precision)
+    accelerator = _accelerator(precision)
     data = data.to(accelerator.device)
     batches = Batches(
         data.train,
@@ -109,6 +115,32 @@ def supervised(
     )
 
 
+def _accelerator(precision: Precision) -> Accelerator:
+    state = AcceleratorState._shared_state
+    if state and (present := AcceleratorState().mixed_precision) != precision:
+        # Accelerate has one precision for all of a process.
+        raise ValueError(
+            f"supervised: precision={precision!r} where an earlier run of this process has {present!r}; give each "
+            "precision a process of its own"
+        )
+    return Accelerator(mixed_precision=precision)
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The model that ``finish`` will hand over, were it called now.
+
+    Args:
+        score: The smaller the better.
+        model: State of the model with its structured weights.
+        numbers: When that was, and the structure.
+    """
+
+    score: float
+    model: dict[str, Tensor]
+    numbers: Metrics
+
+
 class _Supervised:
     """State and steps of a supervised run."""
 
@@ -130,12 +162,15 @@ class _Supervised:
         self.model = model
         # What goes forward may be a wrapper around the model, and what steps one around the optimizer.
         self.forward, self.stepper = accelerator.prepare(model, optimizer)
+        # Autocast is on where training goes forward; the model itself stays plain, to be evaluated and handed over.
+        for name in ("forward", "_original_forward"):
+            vars(model).pop(name, None)
         self.optimizer = unwrap(optimizer)
         self.stages: Stages | None = None
         self.decay: MultiStepLR | None = None
         self.unit = 0
         self.loss_sum = torch.zeros((), device=accelerator.device)
-        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.best: _Best | None = None
         self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
 
     def stage(self, milestones: Sequence[int], gamma: float, epochs: int) -> None:
@@ -180,8 +215,7 @@ class _Supervised:
     def _report(self) -> Metrics:
         group = self.optimizer.param_groups[0]
         metrics: Metrics = {
-            "unit": self.unit,
-            "epoch": self.unit // self.period,
+            **self._position(),
             "train_loss": float(cast("Tensor", self.accelerator.reduce(self.loss_sum, "mean"))) / self.period,
             "lr": float(group["lr"]),
         }
@@ -192,12 +226,15 @@ class _Supervised:
         averaging = float(self.optimizer.averaging_now(group))
         metrics["averaging"] = averaging
         with statistics_kept(self.model), self.optimizer.structured():
-            metrics |= self._sparsity()
             if self.data.valid:
                 self._recalibrate()
                 metrics |= self._evaluate("valid", "structured_")
-            self._remember(metrics, averaging)
-        return metrics | self._read_out()
+            structure = self._sparsity() | self._read_out()
+            self._remember(metrics, structure)
+        return metrics | structure
+
+    def _position(self) -> Metrics:
+        return {"unit": self.unit, "epoch": self.unit // self.period}
 
     def _evaluate(self, split: Literal["valid", "test"], prefix: str = "") -> Metrics:
         samples = self.data.valid if split == "valid" else self.data.test
@@ -228,43 +265,30 @@ class _Supervised:
     def _recalibrate(self) -> None:
         recalibrate_(self.model, islice(self.batches.epoch(0), RECALIBRATION_BATCHES))
 
-    def _remember(self, metrics: Metrics, averaging: float) -> None:
+    def _remember(self, metrics: Metrics, structure: Metrics) -> None:
         """Keep a copy of the model, which holds its structured weights now, if it is the best so far."""
-        final = self.stages is not None and self.stages.in_last_stage and averaging == 1
+        final = self.stages is not None and self.stages.in_last_stage and metrics["averaging"] == 1
         if self.select == "last" or not final:
             return
         accuracy = metrics.get("structured_valid_accuracy")
-        score = metrics["structured_valid_loss"] if accuracy is None else -cast("float", accuracy)
-        score = cast("float", score)
-        if self.best is None or score < self.best[0]:
-            self.best = (score, deepcopy(self.model.state_dict()))
+        score = cast("float", metrics["structured_valid_loss"]) if accuracy is None else -cast("float", accuracy)
+        if self.best is None or score < self.best.score:
+            self.best = _Best(score, deepcopy(self.model.state_dict()), self._position() | structure)
 
     def finish(self) -> nn.Module:
         if isinstance(self.optimizer, ProximalOptimizer):
             self.optimizer.settle_()
         if self.best is not None:
-            self.model.load_state_dict(self.best[1])
+            self.model.load_state_dict(self.best.model)
         elif isinstance(self.optimizer, ProximalOptimizer):
             self._recalibrate()
         return self.model.eval()
 
     def evaluate(self) -> Metrics:
-        metrics: Metrics = {"unit": self.unit, "epoch": self.unit // self.period}
-        for split, samples in (("valid", self.data.valid), ("test", self.data.test)):
-            if samples:
-                metrics |= self._evaluate(cast("Literal['valid', 'test']", split))
-        structures = {
-            name: self._penalty(param).structure(param.detach())
-            for name, param in self.model.named_parameters()
-            if name in self._structures()
-        }
-        # A rank is known exactly from the last solve only; a bare weight has been rounded.
-        if self.best is None:
-            structures = self._structures()
-        return metrics | cast("Metrics", sparsity(self.model, structures).record()) | self._read_out()
-
-    def _penalty(self, param: Tensor) -> Any:
-        return next(g["penalty"] for g in self.optimizer.param_groups if any(p is param for p in g["params"]))
+        metrics = self._position() | self._sparsity() | self._read_out() if self.best is None else self.best.numbers
+        if self.data.valid:
+            metrics = metrics | self._evaluate("valid")
+        return metrics | self._evaluate("test") if self.data.test else metrics
 
     def state_dict(self) -> Mapping[str, State]:
         scaler = self.accelerator.scaler
@@ -276,7 +300,7 @@ class _Supervised:
             "stages": None if self.stages is None else self.stages.state_dict(),
             "decay": None if self.decay is None else {"last_epoch": self.decay.last_epoch},
             "scaler": None if scaler is None else scaler.state_dict(),
-            "best": None if self.best is None else {"score": self.best[0], "model": self.best[1]},
+            "best": None if self.best is None else vars(self.best),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -288,7 +312,7 @@ class _Supervised:
             self.decay.last_epoch = state["decay"]["last_epoch"]
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.best = None if state["best"] is None else (state["best"]["score"], state["best"]["model"])
+        self.best = None if state["best"] is None else _Best(**state["best"])
         self.unit = state["unit"]
         self.loss_sum.copy_(state["loss_sum"])
         self._coming = iter(())
