@@ -1,5 +1,8 @@
 """Which slices of which weights belong together."""
 
+from openwork.wiring.coupling import AxisSlices, Coupling
+from openwork.wiring.inspection import Wiring, inspect
 from openwork.wiring.layers import Role, role_of
+from openwork.wiring.tracing import Traced, trace
 
-__all__ = ["Role", "role_of"]
+__all__ = ["AxisSlices", "Coupling", "Role", "Traced", "Wiring", "inspect", "role_of", "trace"]

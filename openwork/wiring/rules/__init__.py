@@ -1,0 +1,47 @@
+"""What each ATen operation does to channels: a table from operations to small functions."""
+
+from openwork.wiring.flow import Call, Result, Rule, names
+from openwork.wiring.rules import contraction, elementwise, movement, normalization, reduction
+
+# By name, without the overload: what an overload changes is which arguments there are, and rules look those up.
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **movement.RULES,
+    **contraction.RULES,
+    **normalization.RULES,
+    **reduction.RULES,
+}
+
+# These read shapes and types, not entries.
+_READ_NOTHING = names(
+    """
+    _assert_tensor_metadata empty_like full_like new_empty new_full new_ones new_zeros ones_like rand_like randn_like
+    sym_size zeros_like
+    """
+)
+
+
+def apply(call: Call) -> Result:
+    """The result of one operation; what nobody knows blocks the channels that touch it, and nothing else.
+
+    Args:
+        call: The operation.
+
+    Returns:
+        One value, or one for each tensor of the result.
+    """
+    if call.name in _READ_NOTHING or not any(operand.labels for operand in call.operands):
+        return call.dense()
+    rule = RULES.get(call.name, unknown)
+    return rule(call)
+
+
+def unknown(call: Call) -> Result:
+    """Block every channel that touches an operation."""
+    for operand in call.operands:
+        for label in operand.labels:
+            call.block(label, f"the operation {call.node.target} is not known")
+    return call.dense()
+
+
+__all__ = ["RULES", "apply"]

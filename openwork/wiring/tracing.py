@@ -1,0 +1,164 @@
+"""From a model and example inputs to a graph of ATen operations whose parameters have their names back."""
+
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model as a graph.
+
+    Args:
+        graph: Its operations, in the order in which they run.
+        parameters: Placeholder to the qualified name of the parameter; a shared one has its first name everywhere.
+        buffers: Placeholder to the qualified name of the buffer.
+        inputs: Placeholders of the example inputs; what is in none of the three is a constant.
+    """
+
+    graph: fx.Graph
+    parameters: Mapping[str, str]
+    buffers: Mapping[str, str]
+    inputs: frozenset[str]
+
+
+def trace(model: nn.Module, example_inputs: object) -> Traced:
+    """Record the operations of a model on example inputs, in evaluation mode and without caches.
+
+    The model is as before afterwards; nothing of it is changed or copied.
+
+    Args:
+        model: Any module that ``torch.export`` can trace without dynamic shapes.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a dictionary of keyword arguments.
+            Arguments may be nested containers. Small ones are enough: only shapes matter.
+
+    Returns:
+        The graph.
+
+    Raises:
+        TypeError: If ``model`` is no module.
+        ValueError: If there are no example inputs, the model does not run on them, or it cannot be traced.
+    """
+    _check_module(model)
+    args, kwargs = _arguments(example_inputs)
+    with _prepared(model):
+        exported = _export(model, args, kwargs)
+    signature = exported.graph_signature
+    first = {id(tensor): name for name, tensor in _tensors(model)}
+    named = {name: first[id(tensor)] for name, tensor in _tensors(model, remove_duplicate=False)}
+    return Traced(
+        exported.graph,
+        {node: named[name] for node, name in signature.inputs_to_parameters.items()},
+        {node: named[name] for node, name in signature.inputs_to_buffers.items()},
+        frozenset(name for name in signature.user_inputs if isinstance(name, str)),
+    )
+
+
+def _check_module(model: object) -> None:
+    """Refuse what is no module.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"trace: model must be a torch.nn.Module, got {type(model).__name__}")
+
+
+def _tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, Tensor]]:
+    return [
+        *model.named_parameters(remove_duplicate=remove_duplicate),
+        *model.named_buffers(remove_duplicate=remove_duplicate),
+    ]
+
+
+def _arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    empty = isinstance(example_inputs, (Mapping, Sequence)) and not example_inputs
+    if example_inputs is None or empty:
+        raise ValueError(
+            "trace: example_inputs is empty, and the operations of a model show only when it runs; "
+            "pass a tensor, a tuple of arguments or a dictionary of keyword arguments"
+        )
+    if isinstance(example_inputs, Mapping):
+        return (), {str(name): value for name, value in cast("Mapping[object, Any]", example_inputs).items()}
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(cast("Sequence[Any]", example_inputs)), {}
+    return (cast("Any", example_inputs),), {}
+
+
+@contextmanager
+def _prepared(model: nn.Module) -> Generator[None]:
+    """Evaluation mode and no key-value cache, restored afterwards module by module."""
+    modes = [(module, module.training) for module in model.modules()]
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
+    caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
+    try:
+        model.eval()
+        for config in caching:
+            config.use_cache = False
+        yield
+    finally:
+        for config in caching:
+            config.use_cache = True
+        for module, training in modes:
+            module.training = training
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    """Export, after symbolic tracing if need be.
+
+    Raises:
+        ValueError: If the model does not run, or cannot be traced.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        # What tracing warns about concerns those who run the exported program.
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(model, args, kwargs, strict=False)
+        except Exception as error:
+            _check_runs(model, args, kwargs)
+            try:
+                # Symbolic tracing passes over Python that does not depend on values, such as counters and prints.
+                return torch.export.export(fx.symbolic_trace(model), args, kwargs, strict=False)
+            except Exception:
+                raise ValueError(
+                    f"trace: {type(model).__name__} cannot be traced, most often because its control flow depends on "
+                    f"the values of a tensor ({_first_line(error)}); use torch.where or torch.cond there, or trace "
+                    "the parts of the model on their own"
+                ) from error
+
+
+def _check_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the model as it is.
+
+    Raises:
+        ValueError: If it does not run.
+    """
+    try:
+        model(*args, **kwargs)
+    except Exception as error:
+        given = ", ".join([*map(_words, args), *(f"{name}={_words(value)}" for name, value in kwargs.items())])
+        raise ValueError(
+            f"trace: {type(model).__name__} does not run on example_inputs ({given}): {_first_line(error)}; "
+            "pass inputs that model(...) accepts"
+        ) from error
+
+
+def _words(value: object) -> str:
+    return f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+__all__ = ["Traced", "trace"]
