@@ -1,9 +1,9 @@
 """What a run costs beside its steps: the loop of ``openwork train`` against a bare loop, side by side.
 
 Both take the same batches of scikit-learn's digits through the same network, clip gradients to the same norm and step
-the same optimizer. They take turns after every few steps, and the table gives medians. Steps are measured in time on the
-processor, which on the one thread they have is what the clock says when nothing else runs. What is written once an
-epoch, a record and a checkpoint, is not part of a step and has a column of its own, by the clock.
+the same optimizer. They take turns after every few steps, and the table gives medians. Steps are measured in processor
+time, which for one thread is what the clock says when nothing else runs. What is written once an epoch, a record and a
+checkpoint, is not part of a step and has a column of its own, by the clock.
 """
 
 from collections.abc import Callable
