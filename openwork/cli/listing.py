@@ -6,10 +6,9 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-import openwork
 from openwork.cli.mistakes import Mistake
 
-FOLDER = Path(openwork.__file__).parent / "recipes"
+FOLDER = Path(__file__).parents[1] / "recipes"
 
 
 def recipes(arguments: Sequence[str]) -> int:

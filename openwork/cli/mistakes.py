@@ -1,5 +1,7 @@
 """What a user got wrong, in one sentence."""
 
+import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
@@ -12,6 +14,13 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def as_options(message: str, names: Iterable[str]) -> str:
+    """A message about arguments of a function, with those that are options here written as such."""
+    words = "|".join(map(re.escape, names))
+    # A name such as hidden is also a word of the language: it is an argument where something is said of its value.
+    return re.sub(rf"\b({words})(?= must\b|=)|\b(?=\w+_)({words})\b", r"--\g<0>", message) if words else message
 
 
 def nearest(word: str, words: list[str]) -> str:

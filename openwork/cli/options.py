@@ -26,12 +26,13 @@ def parser(program: str, description: str, function: Callable[..., object] | Non
     return made
 
 
-def parse(made: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+def parse(made: ArgumentParser, arguments: Sequence[str], unknown: str | None = None) -> Namespace:
     """Parse arguments.
 
     Args:
         made: The parser.
         arguments: What the user typed after the command.
+        unknown: Way out for who types an option that does not exist; default the nearest names.
 
     Returns:
         Values by name.
@@ -43,14 +44,19 @@ def parse(made: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         # Names of parameters have underscores; options may be typed with hyphens.
         return made.parse_args([re.sub(r"^--[^=]+", lambda o: "--" + o[0][2:].replace("-", "_"), a) for a in arguments])
     except ArgumentError as error:
-        raise Mistake(_explain(made, sentence(error))) from None
+        raise Mistake(_explain(made, sentence(error), unknown)) from None
 
 
-def _explain(made: ArgumentParser, message: str) -> str:
-    options = [option for action in made._actions for option in action.option_strings]  # pyright: ignore
+def _explain(made: ArgumentParser, message: str, unknown: str | None) -> str:
+    command = made.prog.removeprefix("openwork ")
     if found := re.match(r"unrecognized arguments: (\S+)", message, flags=re.IGNORECASE):
-        return f"{made.prog} has no option {found[1]}; {nearest(found[1], options)}"
+        if not found[1].startswith("-"):
+            return f"{command} takes no argument {found[1]!r} there; see {made.prog} --help"
+        options = [o for action in made._actions for o in action.option_strings if o[:2] == "--" and "shtab" not in o]
+        return f"{command} has no option {found[1].partition('=')[0]}; {unknown or nearest(found[1], options)}"
     if found := re.match(r'Parser key "(\w+)": Expected a (.+)\. Got value: (.*)$', message):
         kind = re.sub(r"<class '(\w+)'>|typing\.", lambda match: match[1] or "", found[2])
-        return f"{made.prog}: --{found[1]} must be of type {kind}, got {found[3]!r}; see {made.prog} --help"
-    return f"{made.prog}: {message}; see {made.prog} --help"
+        choices = re.fullmatch(r"Literal\[(.*)\]", kind)
+        must = f"one of {choices[1]}" if choices else f"of type {kind}"
+        return f"{command}: --{found[1]} must be {must}, got {found[3]!r}; see {made.prog} --help"
+    return f"{command}: {message}; see {made.prog} --help"

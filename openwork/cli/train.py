@@ -9,9 +9,10 @@ from pathlib import Path
 from accelerate import PartialState
 from jsonargparse import Namespace
 
-from openwork.cli.mistakes import Mistake, sentence
+from openwork.cli.mistakes import Mistake, as_options, sentence
 from openwork.cli.options import parse, parser
 from openwork.training import (
+    CHECKPOINT,
     BadCheckpoint,
     Metrics,
     Recipe,
@@ -48,12 +49,14 @@ def train(arguments: Sequence[str]) -> int:
     recipe, chosen = _chosen(name, options)
     out = chosen[OUT] or _next_folder(name)
     try:
-        check_new(out)
+        main = PartialState().is_main_process
+        if main:
+            check_new(out)
         run = recipe.build()
-        if PartialState().is_main_process:
+        if main:
             write_recipe(new_folder(out), recipe)
     except (ValueError, TypeError, OSError) as error:
-        raise Mistake(sentence(error)) from error
+        raise Mistake(as_options(sentence(error), recipe.arguments)) from error
     return _drive(run, out, chosen)
 
 
@@ -80,7 +83,9 @@ def _resume(name: str | None, arguments: Sequence[str]) -> int:
     made = parser("openwork train --resume", "Go on with a run, as it was begun.")
     made.add_argument(f"--{RESUME}", type=Path, help="folder of the run")
     made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help="also log numbers for it")
-    chosen = parse(made, arguments)
+    chosen = parse(
+        made, arguments, "a run goes on with the arguments it was begun with; begin a new one to change them"
+    )
     folder: Path = chosen[RESUME]
     try:
         recipe = read_recipe(folder)
@@ -111,16 +116,27 @@ def _drive(run: Run, out: Path, chosen: Namespace) -> int:
         print(f"openwork: {stop}; go on with: openwork train --resume {out}", file=sys.stderr)
         return 128 + stop.number
     except Exception as error:
-        (out / "crash.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        print(
-            f"openwork: training crashed ({type(error).__name__}: {sentence(error)}); the traceback is in "
-            f"{out / 'crash.txt'}, and the last checkpoint goes on with: openwork train --resume {out}",
-            file=sys.stderr,
-        )
+        _note_crash(out, error)
         return 1
     if PartialState().is_main_process:
         print(_summary(out, final))
     return 0
+
+
+def _note_crash(out: Path, error: Exception) -> None:
+    file = out / "crash.txt"
+    try:
+        file.write_text(traceback.format_exc(), encoding="utf-8")
+        where = f"the traceback is in {file}"
+    except OSError:  # perhaps the disk is full, which is what crashed
+        traceback.print_exc()
+        where = "the traceback is above"
+    saved = "the last checkpoint goes on" if (out / CHECKPOINT).exists() else "there is no checkpoint yet; begin again"
+    print(
+        f"openwork: training crashed ({type(error).__name__}: {sentence(error)}); {where}, and {saved} with: "
+        f"openwork train --resume {out}",
+        file=sys.stderr,
+    )
 
 
 def _summary(out: Path, final: Metrics) -> str:

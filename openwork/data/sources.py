@@ -46,8 +46,9 @@ def locate(name: str, file: str, data_dir: Path | None, source: Source | None = 
             return path
     if source is None:
         raise FileNotFoundError(
-            f"{name}: {folder} has no file {file} (nor {file}.gz or .bz2); put it there "
-            "(download=True fetches files whose official checksum is known)"
+            f"{name}: {folder} has no file {file} (nor {file}.gz or .bz2); put it there, or choose another folder with "
+            "data_dir or the environment variable OPENWORK_DATA (in Python, download=True fetches files whose official "
+            "checksum is known)"
         )
     path = folder / source.url.rpartition("/")[2]
     fetch(name, source, path)

@@ -6,16 +6,17 @@ from time import perf_counter
 from typing import Literal, cast
 
 from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from openwork.files import append_record, read_records, truncate_records, write_bytes, write_json
-from openwork.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from openwork.training.checkpoint import BadCheckpoint, Position, load_checkpoint, save_checkpoint
 from openwork.training.folder import read_recipe
 from openwork.training.run import Metrics, Run
-from openwork.training.signals import Stopped, stop_requests
+from openwork.training.signals import Stopped, StopRequest, stop_requests
 
 CHECKPOINT, METRICS, FINAL, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "final.json", "model.safetensors"
 
@@ -37,14 +38,11 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
 
     Raises:
         Stopped: If a signal asked to stop.
-        ValueError: If the checkpoint is damaged or of another run.
+        BadCheckpoint: If the checkpoint is damaged or of another run, or ``metrics.jsonl`` does not fit it.
         OSError: If a file cannot be written.
     """
     main = PartialState().is_main_process
-    position = load_checkpoint(out / CHECKPOINT, run) if (out / CHECKPOINT).exists() else Position()
-    if main and (out / METRICS).exists():
-        # Lines written after the checkpoint will be written again.
-        truncate_records(out / METRICS, position.records)
+    position = _begin(run, out)
     logger = Accelerator(log_with=tracker, project_dir=str(out)) if tracker else None
     if logger is not None:
         logger.init_trackers("tensorboard")
@@ -70,9 +68,9 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
                 bar.update(task, completed=position.unit)
                 if metrics:
                     bar.update(task, report=_brief(metrics))
-            if stop.number is not None:
+            if (number := _asked(stop)) is not None:
                 save_checkpoint(out / CHECKPOINT, run, position)
-                raise Stopped(stop.number, f"everything is saved in {out}")
+                raise Stopped(number, f"everything is saved in {out}")
     if logger is not None:
         logger.end_training()
     module = run.finish()
@@ -82,6 +80,29 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
         write_json(out / FINAL, final)
     PartialState().wait_for_everyone()
     return final
+
+
+def _begin(run: Run, out: Path) -> Position:
+    """Bring run and records to the last checkpoint.
+
+    Raises:
+        BadCheckpoint: If they cannot be brought there.
+    """
+    try:
+        position = load_checkpoint(out / CHECKPOINT, run) if (out / CHECKPOINT).exists() else Position()
+        if PartialState().is_main_process:
+            # Lines written after the checkpoint will be written again.
+            truncate_records(out / METRICS, position.records)
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(str(error)) from error
+    return position
+
+
+def _asked(stop: StopRequest) -> int | None:
+    """The signal that asked any of the processes to stop: they stop together, or the others would wait forever."""
+    if PartialState().num_processes == 1:
+        return stop.number
+    return next((number for number in gather_object([stop.number]) if number is not None), None)
 
 
 def rebuild(folder: Path) -> Run:

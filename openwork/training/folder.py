@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from accelerate.utils import set_seed
 
 import openwork.files as files
 from openwork.files import Json
@@ -34,7 +35,7 @@ class Recipe:
     arguments: Mapping[str, Json]
 
     def build(self) -> Run:
-        """Call the recipe.
+        """Call the recipe, all global random generators seeded with its ``seed``, or 0.
 
         Returns:
             A run at its beginning.
@@ -49,6 +50,9 @@ class Recipe:
         if unknown:
             raise ValueError(f"recipe {self.name} has no argument {unknown[0]!r}; it has {', '.join(parameters)}")
         values = {name: _restored(value, str(parameters[name].annotation)) for name, value in self.arguments.items()}
+        # Dropout, and a network made without a seed of its own, draw from the global generators.
+        seed = values.get("seed", 0)
+        set_seed(seed if isinstance(seed, int) else 0)
         run = function(**values)
         if not isinstance(run, Run):
             raise TypeError(f"recipe {self.name} must return an openwork.training.Run, got {type(run).__name__}")
@@ -80,8 +84,11 @@ def find_recipe(name: str) -> Callable[..., Run]:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(home or "openwork.recipes")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"recipe {name}: {error}; give it as package.module:function") from error
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"recipe {name!r}: {home} cannot be imported ({error}); give it as package.module:function, from the "
+            "folder that holds the package or file, or install it"
+        ) from error
     found = getattr(module, function, None)
     if not callable(found) or (not home and function not in module.__all__):
         names = list(getattr(module, "__all__", vars(module)))
