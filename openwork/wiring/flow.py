@@ -76,9 +76,21 @@ class Call:
         values = [Value(shape, source=source) for shape in shapes_of(self.node)]
         return values if self.several else values[0]
 
+    def unknown(self) -> Result:
+        """The result of an operation that nobody knows, which blocks every channel that touches it."""
+        for operand in self.operands:
+            for label in operand.labels:
+                self.block(label, f"the operation {self.node.target} is not known")
+        return self.dense()
+
     def block(self, label: Label, why: str) -> None:
         """The units of a label cannot be removed because of this operation."""
         self.atoms.block(label.ids, f"{why}{self.place}")
+
+    def block_index(self, index: Value) -> None:
+        """Channels that decide which entries are looked up cannot be removed."""
+        for label in index.labels:
+            self.block(label, "it says which entries are looked up")
 
     def literal(self, number: object) -> bool:
         """Whether a number stands as such on the source line of the operation."""

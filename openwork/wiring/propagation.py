@@ -22,6 +22,9 @@ def propagate(traced: Traced) -> Atoms:
             known[node] = _placeholder(node, traced, atoms, axes)
         elif node.op == "call_function":
             known[node] = _call(node, known, atoms)
+        elif node.op == "get_attr":
+            # A part of the graph that an operation with control flow runs.
+            known[node] = Value((), source="a constant")
         elif node.op == "output":
             for source in node.all_input_nodes:
                 for value in _values(known[source]):

@@ -53,8 +53,8 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
     named = {name: first[id(tensor)] for name, tensor in _tensors(model, remove_duplicate=False)}
     return Traced(
         exported.graph,
-        {node: named[name] for node, name in signature.inputs_to_parameters.items()},
-        {node: named[name] for node, name in signature.inputs_to_buffers.items()},
+        {node: named.get(name, name) for node, name in signature.inputs_to_parameters.items()},
+        {node: named.get(name, name) for node, name in signature.inputs_to_buffers.items()},
         frozenset(name for name in signature.user_inputs if isinstance(name, str)),
     )
 
@@ -97,16 +97,22 @@ def _arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 @contextmanager
 def _prepared(model: nn.Module) -> Generator[None]:
-    """Evaluation mode and no key-value cache, restored afterwards module by module."""
+    """Evaluation mode; of Hugging Face models no key-value cache, and experts in a form whose graph is fixed."""
     modes = [(module, module.training) for module in model.modules()]
     configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
     caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
+    with_experts: list[Any] = [module for module in model.modules() if hasattr(module, "set_experts_implementation")]
+    experts = [module.get_experts_implementation() for module in with_experts]
     try:
         model.eval()
+        for module in with_experts:
+            module.set_experts_implementation("batched_mm")
         for config in caching:
             config.use_cache = False
         yield
     finally:
+        for module, implementation in zip(with_experts, experts, strict=True):
+            module.set_experts_implementation(implementation)
         for config in caching:
             config.use_cache = True
         for module, training in modes:

@@ -1,6 +1,7 @@
 """What blocks a coupling is named, and blocks nothing else."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,13 @@ class Channels(nn.Module):
         return self.layer(x.transpose(1, 2)).transpose(1, 2)
 
 
+class WritesAPart(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[..., :5].add_(1)
+        return x
+
+
 class Pieces(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x[..., :5], x[..., 5:]], dim=-1)
@@ -61,6 +69,12 @@ class Pieces(nn.Module):
         (lambda x: x.amax(dim=-1, keepdim=True) * x, "amax runs over it, and a zero can change the result"),
         (lambda x: x[..., [3, 1, 2, 0, *range(4, 12)]], "its entries are looked up by index"),
         (lambda x: x.cumsum(dim=-1), "cumsum runs over it"),
+        (WritesAPart(), "add_ writes into a part of a tensor"),
+        (lambda x: x / x.norm(dim=1, keepdim=True), "div of 0 by 0 is not 0"),
+        (lambda x: torch.logsumexp(x, dim=1, keepdim=True), "logsumexp of 0 is not 0"),
+        (lambda x: x.gather(-1, x.argsort(dim=-1)), "the operation aten.argsort.default is not known"),
+        (lambda x: x.repeat_interleave(torch.ones(12, dtype=torch.int64), -1, output_size=12), "is not known"),
+        (lambda x: torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,)), "the operation cond is not known"),
         (Pieces(), "a range of it is taken out by number"),
     ],
 )
@@ -74,6 +88,11 @@ def test_reason(between: Callable[[Tensor], Tensor], why: str) -> None:
         lambda x: x.relu().mul(2).div(3).neg().clamp(-1, 1),
         lambda x: x * torch.sigmoid(x),
         nn.functional.leaky_relu,
+        nn.PReLU(),
+        nn.PReLU(5),
+        lambda x: x.relu_().mul_(2),
+        lambda x: x / x.norm(dim=1, keepdim=True).clamp_min(1e-6),
+        lambda x: nn.functional.glu(torch.cat([x, x], dim=-1)),
         Channels(nn.GroupNorm(4, 12)),
         Channels(nn.BatchNorm1d(12)),
         Channels(nn.InstanceNorm1d(12)),
@@ -182,3 +201,31 @@ def test_the_table_names_width_saving_and_what_blocks() -> None:
         "2.weight (3 units)",
         "    it is an output of the model",
     ]
+
+
+def test_a_layer_that_is_used_twice_is_one_coupling() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            return self.last(self.again(self.again(x).relu()).relu())
+
+    (coupling,) = inspect(Twice(), torch.randn(3, 4)).removable
+    assert coupling.width == 6
+    assert [(part.name, part.dim) for part in coupling.consumers] == [("again.weight", 1), ("last.weight", 1)]
+    assert ("again.weight", 0) in [(part.name, part.dim) for part in coupling.producers]
+
+
+def test_a_bad_tensor_or_side_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    (coupling,) = inspect(model, torch.randn(2, 4)).removable
+    with pytest.raises(ValueError, match=r"tensors\['2.weight'\] must have shape \(3, 8\), got None; pass one tensor"):
+        coupling.sum({})
+    with pytest.raises(ValueError, match=r"g must have shape \(8,\), got \(7,\)"):
+        coupling.spread(torch.ones(7))
+    wrong: Any = "both"
+    with pytest.raises(ValueError, match="side must be 'producers' or 'consumers', got 'both'"):
+        coupling.side(wrong)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ def to_double(inputs: Any) -> Any:
     return type(inputs)(map(to_double, inputs)) if isinstance(inputs, (list, tuple)) else inputs
 
 
+@cache
 def build(name: str) -> tuple[nn.Module, Any, Wiring]:
     """A model of the zoo in float64 with random weights and statistics everywhere, inputs, and its wiring."""
     torch.manual_seed(0)
@@ -79,6 +81,19 @@ def test_consumers_of_a_zero_channel_do_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
+def test_consumers_of_a_living_channel_matter(name: str) -> None:
+    """The other test is not true for want of effect."""
+    model, inputs, wiring = build(name)
+    before = outputs(model, inputs)
+    for coupling in wiring.removable:
+        if coupling.consumers:
+            with restored(model), torch.no_grad():
+                for consumer, mask in coupling.spread(torch.ones(coupling.width), "consumers").items():
+                    model.get_parameter(consumer).add_(mask * torch.randn(mask.shape, dtype=torch.float64))
+                assert not torch.allclose(outputs(model, inputs), before)
+
+
+@pytest.mark.parametrize("name", ZOO)
 def test_every_unit_is_cut_the_same_way(name: str) -> None:
     """Each unit has as many indices along an axis as the others, so that what is left is still a grid."""
     _, _, wiring = build(name)
@@ -114,11 +129,13 @@ EXPECTED: dict[str, tuple[list[int], dict[str, int]]] = {
     "gated_rms": ([6, 8], {"fused.weight": 2}),
     "nested": ([5], {}),
     "encoder": ([2, 16], {"self_attn.in_proj_weight": 12, "self_attn.out_proj.weight": 4}),
-    "our_gpt": ([4, 64, 4, 64], {"blocks.0.attention.key.weight": 4}),
-    "gpt2": ([4, 64, 4, 64], {"transformer.h.0.attn.c_attn.weight": 12}),
+    "our_gpt": ([2, 32, 2, 32], {"blocks.0.attention.key.weight": 4}),
+    "gpt2": ([4, 10, 4, 10], {"transformer.h.0.attn.c_attn.weight": 12}),
     "llama": ([16, 2, 12, 2, 12], {"model.layers.0.self_attn.q_proj.weight": 8}),
     "bert": ([4, 12, 4, 12, 16], {}),
     "vit": ([4, 12, 4, 12], {}),
+    "qwen3_moe": ([16, 2, 6, 2, 6], {"model.layers.0.mlp.experts.gate_up_proj": 2}),
+    "swin": ([2, 16, 4, 32, 4, 32], {}),
 }
 
 

@@ -177,7 +177,7 @@ def transformer(name: str) -> tuple[nn.Module, Any]:
     }
     ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1}
     if name == "gpt2":
-        gpt2 = hf.GPT2Config(n_embd=16, n_layer=2, n_head=4, vocab_size=32, n_positions=8, **ends)
+        gpt2 = hf.GPT2Config(n_embd=16, n_layer=2, n_head=4, n_inner=10, vocab_size=32, n_positions=8, **ends)
         return hf.GPT2LMHeadModel(gpt2), tokens
     if name == "llama":
         llama = hf.LlamaConfig(**small, num_key_value_heads=2, vocab_size=32, tie_word_embeddings=True, **ends)
@@ -185,6 +185,22 @@ def transformer(name: str) -> tuple[nn.Module, Any]:
     if name == "bert":
         bert = hf.BertConfig(**small, vocab_size=32, max_position_embeddings=8)
         return hf.BertForSequenceClassification(bert), tokens
+    if name == "qwen3_moe":
+        experts: dict[str, Any] = {
+            "head_dim": 4,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 6,
+        }
+        moe = hf.Qwen3MoeConfig(**small, **experts, num_key_value_heads=2, vocab_size=32, **ends)
+        model = hf.Qwen3MoeForCausalLM(moe)
+        model.set_experts_implementation("eager")  # the default has no float64
+        return model, tokens
+    if name == "swin":
+        swin = hf.SwinConfig(
+            image_size=16, patch_size=2, embed_dim=8, depths=[1, 2], num_heads=[2, 4], window_size=4, mlp_ratio=2.0
+        )
+        return hf.SwinForImageClassification(swin), {"pixel_values": torch.randn(2, 3, 16, 16)}
     vit = hf.ViTConfig(**small, image_size=16, patch_size=8)
     return hf.ViTForImageClassification(vit), {"pixel_values": torch.randn(2, 3, 16, 16)}
 
@@ -206,6 +222,6 @@ ZOO: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "gated_rms": lambda: (GatedRMS(), torch.randn(2, 3, 4)),
     "nested": lambda: (Nested(), {"inputs": {"x": [torch.randn(2, 4)]}, "scale": 0.5}),
     "encoder": lambda: (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.randn(3, 5, 8)),
-    "our_gpt": lambda: (models.gpt(20, 8, 16, 2, 4), torch.randint(0, 20, (2, 5))),
-    **{name: lambda name=name: transformer(name) for name in ("gpt2", "llama", "bert", "vit")},
+    "our_gpt": lambda: (models.gpt(20, 8, 8, 2, 2), torch.randint(0, 20, (2, 5))),
+    **{name: lambda name=name: transformer(name) for name in ("gpt2", "llama", "bert", "vit", "qwen3_moe", "swin")},
 }  # fmt: skip

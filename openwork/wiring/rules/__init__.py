@@ -1,7 +1,10 @@
 """What each ATen operation does to channels: a table from operations to small functions."""
 
-from openwork.wiring.flow import Call, Result, Rule, names
+from torch import fx
+
+from openwork.wiring.flow import Call, Result, Rule, names, operation
 from openwork.wiring.rules import contraction, elementwise, movement, normalization, reduction
+from openwork.wiring.values import Value
 
 # By name, without the overload: what an overload changes is which arguments there are, and rules look those up.
 RULES: dict[str, Rule] = {
@@ -32,16 +35,21 @@ def apply(call: Call) -> Result:
     """
     if call.name in _READ_NOTHING or not any(operand.labels for operand in call.operands):
         return call.dense()
-    rule = RULES.get(call.name, unknown)
-    return rule(call)
+    rule = RULES.get(call.name)
+    result = call.unknown() if rule is None else rule(call)
+    if call.name.endswith("_") and not call.name.startswith("__"):
+        _write_through(call, result)
+    return result
 
 
-def unknown(call: Call) -> Result:
-    """Block every channel that touches an operation."""
-    for operand in call.operands:
-        for label in operand.labels:
-            call.block(label, f"the operation {call.node.target} is not known")
-    return call.dense()
+def _write_through(call: Call, result: Result) -> None:
+    """Block channels of a view into which an operation writes what need not be zero: its base changes too."""
+    target = call.node.args[0]
+    views = isinstance(target, fx.Node) and operation(target) in movement.RULES
+    if views and isinstance(result, Value) and any(label.lost for label in result.labels):
+        for operand in call.operands:
+            for label in operand.labels:
+                call.block(label, f"{call.name} writes into a part of a tensor")
 
 
 __all__ = ["RULES", "apply"]

@@ -115,6 +115,7 @@ def _embedding(call: Call) -> Result:
     """One row of the weight per index: columns are channels."""
     weight, index = call.value(0, "weight"), call.value(1, "indices")
     call.produce(replace(weight, labels=tuple(label for label in weight.labels if 0 not in label.dims)))
+    call.block_index(index)
     leading = (1,) * len(index.shape)
     labels: list[Label] = []
     for label in weight.labels:
@@ -176,10 +177,7 @@ def _einsum(call: Call) -> Result:
     operands = call.operands
     letters = output + "".join(sorted(set(inputs) - set(output) - {","}))
     if not arrow or "." in equation or any(len(set(term)) < len(term) for term in terms):
-        for operand in operands:
-            for label in operand.labels:
-                call.block(label, f"einsum {equation!r} is not known")
-        return call.dense()
+        return call.unknown()
     owned = all(operand.owned for operand in operands)
     sides: list[Value] = []
     for term, operand in zip(terms, operands, strict=True):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import inf
 
-from openwork.wiring.flow import Call, Result, Rule, Zero, elementwise, names
+from openwork.wiring.flow import Call, Result, Rule, Zero, elementwise, moved, names
 from openwork.wiring.values import Value
 
 
@@ -23,7 +23,8 @@ def lose(value: Value, why: str) -> Value:
 
 
 def _clamp(call: Call) -> Result:
-    low, high = call.arg(1, "min", None), call.arg(2, "max", None)
+    low = None if call.name == "clamp_max" else call.arg(1, "min")
+    high = call.arg(1, "max") if call.name == "clamp_max" else call.arg(2, "max")
     bounds = [-inf if low is None else low, inf if high is None else high]
     if any(isinstance(bound, Value) for bound in bounds):
         return elementwise(call, call.operands, "all")
@@ -52,7 +53,10 @@ def _product(call: Call) -> Result:
 def _quotient(call: Call) -> Result:
     if len(call.operands) == 1:
         return _keeps_zero(call) if isinstance(call.args[0], Value) else _loses_zero(call)
-    return elementwise(call, call.operands, "first")
+    quotient, divisor = elementwise(call, call.operands, "first"), call.operands[1]
+    if any(label.lost is None for label in divisor.labels):
+        return lose(quotient, f"{call.name} of 0 by 0 is not 0{call.place}")
+    return quotient
 
 
 def _choice(zero: Zero) -> Rule:
@@ -69,6 +73,13 @@ def _comparison(call: Call) -> Result:
 def _masked_fill(call: Call) -> Result:
     filled = elementwise(call, call.operands[:2], "first")
     return filled if call.arg(2, "value") == 0 else lose(filled, f"masked_fill puts other values there{call.place}")
+
+
+def _glu(call: Call) -> Result:
+    """``a * sigmoid(b)`` of the two halves."""
+    x, dim = call.operands[0], call.arg(1, "dim", -1)
+    a, b = (moved(x, lambda ids, half=half: ids.chunk(2, dim)[half]) for half in range(2))
+    return elementwise(call, [a, lose(b, f"sigmoid of 0 is not 0{call.place}")], "any")
 
 
 def _prelu(call: Call) -> Result:
@@ -112,7 +123,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mul", "mul_"), _product),
     **dict.fromkeys(("div", "div_"), _quotient),
     **dict.fromkeys(("maximum", "minimum", "where"), _choice("all")),
-    **dict.fromkeys(("clamp", "clamp_", "hardtanh", "hardtanh_"), _clamp),
+    **dict.fromkeys(("clamp", "clamp_", "clamp_min", "clamp_max", "hardtanh", "hardtanh_"), _clamp),
+    "glu": _glu,
     "masked_fill": _masked_fill,
     "pow": _power,
     "prelu": _prelu,

@@ -12,8 +12,10 @@ from openwork.wiring.values import Label, Value, compress, reshaped
 
 
 def _move(call: Call) -> Result:
-    """Run the operation on the atoms."""
+    """Run the operation on the atoms; where another tensor says how to move, nobody knows."""
     x = call.operands[0]
+    if len(call.operands) > 1:
+        return call.unknown()
     return moved(x, lambda ids: _run(call, ids))
 
 
@@ -34,6 +36,10 @@ def _reshape(call: Call) -> Result:
                 why = f"the length {size} is written in the code, where no attribute can change it{call.place}"
                 call.atoms.rigid(label.ids, offset + at, why)
     return result
+
+
+def _expand_as(call: Call) -> Result:
+    return moved(call.operands[0], lambda ids: ids.expand(call.shape))
 
 
 def _select(call: Call) -> Result:
@@ -130,7 +136,8 @@ def _index(call: Call) -> Result:
     x: Value = call.value(0, "self")
     indices = call.arg(1, "indices")
     for dim, index in enumerate(indices):
-        if index is not None:
+        if isinstance(index, Value):
+            call.block_index(index)
             _fix(call, dim, "its entries are looked up by index")
     places = [None if i is None else torch.zeros(i.shape, dtype=torch.int64) for i in indices]
     target: Any = call.node.target
@@ -139,6 +146,7 @@ def _index(call: Call) -> Result:
 
 def _index_select(call: Call) -> Result:
     x, dim = call.value(0, "self"), call.arg(1, "dim")
+    call.block_index(call.value(2, "index"))
     _fix(call, dim % len(x.shape), "its entries are looked up by index")
     places = torch.zeros(call.value(2, "index").shape, dtype=torch.int64)
     return moved(x, lambda ids: ids.index_select(dim, places))
@@ -175,6 +183,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "unbind", "tensor_split"), _parts),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _concatenate),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    "expand_as": _expand_as,
     "index": _index,
     "index_select": _index_select,
     "select": _select,

@@ -10,7 +10,8 @@ from openwork.wiring.values import Label, Value
 
 def _dims(call: Call) -> list[int]:
     ndim = len(call.operands[0].shape)
-    dims = call.arg(1, "dim")
+    # A norm has its order first.
+    dims = call.arg(2 if call.name == "linalg_vector_norm" else 1, "dim")
     if dims is None or dims == []:
         return list(range(ndim))
     return [dims % ndim] if isinstance(dims, int) else [dim % ndim for dim in dims]
@@ -28,6 +29,8 @@ def _reduced(call: Call, labels: Sequence[Label], dims: Sequence[int]) -> Value:
 def _sum(call: Call) -> Result:
     """A sum does not notice zeros; a mean counts them, which whoever removes them makes up for."""
     x, dims = call.operands[0], _dims(call)
+    if call.name == "linalg_vector_norm" and call.arg(1, "ord", 2) <= 0:
+        return _extreme(call)
     if call.name == "mean":
         for label in x.labels:
             if set(label.dims) & set(dims):
@@ -44,7 +47,8 @@ def _extreme(call: Call) -> Result:
             call.block(label, f"{call.name} runs over it, and a zero can change the result")
         else:
             kept.append(label)
-    return _reduced(call, kept, dims)
+    result = _reduced(call, kept, dims)
+    return lose(result, f"{call.name} of 0 is not 0{call.place}") if call.name == "logsumexp" else result
 
 
 def _along(call: Call) -> Result:
