@@ -115,8 +115,9 @@ def items(arg: object) -> list[object]:
 
 
 def operation(node: fx.Node) -> str:
-    """Name of an operation, such as ``relu``."""
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+    """Name of an operation, such as ``relu``; of one that is not ATen's, with its namespace."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name.partition(".default")[0]
 
 
 def names(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Channels flow through the graph of a model, operation by operation, from inputs to outputs."""
 
 from collections.abc import Sequence
+from operator import getitem
 from typing import Any, cast
 
 from torch import fx
@@ -57,7 +58,7 @@ def _call(node: fx.Node, known: dict[fx.Node, Result], atoms: Atoms) -> Result:
         return list(map(lookup, items(cast("object", arg)))) if isinstance(arg, (list, tuple)) else arg
 
     call = Call(node, tuple(map(lookup, node.args)), {name: lookup(arg) for name, arg in node.kwargs.items()}, atoms)
-    if call.name == "getitem":
+    if node.target is getitem:
         parts, which = cast("tuple[Sequence[Value], int]", call.args)
         return parts[which]
     return apply(call)

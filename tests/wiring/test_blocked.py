@@ -54,6 +54,14 @@ class Pieces(nn.Module):
         return torch.cat([x[..., :5], x[..., 5:]], dim=-1)
 
 
+@torch.library.custom_op("openwork_tests::relu", mutates_args=())
+def not_really_relu(x: Tensor) -> Tensor:
+    return x + 1
+
+
+not_really_relu.register_fake(torch.empty_like)
+
+
 @pytest.mark.parametrize(
     ("between", "why"),
     [
@@ -75,6 +83,7 @@ class Pieces(nn.Module):
         (lambda x: x.gather(-1, x.argsort(dim=-1)), "the operation aten.argsort.default is not known"),
         (lambda x: x.repeat_interleave(torch.ones(12, dtype=torch.int64), -1, output_size=12), "is not known"),
         (lambda x: torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,)), "the operation cond is not known"),
+        (not_really_relu, "the operation openwork_tests.relu.default is not known"),
         (Pieces(), "a range of it is taken out by number"),
     ],
 )
