@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from accelerate import PartialState
 from jsonargparse import Namespace
 
 from openwork.cli.mistakes import Mistake, as_options, sentence
@@ -22,6 +21,7 @@ from openwork.training import (
     find_recipe,
     fit,
     new_folder,
+    processes,
     read_recipe,
     write_recipe,
 )
@@ -49,7 +49,7 @@ def train(arguments: Sequence[str]) -> int:
     recipe, chosen = _chosen(name, options)
     out = chosen[OUT] or _next_folder(name)
     try:
-        main = PartialState().is_main_process
+        main = processes().is_main_process
         if main:
             check_new(out)
         run = recipe.build()
@@ -100,14 +100,14 @@ def _resume(name: str | None, arguments: Sequence[str]) -> int:
 
 
 def _next_folder(name: str) -> Path:
-    if PartialState().num_processes > 1:
+    if processes().num_processes > 1:
         raise Mistake("several processes need one folder; name it with --out")
     stem = name.rpartition(":")[2]
     return next(path for n in count(1) if not (path := Path("runs") / f"{stem}-{n}").exists())
 
 
 def _drive(run: Run, out: Path, chosen: Namespace) -> int:
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     try:
         final = fit(run, out, tracker=chosen[TRACKER])
     except BadCheckpoint as error:
@@ -118,7 +118,7 @@ def _drive(run: Run, out: Path, chosen: Namespace) -> int:
     except Exception as error:
         _note_crash(out, error)
         return 1
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         print(_summary(out, final))
     return 0
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from openwork.files import State, read_tensors, write_tensors
+from openwork.training.processes import processes
 from openwork.training.run import Run
 
 SCHEMA = 1
@@ -58,7 +58,7 @@ def save_checkpoint(path: Path, run: Run, position: Position) -> None:
     """
     # Every process draws numbers of its own, such as those of dropout.
     states = gather_object([random_state()])
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         write_tensors(
             path,
             {
@@ -108,7 +108,7 @@ def load_checkpoint(path: Path, run: Run) -> Position:
         raise BadCheckpoint(
             f"{path} does not fit this run ({reason[:200]}); resume it with the recipe and arguments it was written by"
         ) from error
-    here = PartialState()
+    here = processes()
     if len(states) != here.num_processes:
         warnings.warn(
             f"{path} was written by {len(states)} processes and is resumed by {here.num_processes}, so the numbers "

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal, cast
 
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from openwork.files import append_record, read_records, truncate_records, write_bytes, write_json
 from openwork.training.checkpoint import BadCheckpoint, Position, load_checkpoint, save_checkpoint
 from openwork.training.folder import read_recipe
+from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
 from openwork.training.signals import Stopped, StopRequest, stop_requests
 
@@ -41,7 +42,7 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
         BadCheckpoint: If the checkpoint is damaged or of another run, or ``metrics.jsonl`` does not fit it.
         OSError: If a file cannot be written.
     """
-    main = PartialState().is_main_process
+    main = processes().is_main_process
     position = _begin(run, out)
     logger = Accelerator(log_with=tracker, project_dir=str(out)) if tracker else None
     if logger is not None:
@@ -78,7 +79,7 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
     if main:
         write_bytes(out / WEIGHTS, to_safetensors(_tensors(module)))
         write_json(out / FINAL, final)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return final
 
 
@@ -90,7 +91,7 @@ def _begin(run: Run, out: Path) -> Position:
     """
     try:
         position = load_checkpoint(out / CHECKPOINT, run) if (out / CHECKPOINT).exists() else Position()
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             # Lines written after the checkpoint will be written again.
             truncate_records(out / METRICS, position.records)
     except (OSError, ValueError) as error:
@@ -100,7 +101,7 @@ def _begin(run: Run, out: Path) -> Position:
 
 def _asked(stop: StopRequest) -> int | None:
     """The signal that asked any of the processes to stop: they stop together, or the others would wait forever."""
-    if PartialState().num_processes == 1:
+    if processes().num_processes == 1:
         return stop.number
     return next((number for number in gather_object([stop.number]) if number is not None), None)
 

@@ -19,6 +19,7 @@ from openwork.metrics import sparsity
 from openwork.optim import ProximalOptimizer, Stages, unwrap
 from openwork.structure import Structure
 from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
+from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -116,6 +117,7 @@ def supervised(
 
 
 def _accelerator(precision: Precision) -> Accelerator:
+    processes()
     state = AcceleratorState._shared_state
     if state and (present := AcceleratorState().mixed_precision) != precision:
         # Accelerate has one precision for all of a process.
