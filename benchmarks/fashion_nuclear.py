@@ -3,9 +3,9 @@
 Settings are those of the RAMDA paper (Huang & Lee, NeurIPS 2024, arXiv:2403.14398, table 8 and the authors' experiment
 repository), but for a schedule a twentieth as long: 15 epochs with milestones 5 and 10 instead of 300 with 100 and 200,
 batch 128, learning rates to a tenth at a milestone for all methods. Pixels are standardized by 0.2860 and 0.3530. The
-adaptive methods use the mean of their metric in each matrix, which makes the subproblem exact by one decomposition; the
-paper takes at most five proximal gradient steps in the full metric. One seed; 5000 training images are held out, and
-other strengths than the published one are judged on those.
+adaptive methods use the largest entry of their metric in each matrix, which makes the subproblem exact by one
+decomposition; the paper takes at most five proximal gradient steps in the full metric. One seed; 5000 training images
+are held out, and other strengths than the published one are judged on those.
 
 Stopped, the script goes on after the last finished training (about ten minutes each).
 """
@@ -132,5 +132,5 @@ if __name__ == "__main__":
         "200), so these numbers do not reproduce the published ones, which stand beside them for orientation. The "
         "first row of a method has the published strength. Test accuracies after the last epoch; one seed; trained on "
         "55 000 images, the other 5000 are for validation. The learning rate of every method falls to a tenth at a "
-        "milestone. RAMDA and ProxAdamW use the mean of their metric in each matrix.",
+        "milestone. RAMDA and ProxAdamW use the largest entry of their metric in each matrix.",
     )

@@ -21,7 +21,17 @@ PACKAGES = sorted(
 # Folders that users reach by their import path only: the shells, the contract checks, and the hot loops.
 NOT_LISTED = {"cli", "testing", "kernels", "reductions"}
 
-HEAVY = {"accelerate", "jsonargparse", "lightning", "matplotlib", "rich", "scipy", "sklearn", "tensorboard", "transformers"}
+HEAVY = {
+    "accelerate",
+    "jsonargparse",
+    "lightning",
+    "matplotlib",
+    "rich",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "transformers",
+}
 
 
 def run(code: str) -> str:

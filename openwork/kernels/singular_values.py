@@ -40,6 +40,9 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
     Returns:
         The matrices and their new singular values.
 
+    Raises:
+        ValueError: If ``x`` is not finite, as when a training diverged.
+
     References:
         Cai, Candès & Shen, A singular value thresholding algorithm (2010), theorem 2.1.
     """
@@ -57,7 +60,12 @@ def shrink_singular_values(x: Tensor, threshold: Scalar) -> SingularValues:
     try:
         basis, values = decompose(wide)
     except RuntimeError:  # torch.linalg.LinAlgError: the iteration failed, and the other one need not
-        basis, values = otherwise(x.double())
+        basis, values = otherwise(x.double().nan_to_num())
+    if wait and not bool(values.isfinite().all() & x.isfinite().all()):
+        raise ValueError(
+            f"a weight of shape {tuple(x.shape)} has numbers that are not finite, so it has no singular values: the "
+            "training has diverged; lower lr, or clip the gradient"
+        )
     shrunk = (values - threshold).clamp_min(0.0)
     factors = torch.where(shrunk > 0, shrunk / torch.where(shrunk > 0, values, 1.0), 0.0).to(x.dtype)
     if wait:

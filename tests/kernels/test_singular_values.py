@@ -71,3 +71,10 @@ def test_where_one_decomposition_fails_the_other_one_helps(
 
 def test_singular_values_come_largest_first() -> None:
     assert singular_values(torch.diag(torch.tensor([1.0, 3.0, 2.0]))).tolist() == [3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_training_that_diverged_is_told_so(dtype: torch.dtype) -> None:
+    x = torch.full((3, 2), torch.inf, dtype=dtype)
+    with pytest.raises(ValueError, match="not finite, so it has no singular values: the training has diverged"):
+        shrink_singular_values(x, 0.5)

@@ -52,13 +52,13 @@ def test_rank_is_the_number_of_kept_singular_values() -> None:
         assert bare.rank == structure.rank
 
 
-def test_the_metric_is_replaced_by_its_mean_before_b_is_formed() -> None:
+def test_the_metric_is_replaced_by_its_largest_entry_before_b_is_formed() -> None:
     d = torch.rand(3, 4, 2)
-    (mean,) = NuclearNorm(0.5).metrics([d])
-    torch.testing.assert_close(mean, d.mean().expand_as(d))
+    (largest,) = NuclearNorm(0.5).metrics([d])
+    torch.testing.assert_close(largest, d.amax().expand_as(d))
     assert NuclearNorm(0.5, "full").metrics([d])[0] is d
     (each,) = NuclearNorm(0.5, batch_axes=1).metrics([d])
-    torch.testing.assert_close(each, d.mean((1, 2), keepdim=True).expand_as(d))
+    torch.testing.assert_close(each, d.amax((1, 2), keepdim=True).expand_as(d))
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.5])
