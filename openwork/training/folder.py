@@ -91,7 +91,7 @@ def find_recipe(name: str) -> Callable[..., Run]:
         ) from error
     found = getattr(module, function, None)
     if not callable(found) or (not home and function not in module.__all__):
-        names = list(getattr(module, "__all__", vars(module)))
+        names = [word for word in getattr(module, "__all__", vars(module)) if not word.startswith("_")]
         near = get_close_matches(function, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "`openwork recipes` lists what there is"
         raise ValueError(f"there is no recipe {name!r}; {hint}")
@@ -174,7 +174,9 @@ def read_recipe(folder: Path) -> Recipe:
     """
     file = folder / "recipe.json"
     if not file.is_file():
-        raise ValueError(f"{folder} is not a run folder: it has no recipe.json")
+        raise ValueError(
+            f"{folder} is not a run folder: it has no recipe.json; name a folder that `openwork train` wrote"
+        )
     found = files.read_json(file)
     if found.get("schema") != SCHEMA:
         raise ValueError(

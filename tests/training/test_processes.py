@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from openwork.files import read_json, read_records
+from openwork.files import read_json, read_records, read_tensors
 
 LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 TRAIN = ["-m", "openwork.cli", "train", "ramda_digits", "--epochs", "4", "--lam", "0.001"]
@@ -29,3 +29,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
     losses = [[float(record["train_loss"]) for record in run] for run in (two, one)]  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=0.02, atol=0)
     assert read_json(tmp_path / "two" / "final.json")["alive"] == read_json(tmp_path / "one" / "final.json")["alive"]
+    # Stages count a step once, however many processes take it.
+    run = read_tensors(tmp_path / "two" / "checkpoint.pt")["run"]
+    assert isinstance(run, dict)
+    assert run["stages"]["position"] == run["unit"] == two[-1]["unit"]
