@@ -23,8 +23,8 @@ class NuclearNorm(DiagonalProx):
     There is no closed form under a diagonal metric. With ``metric="scalar"`` the optimizer is asked (by ``metrics``) to
     replace the diagonal of each matrix by its largest entry, which makes the solution exact, by one decomposition. Then
     no entry takes a longer step than under the diagonal; with the mean, those with large gradients do, and RAMDA
-    diverged at the papers' settings. With ``metric="full"`` the diagonal stays, and accelerated proximal gradient steps,
-    a decomposition each, solve the subproblem to a tolerance.
+    diverged at the papers' settings. With ``metric="full"`` the diagonal stays, and accelerated proximal gradient
+    steps, a decomposition each, solve the subproblem to a tolerance.
 
     Args:
         lam: Strength, >= 0, against a loss averaged over samples.
