@@ -13,13 +13,13 @@ endif
 BENCH := solver_table step_time loop_overhead
 REPRODUCE := identification mnist_logistic fashion_nuclear
 
-.PHONY: help demo test test-all lint types format bench reproduce $(BENCH) $(REPRODUCE) clean
+.PHONY: help demo test test-quick lint types format bench reproduce $(BENCH) $(REPRODUCE) clean
 .NOTPARALLEL:  # two benchmarks at once would time each other
 
 help:
 	@echo "make demo       train RAMDA on digits and write the HTML report"
 	@echo "make test       format check, lint, types, tests: what CI runs"
-	@echo "make test-all   the tests, slow ones included"
+	@echo "make test-quick the tests without the slow ones"
 	@echo "make bench      solver, step time and loop overhead: tables in benchmarks/results"
 	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
 	@echo "make lint | types | format | clean"
@@ -40,10 +40,10 @@ demo: $(INSTALLED)
 	echo "Report: $(CURDIR)/runs/demo-$$n/report.html"
 
 test: lint types
-	$(BIN)/pytest -n 2 -m "not slow"
-
-test-all: $(INSTALLED)
 	$(BIN)/pytest -n 2
+
+test-quick: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check
