@@ -128,7 +128,7 @@ def optimum(data: Data) -> dict[str, Any]:
         weight = shrink_groups(moved[:, :PIXELS], thresholds / lipschitz, PENALTY.groups).x
         return torch.cat([weight, moved[:, PIXELS:]], 1)
 
-    x = fista(forward_backward, torch.zeros(CLASSES, PIXELS + 1, dtype=torch.float64), tolerance=1e-8, most=20_000)
+    x = fista(forward_backward, torch.zeros(CLASSES, PIXELS + 1, dtype=torch.float64), tolerance=1e-10, most=20_000)
     weight, bias = x[:, :PIXELS], x[:, PIXELS].clone()
     logits = images @ weight.T
     for _ in range(20):  # Newton's method on the bias alone: a dual point needs errors that sum to zero
