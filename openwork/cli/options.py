@@ -52,7 +52,7 @@ def _explain(made: ArgumentParser, message: str, unknown: str | None) -> str:
     if found := re.match(r"unrecognized arguments: (\S+)", message, flags=re.IGNORECASE):
         if not found[1].startswith("-"):
             return f"{command} takes no argument {found[1]!r} there; see {made.prog} --help"
-        options = [o for action in made._actions for o in action.option_strings if o[:2] == "--" and "shtab" not in o]
+        options = [f"--{name}" for name in ("help", *made.get_defaults().as_dict())]
         return f"{command} has no option {found[1].partition('=')[0]}; {unknown or nearest(found[1], options)}"
     if found := re.match(r'Parser key "(\w+)": Expected a (.+)\. Got value: (.*)$', message):
         kind = re.sub(r"<class '(\w+)'>|typing\.", lambda match: match[1] or "", found[2])

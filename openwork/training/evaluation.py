@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from openwork.data import Split
 from openwork.training.run import Metrics
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 @torch.no_grad()
@@ -82,5 +82,5 @@ def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
             norm.eval()
 
 
-def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+def _batch_norms(model: nn.Module) -> list[BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]

@@ -10,4 +10,4 @@ def processes() -> PartialState:
     Where there is no accelerator it must be told so: several processes of ``torchrun`` would each train alone there,
     all in one folder.
     """
-    return PartialState() if PartialState._shared_state else PartialState(cpu=not torch.accelerator.is_available())
+    return PartialState(cpu=not torch.accelerator.is_available())

@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
@@ -118,14 +117,14 @@ def supervised(
 
 def _accelerator(precision: Precision) -> Accelerator:
     processes()
-    state = AcceleratorState._shared_state
-    if state and (present := AcceleratorState().mixed_precision) != precision:
+    try:
+        return Accelerator(mixed_precision=precision)
+    except ValueError as error:
         # Accelerate has one precision for all of a process.
         raise ValueError(
-            f"supervised: precision={precision!r} where an earlier run of this process has {present!r}; give each "
+            f"supervised: precision={precision!r} differs from that of an earlier run of this process; give each "
             "precision a process of its own"
-        )
-    return Accelerator(mixed_precision=precision)
+        ) from error
 
 
 @dataclass(frozen=True)
