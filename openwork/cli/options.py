@@ -51,7 +51,7 @@ def _explain(made: ArgumentParser, message: str, unknown: str | None) -> str:
     command = made.prog.removeprefix("openwork ")
     if found := re.match(r"unrecognized arguments: (\S+)", message, flags=re.IGNORECASE):
         if not found[1].startswith("-"):
-            return f"{command} takes no argument {found[1]!r} there; see {made.prog} --help"
+            return f"{command} takes no argument {found[1]!r} there; a recipe comes before its options"
         options = [f"--{name}" for name in ("help", *made.get_defaults().as_dict())]
         return f"{command} has no option {found[1].partition('=')[0]}; {unknown or nearest(found[1], options)}"
     if found := re.match(r'Parser key "(\w+)": Expected a (.+)\. Got value: (.*)$', message):

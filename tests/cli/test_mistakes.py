@@ -72,7 +72,7 @@ def test_a_recipe_that_does_not_exist(says: Says) -> None:
         (("--lamb=1",), "train ramda_digits has no option --lamb; did you mean --lam"),
         (("--batchsize", "8"), "train ramda_digits has no option --batchsize; did you mean --batch_size"),
         (("--zzzzzzz", "8"), "train ramda_digits has no option --zzzzzzz; there are --help, --lam, --lr, "),
-        (("extra",), "train ramda_digits takes no argument 'extra' there; see openwork train ramda_digits --help"),
+        (("extra",), "train ramda_digits takes no argument 'extra' there; a recipe comes before its options"),
         (("--lam", "strong"), "train ramda_digits: --lam must be of type float, got 'strong'; see openwork train"),
         (("--epochs", "2.5"), "train ramda_digits: --epochs must be of type int, got '2.5'; see openwork train"),
         (("--hidden", "[a]"), "train ramda_digits: --hidden must be of type int, got 'a'"),
