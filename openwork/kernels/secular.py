@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from openwork.reductions import group_sum
+
 # As for the group norm, except that the start is a plain lower bound, which costs a few iterations more.
 FIXED_ITERATIONS = 16
 MAX_ITERATIONS = 60
@@ -50,11 +52,11 @@ def first_crossing(
     for iteration in range(MAX_ITERATIONS if wait else FIXED_ITERATIONS):
         e = torch.addcmul(kappa, r, c).clamp_min(tiny)
         squares = (b / e).square()
-        q = squares.sum(members, keepdim=True)
+        q = group_sum(squares, members)
         gap = q.sqrt() - 1
         if iteration == 0:
             below = found = gap > 0
-        slope = (squares * (c / e)).sum(members, keepdim=True)
+        slope = group_sum(squares * (c / e), members)
         following = r + q * gap / slope
         # Where the tangent never reaches the level before the right end, neither does the curve.
         found = found & ((gap <= tolerance) | ((slope > 0) & (following <= stop)))

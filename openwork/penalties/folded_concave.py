@@ -12,6 +12,7 @@ from openwork.kernels import Scalar, first_crossing
 from openwork.partitions import Partition, Slices
 from openwork.penalties.base import GroupPenalty, Solution, check_strength, metric_quotient
 from openwork.penalties.group_lasso import Weight, group_weight
+from openwork.reductions import group_max, group_sum
 
 #: What happened to a group, as ``branches`` reports it.
 DROPPED, SHRUNK, UNTOUCHED = 0, 1, 2
@@ -110,14 +111,14 @@ class FoldedConcave(GroupPenalty):
         b, d = b.view(layout.shape), d.view(layout.shape)
         # Squares of b and ratios of d must not leave the range of the number format; x is in units of scale / top.
         tiny = torch.finfo(b.dtype).tiny
-        scale = b.abs().amax(members, keepdim=True).clamp_min(tiny)
-        top = d.amax(members, keepdim=True).clamp_min(tiny)
+        scale = group_max(b.abs(), members).clamp_min(tiny)
+        top = group_max(d, members).clamp_min(tiny)
         b, d = b / scale, d / top
         lam = self._strength(like) * (top / scale)
         weight = (weight.view(layout.keepdim) if isinstance(weight, Tensor) and weight.ndim else weight) / top
 
         def total(x: Tensor) -> Tensor:
-            return x.sum(members, keepdim=True)
+            return group_sum(x, members)
 
         r, found = torch.zeros_like(lam), torch.zeros_like(lam, dtype=torch.bool)
         for level, curvature, left, right in self._pieces(lam):
