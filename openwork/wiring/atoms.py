@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from openwork.wiring.coupling import Remark
+
 Part = Literal["producer", "consumer", "statistic"]
 
 
@@ -37,21 +39,43 @@ class Axis:
         return torch.arange(self.start, self.start + self.size)
 
 
+@dataclass(frozen=True, eq=False)
+class Size:
+    """A length that a module is told as a number.
+
+    Args:
+        ids: Atoms of the tensor that it makes.
+        dim: Dimension whose length it is.
+        module: Path of the module.
+    """
+
+    ids: Tensor
+    dim: int
+    module: str
+
+
 class Atoms:
     """An atom is one index along one axis of one parameter; atoms that must go together are joined into a unit.
 
     Joins are collected as tensors and resolved together, so the cost is near-linear in the number of atoms whatever the
     depth of the model. The number -1 stands for no atom.
+
+    Args:
+        weighed: Whether the numbers in the weights are looked at, so that it is known who reads what.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, weighed: bool = False) -> None:
+        self.weighed = weighed
         self.axes: list[Axis] = []
         self._size = 0
         self._joins: list[Tensor] = []
         self._rigid: list[tuple[Tensor, int, str]] = []
         self._split: list[Tensor] = []
+        self._reads: list[Tensor] = []
         self.blocked: list[tuple[Tensor, str]] = []
-        self.remarks: list[tuple[Tensor, str]] = []
+        self.remarks: list[tuple[Tensor, Remark]] = []
+        self.sizes: list[Size] = []
+        self.balanced: list[list[Tensor]] = []
         self.parts: dict[Part, list[Tensor]] = {"producer": [], "consumer": [], "statistic": []}
 
     def add(self, name: str, shape: tuple[int, ...]) -> list[Axis]:
@@ -71,9 +95,43 @@ class Atoms:
         """The units of these atoms cannot be removed."""
         self.blocked.append((_known(ids), why))
 
-    def remark(self, ids: Tensor, what: str) -> None:
+    def remark(self, ids: Tensor, remark: Remark) -> None:
         """Whoever removes units of these atoms has to know something."""
-        self.remarks.append((_known(ids), what))
+        self.remarks.append((_known(ids), remark))
+
+    def read(self, ids: Tensor, live: Tensor) -> None:
+        """Something looks at these atoms, and at those where ``live`` is False sees a zero whatever they are.
+
+        Args:
+            ids: Atoms.
+            live: Booleans that broadcast with them.
+        """
+        shape = broadcast(ids.shape, live.shape)
+        self._reads.append(_known(ids.expand(shape)[live.expand(shape)]))
+
+    def is_read(self, unit: Tensor) -> Tensor:
+        """Whether anything sees more than zeros in a unit, for each atom that names one.
+
+        Args:
+            unit: The unit of every atom, as ``units`` gives it.
+
+        Returns:
+            One boolean per atom, right for the atoms that units are named after.
+        """
+        read = torch.zeros(self._size, dtype=torch.bool)
+        for ids in self._reads:
+            read[unit[ids]] = True
+        return read
+
+    def size(self, ids: Tensor, dim: int, place: str) -> None:
+        """The module at ``place`` is told the length of this dimension, perhaps by an attribute."""
+        self.sizes.append(Size(ids, dim, place))
+
+    def equal(self, groups: list[Tensor], why: str) -> None:
+        """Units of these tensors of atoms must stay equally many, though not the same ones."""
+        self.balanced.append(groups)
+        for ids in groups:
+            self.remark(ids, Remark("equal", why))
 
     def join(self, a: Tensor, b: Tensor, why: str) -> None:
         """Atoms at the same place go together, after broadcasting; an atom that meets no atom is blocked."""

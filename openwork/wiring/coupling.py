@@ -9,6 +9,26 @@ import torch
 from torch import Tensor
 
 Side = Literal["producers", "consumers"]
+# A mean over the channels divides by their number; a channel whose producers are zero is a constant where it is read;
+# units must stay as many as those of other couplings.
+RemarkKind = Literal["mean", "constant", "equal"]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What whoever removes units has to know.
+
+    Args:
+        kind: ``"mean"``: a mean over the channels divides by their number, for which the scale and eps of the module
+            make up; ``"constant"``: where producers are zero, what is read is a constant, which the bias of the reader
+            takes over; ``"equal"``: some couplings must keep equally many units.
+        text: The same in words, with the place.
+        module: Path of the module where it happens.
+    """
+
+    kind: RemarkKind
+    text: str
+    module: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +80,8 @@ class AxisSlices:
 class Coupling:
     """Channels that are produced and consumed together, one unit at a time.
 
-    If the producer slices of a unit are zero, its channel is exactly zero wherever it goes, and the consumer slices of
-    the unit do not matter. A weight whose output is one coupling and whose input is another belongs to both.
+    If the producer slices of a unit are zero, its channel is exactly zero wherever it goes (a constant where a remark
+    says so), and the consumer slices of the unit do not matter. A weight whose output is one coupling and whose input is another belongs to both.
 
     Args:
         width: Number of units.
@@ -70,6 +90,8 @@ class Coupling:
         statistics: Buffers with an entry per channel, such as running means: cut with it, never penalized.
         reasons: Why no unit can be removed; empty if units can.
         remarks: What has to be adjusted when units are removed.
+        read: Whether anything sees more than zeros in a unit, booleans ``(width,)``; None if nobody has looked at the
+            weights. What nothing reads can go.
     """
 
     width: int
@@ -77,7 +99,8 @@ class Coupling:
     consumers: tuple[AxisSlices, ...]
     statistics: tuple[AxisSlices, ...] = ()
     reasons: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    read: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -159,4 +182,4 @@ class Coupling:
         return {part.name: part.spread(g) for part in self.side(side)}
 
 
-__all__ = ["AxisSlices", "Coupling", "Side"]
+__all__ = ["AxisSlices", "Coupling", "Remark", "Side"]

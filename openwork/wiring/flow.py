@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, fx
 
 from openwork.wiring.atoms import Atoms, broadcast
+from openwork.wiring.coupling import Remark
 from openwork.wiring.values import Label, Value, compress, pad
 
 # When an entry of a result is zero: if all operands are, if any is, or if the first is.
@@ -64,6 +66,11 @@ class Call:
     def name(self) -> str:
         """Name of the operation, such as ``relu``."""
         return operation(self.node)
+
+    @property
+    def module(self) -> str:
+        """Path of the innermost module that runs the operation."""
+        return module_of(self.node)
 
     @property
     def place(self) -> str:
@@ -131,10 +138,15 @@ def frames(node: fx.Node) -> list[tuple[str, str]]:
     return [(f"{file.replace(chr(92), '/')}:{line}", code.strip()) for file, line, code in found]
 
 
+def module_of(node: fx.Node) -> str:
+    """Path of the innermost module that runs a node."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    return list(stack.values())[-1][0] if stack else ""
+
+
 def place(node: fx.Node) -> str:
     """Module and source line of a node, to be put at the end of a message."""
-    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
-    module = list(stack.values())[-1][0] if stack else ""
+    module = module_of(node)
     # The line that a user can change, not the one in torch that it calls.
     lines = [(file.rpartition("/")[2], code) for file, code in frames(node) if "/torch/" not in file]
     at = f" in {module}" if module else ""
@@ -210,18 +222,39 @@ def elementwise(call: Call, operands: Sequence[Value], zero: Zero) -> Value:
     return Value(shape, labels, owned, source)
 
 
-def contract(call: Call, labels: Iterable[Label], dims: Sequence[int], why: str) -> tuple[Label, ...]:
+def contract(
+    call: Call, labels: Iterable[Label], dims: Sequence[int], why: str, factors: Sequence[Value]
+) -> tuple[Label, ...]:
     """Labels after a sum over dimensions, which keep length 1.
 
     A feature axis that lies along these dimensions alone is summed away, which zeros do not notice. One that lies along
     others too, such as a head split into its entries, goes on along those, its entries together.
+
+    Args:
+        call: The operation.
+        labels: Feature axes of what is summed.
+        dims: Dimensions to sum over.
+        why: What is done, for messages.
+        factors: What is multiplied to give the summands.
+
+    Returns:
+        The labels that are left.
     """
+    weights = any(factor.owned for factor in factors)
     kept: list[Label] = []
     for label in labels:
         summed = [dim % label.ids.ndim for dim in dims if dim % label.ids.ndim in label.dims]
         if summed and label.lost:
-            call.block(label, f"{why} entries that are not zero: {label.lost};")
+            text = f"{why} entries that are not zero: {label.lost};{call.place}"
+            if weights:
+                call.atoms.remark(label.ids, Remark("constant", text, call.module))
+            else:
+                call.atoms.block(label.ids, text)
         if len(summed) == len(label.dims) and summed:
+            if call.atoms.weighed:
+                # A sum does not notice an entry where any factor is zero.
+                live = [factor.living(label.dims, ndim=label.ids.ndim) for factor in factors]
+                call.atoms.read(label.ids, reduce(torch.logical_and, live))
             continue
         ids = label.ids
         for dim in summed:
@@ -247,7 +280,7 @@ def product(call: Call, a: Value, b: Value) -> Value:
     owned = a.owned and b.owned
     sides = [_side(call, a, -2, b.owned), _side(call, b, -3, a.owned)]
     labels = meet(call, sides, shape, "any")
-    labels = contract(call, labels, [-1], "sums over")
+    labels = contract(call, labels, [-1], "sums over", sides)
     labels = tuple(Label(label.ids.squeeze(-1), label.lost) for label in labels)
     return Value(shape[:-1], labels, owned)
 
@@ -266,7 +299,8 @@ def _side(call: Call, value: Value, at: int, other_owned: bool) -> Value:
         labels.append(Label(label.ids.unsqueeze(at), lost))
     shape = list(value.shape)
     shape.insert(len(shape) + 1 + at, 1)
-    return Value(tuple(shape), tuple(labels), value.owned, value.source)
+    live = None if value.live is None else value.live.unsqueeze(at)
+    return Value(tuple(shape), tuple(labels), value.owned, value.source, live=live)
 
 
 def moved(value: Value, move: Callable[[Tensor], Tensor], source: str | None = None) -> Value:
@@ -279,4 +313,5 @@ def moved(value: Value, move: Callable[[Tensor], Tensor], source: str | None = N
         labels.append(Label(compress(ids), label.lost))
     if shape is None:
         shape = tuple(move(torch.empty(value.shape, device="meta")).shape)
-    return Value(shape, tuple(labels), value.owned, source or value.source)
+    live = None if value.live is None else move(value.live.expand(value.shape))
+    return Value(shape, tuple(labels), value.owned, source or value.source, live=live)

@@ -1,16 +1,66 @@
 """From units to couplings: units that live on the same axes belong to one."""
 
 from collections import defaultdict
-from typing import get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from openwork.wiring.atoms import Atoms, Part, distinct
-from openwork.wiring.coupling import AxisSlices, Coupling
+from openwork.wiring.coupling import AxisSlices, Coupling, Remark
+
+T = TypeVar("T")
 
 
-def couplings(atoms: Atoms) -> list[Coupling]:
+@dataclass(frozen=True, eq=False)
+class Length:
+    """A length that a module is told as a number, and what it depends on.
+
+    Args:
+        module: Path of the module.
+        dim: Dimension of which it is the length.
+        coupling: For every entry of a tensor the number of its coupling, -1 where it has none.
+        unit: For every entry the number of its unit.
+    """
+
+    module: str
+    dim: int
+    coupling: Tensor
+    unit: Tensor
+
+    def after(self, kept: Sequence[Tensor]) -> int:
+        """The length when only some units are kept.
+
+        Args:
+            kept: Booleans ``(width,)`` for each coupling.
+        """
+        alive = torch.ones_like(self.coupling, dtype=torch.bool)
+        for which in map(int, distinct(self.coupling)):
+            if which >= 0:
+                here = self.coupling == which
+                alive[here] = kept[which][self.unit[here]]
+        others = [dim for dim in range(alive.ndim) if dim != self.dim]
+        return int((alive.any(dim=others) if others else alive).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Couplings, and what ties their widths to each other and to the code.
+
+    Args:
+        couplings: In the order of the parameters.
+        lengths: Numbers that modules are told.
+        equal: Numbers of couplings that must keep equally many units.
+    """
+
+    couplings: list[Coupling]
+    lengths: list[Length]
+    equal: list[list[int]]
+
+
+def couplings(atoms: Atoms) -> Grouping:
     """Group units that live on the same axes into couplings."""
     unit = atoms.units()
     marked = {part: _flags(atoms.parts[part], unit.numel()) for part in get_args(Part)}
@@ -27,13 +77,18 @@ def couplings(atoms: Atoms) -> list[Coupling]:
             here = flags[axis.start : axis.start + axis.size]
             add_random(unit[axis.start : axis.start + axis.size][here])
     reasons: defaultdict[int, list[str]] = defaultdict(list)
-    remarks: defaultdict[int, list[str]] = defaultdict(list)
-    for said, of in ((atoms.blocked, reasons), (atoms.remarks, remarks)):
-        for ids, words in said:
-            units = distinct(unit[ids])
-            add_random(units)
-            for root in map(int, units):
-                of[root].append(words)
+    remarks: defaultdict[int, list[Remark]] = defaultdict(list)
+
+    def say(ids: Tensor, what: T, of: defaultdict[int, list[T]]) -> None:
+        units = distinct(unit[ids])
+        add_random(units)
+        for root in map(int, units):
+            of[root].append(what)
+
+    for ids, why in atoms.blocked:
+        say(ids, why, reasons)
+    for ids, remark in atoms.remarks:
+        say(ids, remark, remarks)
 
     in_use = (marked["producer"] | marked["consumer"]).nonzero().flatten()
     roots = distinct(unit[in_use])
@@ -56,11 +111,29 @@ def couplings(atoms: Atoms) -> list[Coupling]:
             for which in map(int, distinct(groups[groups >= 0])):
                 numbers = torch.where(groups == which, number[units], -1)
                 parts[which, part].append(AxisSlices(axis.name, axis.dim, axis.shape, numbers))
+    read = atoms.is_read(unit) if atoms.weighed else None
     firsts = {which: int(roots[group == which][0]) for which in range(sizes.numel())}
-    return [
-        _coupling(int(sizes[which]), parts, which, reasons[root], remarks[root])
-        for which, root in sorted(firsts.items(), key=lambda item: item[1])
+    in_order = sorted(firsts, key=lambda which: firsts[which])
+    found = [
+        _coupling(
+            int(sizes[which]),
+            parts,
+            which,
+            reasons[firsts[which]],
+            remarks[firsts[which]],
+            None if read is None else read[roots[order][starts[which] : starts[which] + sizes[which]]],
+        )
+        for which in in_order
     ]
+    place = torch.full((sizes.numel() + 1,), -1)
+    place[torch.tensor(in_order, dtype=torch.int64)] = torch.arange(len(in_order))
+
+    def coupling_of(ids: Tensor) -> Tensor:
+        return torch.where(ids < 0, -1, place[group_of[unit[ids]]])
+
+    lengths = [Length(x.module, x.dim, coupling_of(x.ids), number[unit[x.ids]]) for x in atoms.sizes]
+    equal = [[int(which) for ids in groups for which in distinct(coupling_of(ids))] for groups in atoms.balanced]
+    return Grouping(found, lengths, equal)
 
 
 def _flags(marks: list[Tensor], size: int) -> Tensor:
@@ -75,7 +148,8 @@ def _coupling(
     parts: dict[tuple[int, Part], list[AxisSlices]],
     which: int,
     reasons: list[str],
-    remarks: list[str],
+    remarks: list[Remark],
+    read: Tensor | None,
 ) -> Coupling:
     producers, consumers, statistics = (tuple(parts.get((which, part), ())) for part in get_args(Part))
     reasons = list(dict.fromkeys(reasons))
@@ -85,7 +159,7 @@ def _coupling(
         names = [part.name for part in side]
         for name in {name for name in names if names.count(name) > 1}:
             reasons.append(f"{name} is cut along two of its dimensions on the same side")
-    return Coupling(width, producers, consumers, statistics, tuple(reasons), tuple(dict.fromkeys(remarks)))
+    return Coupling(width, producers, consumers, statistics, tuple(reasons), tuple(dict.fromkeys(remarks)), read)
 
 
-__all__ = ["couplings"]
+__all__ = ["Grouping", "Length", "couplings"]

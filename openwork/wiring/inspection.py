@@ -1,12 +1,13 @@
 """Which channels of a model can go, what blocks the rest and why: before training."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from openwork.wiring.coupling import AxisSlices, Coupling
 from openwork.wiring.grouping import couplings
+from openwork.wiring.layers import rms_eps
 from openwork.wiring.propagation import propagate
 from openwork.wiring.tracing import trace
 
@@ -78,9 +79,27 @@ def inspect(model: nn.Module, example_inputs: object) -> Wiring:
         TypeError: If ``model`` is no module.
         ValueError: If there are no example inputs, the model does not run on them, or it cannot be traced.
     """
-    atoms = propagate(trace(model, example_inputs))
+    found = couplings(propagate(trace(model, example_inputs)))
     total = sum(parameter.numel() for parameter in model.parameters())
-    return Wiring(tuple(couplings(atoms)), total)
+    return Wiring(tuple(with_means(model, found.couplings)), total)
+
+
+def with_means(model: nn.Module, found: Iterable[Coupling]) -> list[Coupling]:
+    """Couplings of which those with a mean that nothing can make up for are blocked.
+
+    Args:
+        model: The model they are of.
+        found: Its couplings.
+
+    Returns:
+        The couplings, in the same order.
+    """
+    result: list[Coupling] = []
+    for coupling in found:
+        means = [remark for remark in coupling.remarks if remark.kind == "mean"]
+        lost = [remark.text for remark in means if rms_eps(model.get_submodule(remark.module)) is None]
+        result.append(replace(coupling, reasons=(*coupling.reasons, *lost)))
+    return result
 
 
 __all__ = ["Wiring", "inspect"]

@@ -75,6 +75,23 @@ def role_of(layer: nn.Module, name: str) -> Role | None:
     return None
 
 
+def rms_eps(layer: nn.Module) -> str | None:
+    """Name of the attribute that holds the eps of a root-mean-square normalization with a scale.
+
+    Others than torch's have the same parts under the names that `transformers` uses.
+
+    Args:
+        layer: Any module.
+
+    Returns:
+        The name; None if the module is no such normalization.
+    """
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or "norm" not in type(layer).__name__.lower():
+        return None
+    return next((name for name in ("variance_epsilon", "eps", "epsilon") if hasattr(layer, name)), None)
+
+
 def _convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Roles:
     return {"weight": Role("weight", output=0, input=1, conv_groups=layer.groups), "bias": _BIAS}
 

@@ -1,21 +1,31 @@
 """Channels flow through the graph of a model, operation by operation, from inputs to outputs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import getitem
 from typing import Any, cast
 
-from torch import fx
+from torch import Tensor, fx
 
 from openwork.wiring.atoms import Atoms, Axis
 from openwork.wiring.flow import Call, Result, items, shapes_of
+from openwork.wiring.numbers import Numbers
 from openwork.wiring.rules import apply
 from openwork.wiring.tracing import Traced
 from openwork.wiring.values import Label, Value
 
 
-def propagate(traced: Traced) -> Atoms:
-    """Send channels through the graph, operation by operation."""
-    atoms = Atoms()
+def propagate(traced: Traced, numbers: Numbers | None = None) -> Atoms:
+    """Send channels through the graph, operation by operation.
+
+    Args:
+        traced: The graph.
+        numbers: What is known of its tensors; None to leave open who reads what.
+
+    Returns:
+        Which atoms are joined, blocked and read.
+    """
+    atoms = Atoms(weighed=numbers is not None)
     axes: dict[str, list[Axis]] = {}
     known: dict[fx.Node, Result] = {}
     for node in traced.graph.nodes:
@@ -31,6 +41,8 @@ def propagate(traced: Traced) -> Atoms:
                 for value in _values(known[source]):
                     for label in value.labels:
                         atoms.block(label.ids, "it is an output of the model")
+        if numbers is not None and node.op in ("placeholder", "call_function"):
+            known[node] = _weighed(known[node], numbers[node])
     return atoms
 
 
@@ -62,6 +74,15 @@ def _call(node: fx.Node, known: dict[fx.Node, Result], atoms: Atoms) -> Result:
         parts, which = cast("tuple[Sequence[Value], int]", call.args)
         return parts[which]
     return apply(call)
+
+
+def _weighed(result: Result, known: Any) -> Result:
+    """Note where entries are known to be zero."""
+    if not isinstance(result, Value):
+        parts = known if isinstance(known, (list, tuple)) else [None] * len(result)
+        return [cast("Value", _weighed(*pair)) for pair in zip(result, parts, strict=True)]
+    usable = isinstance(known, Tensor) and tuple(known.shape) == result.shape and known.dtype.is_floating_point
+    return replace(result, live=known != 0 if usable else None)
 
 
 def _values(result: Result) -> tuple[Value, ...]:

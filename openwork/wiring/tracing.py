@@ -19,12 +19,14 @@ class Traced:
         parameters: Placeholder to the qualified name of the parameter; a shared one has its first name everywhere.
         buffers: Placeholder to the qualified name of the buffer.
         inputs: Placeholders of the example inputs; what is in none of the three is a constant.
+        constants: Placeholder to a tensor that the model made when it was built and holds on to.
     """
 
     graph: fx.Graph
     parameters: Mapping[str, str]
     buffers: Mapping[str, str]
     inputs: frozenset[str]
+    constants: Mapping[str, Tensor]
 
 
 def trace(model: nn.Module, example_inputs: object) -> Traced:
@@ -56,6 +58,11 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
         {node: named.get(name, name) for node, name in signature.inputs_to_parameters.items()},
         {node: named.get(name, name) for node, name in signature.inputs_to_buffers.items()},
         frozenset(name for name in signature.user_inputs if isinstance(name, str)),
+        {
+            node: constant
+            for node, name in signature.inputs_to_lifted_tensor_constants.items()
+            if isinstance(constant := exported.constants.get(name), Tensor)
+        },
     )
 
 

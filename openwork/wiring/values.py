@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from openwork.wiring.atoms import varies
@@ -40,6 +41,7 @@ class Value:
         owned: Whether it is made from parameters and buffers alone.
         source: What it is, in words, for messages.
         statistics: Feature axes of a buffer, which normalizations look at; for all else its lengths are fixed.
+        live: Where entries may differ from zero, booleans that broadcast to ``shape``; None if that is everywhere.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +49,24 @@ class Value:
     owned: bool = False
     source: str = "a tensor"
     statistics: tuple[Label, ...] = ()
+    live: Tensor | None = None
+
+    def living(self, dims: tuple[int, ...], *, ndim: int | None = None) -> Tensor:
+        """Whether any entry along the other dimensions may differ from zero.
+
+        Args:
+            dims: Dimensions to keep, counted after leading ones have been added; the others get length 1.
+            ndim: Number of dimensions to pad to, as broadcasting does.
+
+        Returns:
+            Booleans.
+        """
+        ndim = len(self.shape) if ndim is None else ndim
+        if self.live is None:
+            return torch.ones((1,) * ndim, dtype=torch.bool)
+        live = pad(self.live, ndim)
+        others = tuple(dim for dim in range(ndim) if dim not in dims and live.shape[dim] > 1)
+        return (live.any(dim=others, keepdim=True) if others else live).cpu()
 
 
 def compress(ids: Tensor) -> Tensor:
@@ -65,4 +85,5 @@ def pad(ids: Tensor, ndim: int) -> Tensor:
 def reshaped(value: Value, shape: tuple[int, ...]) -> Value:
     """The same entries in another shape."""
     labels = tuple(Label(compress(label.ids.expand(value.shape).reshape(shape)), label.lost) for label in value.labels)
-    return replace(value, shape=shape, labels=labels)
+    live = None if value.live is None else value.live.expand(value.shape).reshape(shape)
+    return replace(value, shape=shape, labels=labels, live=live)

@@ -67,19 +67,15 @@ not_really_relu.register_fake(torch.empty_like)
     [
         (nn.LayerNorm(12), "LayerNorm runs over it, and a channel that is zero still counts in mean and variance"),
         (Channels(nn.GroupNorm(1, 12)), "GroupNorm runs over it as one group"),
-        (Channels(nn.BatchNorm1d(12, affine=False)), "batch_norm subtracts the buffer between.layer.running_mean"),
         (lambda x: x.sort(dim=-1).values, "the operation aten.sort.default is not known"),
         (lambda x: x.softmax(dim=-1), "softmax runs over it"),
-        (torch.sigmoid, "sigmoid of 0 is not 0"),
-        (lambda x: x + 1, "add of 0 is not 0"),
-        (lambda x: x + x.mean(dim=-1, keepdim=True), "add puts other values there"),
+        (lambda x: x + x.mean(dim=-1, keepdim=True), "a mean divides by its width"),
+        (lambda x: x.sigmoid().sum(dim=-1, keepdim=True) * x, "sigmoid of 0 is not 0"),
         (lambda x: x * x.new_ones(12), "its length is fixed, since it meets what new_ones gives"),
         (lambda x: x.amax(dim=-1, keepdim=True) * x, "amax runs over it, and a zero can change the result"),
         (lambda x: x[..., [3, 1, 2, 0, *range(4, 12)]], "its entries are looked up by index"),
         (lambda x: x.cumsum(dim=-1), "cumsum runs over it"),
         (WritesAPart(), "add_ writes into a part of a tensor"),
-        (lambda x: x / x.norm(dim=1, keepdim=True), "div of 0 by 0 is not 0"),
-        (lambda x: torch.logsumexp(x, dim=1, keepdim=True), "logsumexp of 0 is not 0"),
         (lambda x: x.gather(-1, x.argsort(dim=-1)), "the operation aten.argsort.default is not known"),
         (lambda x: x.repeat_interleave(torch.ones(12, dtype=torch.int64), -1, output_size=12), "is not known"),
         (lambda x: torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,)), "the operation cond is not known"),
@@ -89,6 +85,24 @@ not_really_relu.register_fake(torch.empty_like)
 )
 def test_reason(between: Callable[[Tensor], Tensor], why: str) -> None:
     assert why in reasons(between)
+
+
+@pytest.mark.parametrize(
+    ("between", "why"),
+    [
+        (Channels(nn.BatchNorm1d(12, affine=False)), "batch_norm subtracts the buffer between.layer.running_mean"),
+        (torch.sigmoid, "sigmoid of 0 is not 0"),
+        (lambda x: x + 1, "add of 0 is not 0"),
+        (lambda x: x + x.sum(dim=-1, keepdim=True), "add puts other values there"),
+        (lambda x: x / x.norm(dim=1, keepdim=True), "div of 0 by 0 is not 0"),
+        (lambda x: torch.logsumexp(x, dim=1, keepdim=True), "logsumexp of 0 is not 0"),
+    ],
+)
+def test_a_constant_where_producers_are_zero_is_remarked(between: Callable[[Tensor], Tensor], why: str) -> None:
+    """The reader's bias can take it over, so it blocks nothing."""
+    wiring = inspect(Between(between), torch.randn(2, 5, 4))
+    remarks = {remark.kind: remark.text for c in wiring.removable if c.width == 12 for remark in c.remarks}
+    assert why in remarks["constant"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +119,8 @@ def test_reason(between: Callable[[Tensor], Tensor], why: str) -> None:
         Channels(nn.GroupNorm(4, 12)),
         Channels(nn.BatchNorm1d(12)),
         Channels(nn.InstanceNorm1d(12)),
-        lambda x: x / x.square().mean(dim=-1, keepdim=True).add(1).sqrt(),
+        lambda x: x / x.square().sum(dim=-1, keepdim=True).add(1).sqrt(),
+        nn.RMSNorm(12),
         lambda x: x.softmax(dim=1) * x,
         lambda x: x.roll(1, dims=1).flip(1),
         lambda x: x + x.flip(-1),

@@ -61,6 +61,10 @@ def _convolution(call: Call) -> Result:
         # The groups lose the same channels, so that one of them shows what all read.
         for label in (*x.labels, *rows):
             _keep_equal(call, label.ids, groups)
+        if call.atoms.weighed:
+            reads = weight.living((0, 1)).expand(weight.shape).reshape(groups, -1, per_group).any(dim=1).flatten()
+            for label in x.labels:
+                call.atoms.read(label.ids, x.living((0,)) & reads)
         first = moved(x, lambda ids: ids[:per_group])
         result = reshaped(product(call, reshaped(first, (1, per_group)), weight), (out,))
     result = _shifted(call, result, bias)
@@ -75,7 +79,9 @@ def _one_position(call: Call, x: Value, channel_dim: int) -> Value:
             labels.append(Label(label.ids.flatten(), label.lost))
         elif label.dims:
             call.block(label, "the convolution slides over it")
-    return replace(x, shape=(x.shape[channel_dim],), labels=tuple(labels))
+    return replace(
+        x, shape=(x.shape[channel_dim],), labels=tuple(labels), live=_flat(x.living((channel_dim,)), x.shape[channel_dim])
+    )
 
 
 def _one_kernel_entry(weight: Value) -> Value:
@@ -83,7 +89,12 @@ def _one_kernel_entry(weight: Value) -> Value:
     labels = tuple(
         replace(label, ids=label.ids.flatten(2)[..., 0]) for label in weight.labels if set(label.dims) <= {0, 1}
     )
-    return replace(weight, shape=weight.shape[:2], labels=labels)
+    live = weight.living((0, 1))
+    return replace(weight, shape=weight.shape[:2], labels=labels, live=live.view(live.shape[:2]))
+
+
+def _flat(live: Tensor, size: int) -> Tensor:
+    return live.flatten().expand(size)
 
 
 def _rows_first(call: Call, weight: Value, groups: int) -> Value:
@@ -99,7 +110,9 @@ def _rows_first(call: Call, weight: Value, groups: int) -> Value:
             call.atoms.mark(label.ids, "consumer")
             _keep_equal(call, label.ids.flatten(), groups)
             labels.append(replace(label, ids=label.ids[: inputs // groups].transpose(0, 1)))
-    return replace(weight, shape=(groups * per_group, inputs // groups), labels=tuple(labels))
+    live = weight.living((0, 1)).expand(weight.shape).reshape(groups, inputs // groups, per_group).transpose(1, 2)
+    shape = (groups * per_group, inputs // groups)
+    return replace(weight, shape=shape, labels=tuple(labels), live=live.reshape(shape))
 
 
 def _keep_equal(call: Call, ids: Tensor, groups: int) -> None:
@@ -132,8 +145,8 @@ def _attention(call: Call) -> Result:
     heads = query.shape[-3] if len(query.shape) > 2 else 1
     key, value = _per_query_head(key, heads), _per_query_head(value, heads)
     for label in query.labels:
-        if label.dims == (len(query.shape) - 1,):
-            call.atoms.remark(label.ids, f"the default scale divides by the root of its width{call.place}")
+        if label.dims == (len(query.shape) - 1,) and call.arg(6, "scale") is None:
+            call.block(label, "the default scale divides by the root of its width, so pass a scale of your own")
     scores = product(call, query, key)
     mask = call.arg(3, "attn_mask")
     if isinstance(mask, Value):
@@ -190,10 +203,11 @@ def _einsum(call: Call) -> Result:
                 call.atoms.mark(label.ids, "consumer" if consumes else "producer")
             labels.append(Label(_spread(label.ids, term, letters), NEVER_ZERO if marked and consumes else label.lost))
         sizes = tuple(operand.shape[term.index(letter)] if letter in term else 1 for letter in letters)
-        sides.append(replace(operand, shape=sizes, labels=tuple(labels)))
+        live = None if operand.live is None else _spread(operand.live.expand(operand.shape), term, letters)
+        sides.append(replace(operand, shape=sizes, labels=tuple(labels), live=live))
     joint = [max(side.shape[at] for side in sides) for at in range(len(letters))]
     met = meet(call, sides, joint, "any")
-    remaining = contract(call, met, range(len(output), len(letters)), "sums over")
+    remaining = contract(call, met, range(len(output), len(letters)), "sums over", sides)
     shape = tuple(joint[: len(output)])
     return Value(shape, tuple(Label(x.ids.view(x.ids.shape[: len(output)]), x.lost) for x in remaining), owned)
 

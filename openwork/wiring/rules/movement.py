@@ -1,7 +1,7 @@
 """Operations that only move entries: the atoms are moved by the same operation."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,6 +35,17 @@ def _reshape(call: Call) -> Result:
             if offset + at in label.dims and size > 1 and call.literal(size):
                 why = f"the length {size} is written in the code, where no attribute can change it{call.place}"
                 call.atoms.rigid(label.ids, offset + at, why)
+            elif offset + at in label.dims and size > 1:
+                call.atoms.size(label.ids, offset + at, call.module)
+    return result
+
+
+def _expand(call: Call) -> Result:
+    result = cast("Value", _move(call))
+    for label in result.labels:
+        for at, size in enumerate(call.arg(1, "size")):
+            if at in label.dims and size > 1:
+                call.atoms.size(label.ids, at, call.module)
     return result
 
 
@@ -56,7 +67,11 @@ def _slice(call: Call) -> Result:
     dim %= len(x.shape)
     if any(number not in (0, None) and call.literal(number) for number in (start, end)):
         _fix(call, dim, "a range of it is taken out by number")
-    return _move(call)
+    result = cast("Value", _move(call))
+    for label in result.labels:
+        if dim in label.dims and result.shape[dim] < x.shape[dim]:
+            call.atoms.size(label.ids, dim, call.module)
+    return result
 
 
 def _fix(call: Call, dim: int, why: str) -> None:
@@ -80,7 +95,13 @@ def _parts(call: Call) -> Result:
             sizes = [*label.ids.shape[:dim], len(shapes), -1, *label.ids.shape[dim + 1 :]]
             parts = label.ids.reshape(sizes)
             call.atoms.rigid(parts, dim, f"it is cut into {len(shapes)} equal parts{call.place}")
-    return [moved(x, lambda ids, at=at: _run(call, ids)[at]) for at in range(len(shapes))]
+    parts = [moved(x, lambda ids, at=at: _run(call, ids)[at]) for at in range(len(shapes))]
+    if call.name in ("split", "split_with_sizes"):
+        for part in parts:
+            for label in part.labels:
+                if dim in label.dims:
+                    call.atoms.size(label.ids, dim, call.module)
+    return parts
 
 
 def _concatenate(call: Call) -> Result:
@@ -174,7 +195,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         names(
             """
-            flatten permute transpose t numpy_T matrix_H mT squeeze unsqueeze expand narrow flip roll repeat movedim
+            flatten permute transpose t numpy_T matrix_H mT squeeze unsqueeze narrow flip roll repeat movedim
             moveaxis swapaxes swapdims repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle unfold
             """
         ),
@@ -183,6 +204,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "unbind", "tensor_split"), _parts),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _concatenate),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    "expand": _expand,
     "expand_as": _expand_as,
     "index": _index,
     "index_select": _index_select,

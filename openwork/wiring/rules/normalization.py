@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from openwork.wiring.coupling import Remark
 from openwork.wiring.flow import Call, Result, Rule, elementwise
 from openwork.wiring.rules.elementwise import along, lose
 from openwork.wiring.values import Value
@@ -52,7 +53,9 @@ def _rms_norm(call: Call) -> Result:
     first = len(x.shape) - len(call.arg(1, "normalized_shape"))
     for label in x.labels:
         if any(dim >= first for dim in label.dims):
-            call.atoms.remark(label.ids, f"RMSNorm divides by its width: rescale scale and eps{call.place}")
+            call.atoms.remark(label.ids, Remark("mean", f"RMSNorm divides by its width{call.place}", call.module))
+            if call.atoms.weighed:
+                call.atoms.read(label.ids, x.living(label.dims))
     return _affine(call, x, call.arg(2, "weight"), None)
 
 

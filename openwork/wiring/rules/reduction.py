@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from openwork.wiring.coupling import Remark
 from openwork.wiring.flow import Call, Result, Rule, contract
 from openwork.wiring.rules.elementwise import lose
 from openwork.wiring.values import Label, Value
@@ -34,8 +35,8 @@ def _sum(call: Call) -> Result:
     if call.name == "mean":
         for label in x.labels:
             if set(label.dims) & set(dims):
-                call.atoms.remark(label.ids, f"a mean divides by its width{call.place}")
-    return _reduced(call, contract(call, x.labels, dims, "sums over"), dims)
+                call.atoms.remark(label.ids, Remark("mean", f"a mean divides by its width{call.place}", call.module))
+    return _reduced(call, contract(call, x.labels, dims, "sums over", [x]), dims)
 
 
 def _extreme(call: Call) -> Result:
