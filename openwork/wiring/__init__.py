@@ -1,8 +1,35 @@
 """Which slices of which weights belong together."""
 
-from openwork.wiring.coupling import AxisSlices, Coupling
-from openwork.wiring.inspection import Wiring, inspect
-from openwork.wiring.layers import Role, role_of
-from openwork.wiring.tracing import Traced, trace
+from openwork.wiring.coupling import AxisSlices, Coupling, Remark, Side
+from openwork.wiring.flow import module_of, operation
+from openwork.wiring.grouping import Grouping, Length, couplings
+from openwork.wiring.inspection import Wiring, inspect, with_means
+from openwork.wiring.layers import Role, is_gpt2_linear, rms_eps, role_of
+from openwork.wiring.numbers import Numbers
+from openwork.wiring.propagation import propagate
+from openwork.wiring.tracing import Traced, arguments, prepared, trace
 
-__all__ = ["AxisSlices", "Coupling", "Role", "Traced", "Wiring", "inspect", "role_of", "trace"]
+__all__ = [
+    "AxisSlices",
+    "Coupling",
+    "Grouping",
+    "Length",
+    "Numbers",
+    "Remark",
+    "Role",
+    "Side",
+    "Traced",
+    "Wiring",
+    "arguments",
+    "couplings",
+    "inspect",
+    "is_gpt2_linear",
+    "module_of",
+    "operation",
+    "prepared",
+    "propagate",
+    "rms_eps",
+    "role_of",
+    "trace",
+    "with_means",
+]

@@ -47,11 +47,13 @@ class Size:
         ids: Atoms of the tensor that it makes.
         dim: Dimension whose length it is.
         module: Path of the module.
+        derived: Whether the number is -1, so that the length follows from others.
     """
 
     ids: Tensor
     dim: int
     module: str
+    derived: bool = False
 
 
 class Atoms:
@@ -123,9 +125,9 @@ class Atoms:
             read[unit[ids]] = True
         return read
 
-    def size(self, ids: Tensor, dim: int, place: str) -> None:
-        """The module at ``place`` is told the length of this dimension, perhaps by an attribute."""
-        self.sizes.append(Size(ids, dim, place))
+    def size(self, ids: Tensor, dim: int, module: str, *, derived: bool = False) -> None:
+        """The code of a module is told the length of this dimension, perhaps by an attribute."""
+        self.sizes.append(Size(ids, dim, module, derived))
 
     def equal(self, groups: list[Tensor], why: str) -> None:
         """Units of these tensors of atoms must stay equally many, though not the same ones."""

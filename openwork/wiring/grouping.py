@@ -23,12 +23,14 @@ class Length:
         dim: Dimension of which it is the length.
         coupling: For every entry of a tensor the number of its coupling, -1 where it has none.
         unit: For every entry the number of its unit.
+        derived: Whether the module leaves it to torch to work the number out.
     """
 
     module: str
     dim: int
     coupling: Tensor
     unit: Tensor
+    derived: bool
 
     def after(self, kept: Sequence[Tensor]) -> int:
         """The length when only some units are kept.
@@ -131,7 +133,7 @@ def couplings(atoms: Atoms) -> Grouping:
     def coupling_of(ids: Tensor) -> Tensor:
         return torch.where(ids < 0, -1, place[group_of[unit[ids]]])
 
-    lengths = [Length(x.module, x.dim, coupling_of(x.ids), number[unit[x.ids]]) for x in atoms.sizes]
+    lengths = [Length(x.module, x.dim, coupling_of(x.ids), number[unit[x.ids]], x.derived) for x in atoms.sizes]
     equal = [[int(which) for ids in groups for which in distinct(coupling_of(ids))] for groups in atoms.balanced]
     return Grouping(found, lengths, equal)
 

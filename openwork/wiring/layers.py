@@ -123,10 +123,16 @@ def _gpt2_linear(layer: nn.Module) -> Roles:
 
     Others have used the class name for real convolutions, so the shape has to agree.
     """
-    weight, features = getattr(layer, "weight", None), getattr(layer, "nf", None)
-    if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or weight.shape[1] != features:
-        return {}
-    return {"weight": Role("weight", output=1, input=0), "bias": _BIAS}
+    return {"weight": Role("weight", output=1, input=0), "bias": _BIAS} if is_gpt2_linear(layer) else {}
+
+
+def is_gpt2_linear(layer: nn.Module) -> bool:
+    """Whether a module is GPT-2's ``Conv1D``, known by its name and its shape."""
+    weight = getattr(layer, "weight", None)
+    named = any(cls.__name__ == "Conv1D" for cls in type(layer).__mro__)
+    return (
+        named and isinstance(weight, nn.Parameter) and weight.ndim == 2 and weight.shape[1] == getattr(layer, "nf", None)
+    )
 
 
 _BIAS = Role("bias", output=0)

@@ -47,8 +47,8 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
         ValueError: If there are no example inputs, the model does not run on them, or it cannot be traced.
     """
     _check_module(model)
-    args, kwargs = _arguments(example_inputs)
-    with _prepared(model):
+    args, kwargs = arguments(example_inputs)
+    with prepared(model):
         exported = _export(model, args, kwargs)
     signature = exported.graph_signature
     first = {id(tensor): name for name, tensor in _tensors(model)}
@@ -83,8 +83,14 @@ def _tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[s
     ]
 
 
-def _arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments.
+
+    Args:
+        example_inputs: A tensor; a tuple or list of positional arguments; or a dictionary of keyword arguments.
+
+    Returns:
+        Both.
 
     Raises:
         ValueError: If there are none.
@@ -103,7 +109,7 @@ def _arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @contextmanager
-def _prepared(model: nn.Module) -> Generator[None]:
+def prepared(model: nn.Module) -> Generator[None]:
     """Evaluation mode; of Hugging Face models no key-value cache, and experts in a form whose graph is fixed."""
     modes = [(module, module.training) for module in model.modules()]
     configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
@@ -174,4 +180,4 @@ def _first_line(error: Exception) -> str:
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-__all__ = ["Traced", "trace"]
+__all__ = ["Traced", "arguments", "prepared", "trace"]

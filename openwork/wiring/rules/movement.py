@@ -35,8 +35,8 @@ def _reshape(call: Call) -> Result:
             if offset + at in label.dims and size > 1 and call.literal(size):
                 why = f"the length {size} is written in the code, where no attribute can change it{call.place}"
                 call.atoms.rigid(label.ids, offset + at, why)
-            elif offset + at in label.dims and size > 1:
-                call.atoms.size(label.ids, offset + at, call.module)
+            elif offset + at in label.dims and size not in (0, 1):
+                call.atoms.size(label.ids, offset + at, call.module, derived=size < 0)
     return result
 
 

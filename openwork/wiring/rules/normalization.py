@@ -67,6 +67,7 @@ def _group_norm(call: Call) -> Result:
             parts = label.ids.reshape(groups, -1)
             if groups > 1:
                 call.atoms.merge(parts, 1)
+                call.atoms.size(parts, 0, call.module)
             elif parts.shape[1] > 1:
                 call.block(label, "GroupNorm runs over it as one group")
         elif label.dims:
