@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -47,11 +48,14 @@ def arguments(place: str, example_inputs: object) -> tuple[tuple[Any, ...], dict
 
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
+    """Evaluation mode inside; afterwards every module is in the mode it was in, and random numbers go on as before."""
     modes = [(module, module.training) for module in model.modules()]
+    # Torch would take all devices, and warn if there are several.
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     try:
-        model.eval()
-        yield
+        with torch.random.fork_rng(devices):  # pyright: ignore[reportUnknownMemberType]
+            model.eval()
+            yield
     finally:
         for module, training in modes:
             module.training = training
