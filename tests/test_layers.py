@@ -14,7 +14,7 @@ PACKAGE = Path(openwork.__file__).parent
 
 # A folder or module imports from lower rows only; neighbors in a row do not import each other.
 ROWS = (
-    {"reductions"},
+    {"reductions", "forward_pass"},
     {"partitions", "kernels", "files", "models", "data"},
     {"structure", "wiring"},
     {"penalties", "factorizations"},
@@ -33,7 +33,7 @@ ROWS_FOR_TESTING = ROW["optim"] + 1
 
 # What row 0 may use besides the standard library.
 THIRD_PARTY = {"torch", "typing_extensions"}
-THIRD_PARTY_OF_DATA = THIRD_PARTY | {"numpy", "sklearn"}
+THIRD_PARTY_OF = {"data": THIRD_PARTY | {"numpy", "sklearn"}, "files": THIRD_PARTY | {"safetensors"}}
 
 
 def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
@@ -64,7 +64,7 @@ def violation(home: str, imported: str) -> str | None:
     """Why ``openwork.<home>`` may not import the dotted name ``imported``; None if it may."""
     root, _, rest = imported.partition(".")
     if root != "openwork":
-        allowed = THIRD_PARTY_OF_DATA if home == "data" else THIRD_PARTY
+        allowed = THIRD_PARTY_OF.get(home, THIRD_PARTY)
         foreign = root not in sys.stdlib_module_names and root not in allowed
         return f"row 0 may not use {root}" if ROW.get(home, 9) <= ROW["partitions"] and foreign else None
     target = rest.partition(".")[0]
@@ -139,6 +139,8 @@ def test_the_package_itself_imports_only_the_standard_library_at_run_time() -> N
         ("optim/rmda.py", "from openwork.testing import check_penalty", "only tests import testing"),
         ("testing/optim.py", "from openwork.shrinking import plan", "testing imports rows 0 to 3"),
         ("partitions/slices.py", "import numpy as np", "row 0 may not use numpy"),
+        ("files/models.py", "import numpy as np", "row 0 may not use numpy"),
+        ("partitions/slices.py", "import safetensors", "row 0 may not use safetensors"),
         ("data/digits.py", "import pandas", "row 0 may not use pandas"),
     ],
 )
@@ -158,6 +160,7 @@ def test_a_planted_violation_is_found(file: str, source: str, why: str) -> None:
         ("testing/optim.py", "from openwork.optim import RMDA\nfrom openwork.partitions import Slices"),
         ("cli/train.py", "from openwork import __version__, training"),
         ("data/digits.py", "import gzip\nimport numpy\nfrom sklearn.datasets import load_digits"),
+        ("files/models.py", "from safetensors.torch import load, save"),
         ("optim/rmda.py", "import numpy"),
     ],
 )

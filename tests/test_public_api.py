@@ -18,8 +18,9 @@ PACKAGES = sorted(
     if not entry.name.startswith("_") and (entry.suffix == ".py" or (entry / "__init__.py").exists())
 )
 
-# Folders that users reach by their import path only: the shells, the contract checks, and the hot loops.
-NOT_LISTED = {"cli", "testing", "kernels", "reductions"}
+# Folders that users reach by their import path only: the shells, the contract checks, the hot loops, and what the rest
+# is built on.
+NOT_LISTED = {"cli", "testing", "kernels", "reductions", "forward_pass"}
 
 HEAVY = {
     "accelerate",

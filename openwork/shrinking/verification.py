@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from openwork.files import Json
-from openwork.wiring import arguments, prepared
+from openwork.forward_pass import arguments, first_line
+from openwork.wiring import prepared
 
 # Largest difference of outputs, relative to the largest output.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -74,7 +75,7 @@ def verify(before: nn.Module, after: nn.Module, example_inputs: object, *, seed:
         NotEqual: If the shrunk model fails, or differs by more than ``TOLERANCES`` says, or predicts otherwise where
             the margin exceeds ``MARGIN``; it names the largest difference and the first module that shows one.
     """
-    args, kwargs = arguments(example_inputs)
+    args, kwargs = arguments("shrink", example_inputs)
     generator = torch.Generator().manual_seed(seed)
     parameter = next((p for p in before.parameters() if p.is_floating_point()), None)
     dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
@@ -156,9 +157,8 @@ def _outputs_of_shrunk(model: nn.Module, given: Given) -> list[Tensor]:
         try:
             return _outputs(model, given)
         except Exception as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise NotEqual(
-                f"shrink: the smaller model does not run ({reason}), in {entered[-1] or type(model).__name__!r}; most "
+                f"shrink: the smaller model does not run ({first_line(error)}), in {entered[-1] or type(model).__name__!r}; most "
                 "likely a width is fixed in the code there: leave it out with exclude, and tell us"
             ) from error
 

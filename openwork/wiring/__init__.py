@@ -7,7 +7,7 @@ from openwork.wiring.inspection import Wiring, inspect, with_means
 from openwork.wiring.layers import Role, is_gpt2_linear, rms_eps, role_of
 from openwork.wiring.numbers import Numbers
 from openwork.wiring.propagation import propagate
-from openwork.wiring.tracing import Traced, arguments, prepared, trace
+from openwork.wiring.tracing import Traced, prepared, trace
 
 __all__ = [
     "AxisSlices",
@@ -20,7 +20,6 @@ __all__ = [
     "Side",
     "Traced",
     "Wiring",
-    "arguments",
     "couplings",
     "inspect",
     "is_gpt2_linear",

@@ -1,13 +1,15 @@
 """From a model and example inputs to a graph of ATen operations whose parameters have their names back."""
 
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from openwork.forward_pass import arguments, check_module, evaluating, first_line, run
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
         TypeError: If ``model`` is no module.
         ValueError: If there are no example inputs, the model does not run on them, or it cannot be traced.
     """
-    _check_module(model)
-    args, kwargs = arguments(example_inputs)
+    check_module("trace", model)
+    args, kwargs = arguments("trace", example_inputs)
     with prepared(model):
         exported = _export(model, args, kwargs)
     signature = exported.graph_signature
@@ -66,16 +68,6 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
     )
 
 
-def _check_module(model: object) -> None:
-    """Refuse what is no module.
-
-    Raises:
-        TypeError: If it is not.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"trace: model must be a torch.nn.Module, got {type(model).__name__}")
-
-
 def _tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, Tensor]]:
     return [
         *model.named_parameters(remove_duplicate=remove_duplicate),
@@ -83,53 +75,25 @@ def _tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[s
     ]
 
 
-def arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments.
-
-    Args:
-        example_inputs: A tensor; a tuple or list of positional arguments; or a dictionary of keyword arguments.
-
-    Returns:
-        Both.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    empty = isinstance(example_inputs, (Mapping, Sequence)) and not example_inputs
-    if example_inputs is None or empty:
-        raise ValueError(
-            "trace: example_inputs is empty, and the operations of a model show only when it runs; "
-            "pass a tensor, a tuple of arguments or a dictionary of keyword arguments"
-        )
-    if isinstance(example_inputs, Mapping):
-        return (), {str(name): value for name, value in cast("Mapping[object, Any]", example_inputs).items()}
-    if isinstance(example_inputs, (tuple, list)):
-        return tuple(cast("Sequence[Any]", example_inputs)), {}
-    return (cast("Any", example_inputs),), {}
-
-
 @contextmanager
 def prepared(model: nn.Module) -> Generator[None]:
     """Evaluation mode; of Hugging Face models no key-value cache, and experts in a form whose graph is fixed."""
-    modes = [(module, module.training) for module in model.modules()]
     configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
     caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
     with_experts: list[Any] = [module for module in model.modules() if hasattr(module, "set_experts_implementation")]
     experts = [module.get_experts_implementation() for module in with_experts]
     try:
-        model.eval()
         for module in with_experts:
             module.set_experts_implementation("batched_mm")
         for config in caching:
             config.use_cache = False
-        yield
+        with evaluating(model):
+            yield
     finally:
         for module, implementation in zip(with_experts, experts, strict=True):
             module.set_experts_implementation(implementation)
         for config in caching:
             config.use_cache = True
-        for module, training in modes:
-            module.training = training
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
@@ -144,40 +108,16 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         try:
             return torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
-            _check_runs(model, args, kwargs)
+            run("trace", model, args, kwargs)
             try:
                 # Symbolic tracing passes over Python that does not depend on values, such as counters and prints.
                 return torch.export.export(fx.symbolic_trace(model), args, kwargs, strict=False)
             except Exception:
                 raise ValueError(
                     f"trace: {type(model).__name__} cannot be traced, most often because its control flow depends on "
-                    f"the values of a tensor ({_first_line(error)}); use torch.where or torch.cond there, or trace "
+                    f"the values of a tensor ({first_line(error)}); use torch.where or torch.cond there, or trace "
                     "the parts of the model on their own"
                 ) from error
 
 
-def _check_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the model as it is.
-
-    Raises:
-        ValueError: If it does not run.
-    """
-    try:
-        model(*args, **kwargs)
-    except Exception as error:
-        given = ", ".join([*map(_words, args), *(f"{name}={_words(value)}" for name, value in kwargs.items())])
-        raise ValueError(
-            f"trace: {type(model).__name__} does not run on example_inputs ({given}): {_first_line(error)}; "
-            "pass inputs that model(...) accepts"
-        ) from error
-
-
-def _words(value: object) -> str:
-    return f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-__all__ = ["Traced", "arguments", "prepared", "trace"]
+__all__ = ["Traced", "prepared", "trace"]
