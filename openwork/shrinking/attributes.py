@@ -1,7 +1,7 @@
 """Attributes that say how wide a module is: those of known layers, and those that a module's own code is told."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -14,27 +14,37 @@ from openwork.wiring import is_gpt2_linear
 Attributes = dict[str, dict[str, Json]]
 
 
-def of_layers(before: nn.Module, after: nn.Module, names: Sequence[str]) -> Attributes:
-    """New values for the attributes of layers whose tensors have been cut.
+def of_layers(model: nn.Module, tensors: Mapping[str, Tensor], cut: Iterable[str]) -> Attributes:
+    """New values for the attributes of layers whose tensors are cut.
 
     Args:
-        before: The model as it was.
-        after: The model with cut tensors.
-        names: Names of the cut tensors.
+        model: As it was.
+        tensors: Parameters and buffers as they will be.
+        cut: Names of those that are cut.
 
     Returns:
         Values by path of the module and name of the attribute.
     """
     found: Attributes = {}
-    for path in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        old, new = before.get_submodule(path), after.get_submodule(path)
-        for kinds, read in _LAYERS:
-            if is_gpt2_linear(new) if kinds is None else isinstance(new, kinds):
-                changed = {name: value for name, value in read(old, new).items() if getattr(old, name) != value}
-                if changed:
-                    found[path] = changed
-                break
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in cut):
+        layer = model.get_submodule(path)
+        shapes = {
+            name: tuple(tensors[f"{path}.{name}" if path else name].shape)
+            for name in (*dict(layer.named_parameters(recurse=False)), *dict(layer.named_buffers(recurse=False)))
+            if (f"{path}.{name}" if path else name) in tensors
+        }
+        read = _reader(layer)
+        values = {} if read is None else read(layer, shapes)
+        if changed := {name: value for name, value in values.items() if getattr(layer, name) != value}:
+            found[path] = changed
     return found
+
+
+def _reader(layer: nn.Module) -> "Reader | None":
+    """What tells the attributes of a known kind of layer from its shapes."""
+    if is_gpt2_linear(layer):
+        return _gpt2_linear
+    return next((read for kinds, read in _LAYERS if isinstance(layer, kinds)), None)
 
 
 def told(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> Attributes:
@@ -58,11 +68,17 @@ def told(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> Attribut
         if old == new:
             continue
         module = model.get_submodule(length.module)
+        if _reader(module) is not None and getattr(module, "weight", None) is not None:
+            continue
         same = [name for name, value in vars(module).items() if type(value) is int and value == old]
-        counting = any(length.coupling.shape[dim] > 1 for dim in range(length.dim + 1, length.coupling.ndim))
+        # What counts heads or channels lies before other dimensions, and what measures them comes last.
+        last = length.dim == length.coupling.ndim - 1
+        counted = any(length.coupling.shape[dim] > 1 for dim in range(length.dim + 1, length.coupling.ndim))
+        same = [name for name in same if not (_COUNTS if last else _MEASURES).search(name) and not _RATIO.search(name)]
         usual = [name for name in same if _USUAL.fullmatch(name.lstrip("_"))]
-        fitting = [name for name in usual if bool(_COUNTS.search(name)) == counting]
-        for name in fitting or usual or ([] if length.derived else same):
+        # What torch works out needs no attribute: one that counts the same is kept right all the same.
+        derived = usual if last or counted else []
+        for name in derived if length.derived else usual or same:
             found.setdefault(length.module, {})[name] = new
     return found
 
@@ -75,56 +91,59 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Json]
             setattr(module, name, tuple(value) if isinstance(value, (list, tuple)) else value)
 
 
-def _linear(_: Any, new: Any) -> dict[str, Json]:
-    return {"out_features": new.weight.shape[0], "in_features": new.weight.shape[1]}
+Shapes = Mapping[str, tuple[int, ...]]
+Reader = Callable[[Any, Shapes], dict[str, Json]]
 
 
-def _gpt2_linear(_: Any, new: Any) -> dict[str, Json]:
-    return {"nx": new.weight.shape[0], "nf": new.weight.shape[1]} if hasattr(new, "nx") else {"nf": new.weight.shape[1]}
+def _linear(_: Any, shapes: Shapes) -> dict[str, Json]:
+    return {"out_features": shapes["weight"][0], "in_features": shapes["weight"][1]}
 
 
-def _convolution(old: Any, new: Any) -> dict[str, Json]:
-    depthwise = old.groups > 1 and old.groups == old.in_channels
-    if isinstance(new, _TRANSPOSED):
-        inputs = new.weight.shape[0]
-        groups = inputs if depthwise else old.groups
-        return {"in_channels": inputs, "out_channels": new.weight.shape[1] * groups, "groups": groups}
-    outputs = new.weight.shape[0]
-    groups = outputs * old.groups // old.out_channels if depthwise else old.groups
-    return {"in_channels": new.weight.shape[1] * groups, "out_channels": outputs, "groups": groups}
+def _gpt2_linear(layer: Any, shapes: Shapes) -> dict[str, Json]:
+    inputs: dict[str, Json] = {"nx": shapes["weight"][0]} if hasattr(layer, "nx") else {}
+    return {**inputs, "nf": shapes["weight"][1]}
 
 
-def _features(old: Any, new: Any) -> dict[str, Json]:
-    return {"num_features": (new.weight if new.weight is not None else new.running_mean).shape[0]}
+def _convolution(layer: Any, shapes: Shapes) -> dict[str, Json]:
+    rows, columns = shapes["weight"][:2]
+    depthwise = layer.groups > 1 and layer.groups == layer.in_channels
+    if isinstance(layer, _TRANSPOSED):
+        groups = rows if depthwise else layer.groups
+        return {"in_channels": rows, "out_channels": columns * groups, "groups": groups}
+    groups = rows * layer.groups // layer.out_channels if depthwise else layer.groups
+    return {"in_channels": columns * groups, "out_channels": rows, "groups": groups}
 
 
-def _group_norm(old: Any, new: Any) -> dict[str, Json]:
-    channels = new.weight.shape[0]
-    return {"num_channels": channels, "num_groups": old.num_groups * channels // old.num_channels}
+def _features(_: Any, shapes: Shapes) -> dict[str, Json]:
+    return {"num_features": shapes.get("weight", shapes.get("running_mean", ()))[0]}
 
 
-def _normalized(_: Any, new: Any) -> dict[str, Json]:
-    return {"normalized_shape": tuple(new.weight.shape)}
+def _group_norm(layer: Any, shapes: Shapes) -> dict[str, Json]:
+    channels = shapes["weight"][0]
+    return {"num_channels": channels, "num_groups": layer.num_groups * channels // layer.num_channels}
 
 
-def _embedding(_: Any, new: Any) -> dict[str, Json]:
-    return {"num_embeddings": new.weight.shape[0], "embedding_dim": new.weight.shape[1]}
+def _normalized(_: Any, shapes: Shapes) -> dict[str, Json]:
+    return {"normalized_shape": shapes["weight"]}
 
 
-def _recurrent(_: Any, new: Any) -> dict[str, Json]:
-    return {"input_size": new.weight_ih_l0.shape[1], "hidden_size": new.weight_hh_l0.shape[0] // _GATES[new.mode]}
+def _embedding(_: Any, shapes: Shapes) -> dict[str, Json]:
+    return {"num_embeddings": shapes["weight"][0], "embedding_dim": shapes["weight"][1]}
 
 
-def _slopes(_: Any, new: Any) -> dict[str, Json]:
-    return {"num_parameters": prod(new.weight.shape)}
+def _recurrent(layer: Any, shapes: Shapes) -> dict[str, Json]:
+    return {"input_size": shapes["weight_ih_l0"][1], "hidden_size": shapes["weight_hh_l0"][0] // _GATES[layer.mode]}
+
+
+def _slopes(_: Any, shapes: Shapes) -> dict[str, Json]:
+    return {"num_parameters": prod(shapes["weight"])}
 
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-# None stands for GPT-2's layer, which is known by its name.
-_LAYERS: list[tuple[tuple[type, ...] | None, Callable[[Any, Any], dict[str, Json]]]] = [
+_LAYERS: list[tuple[tuple[type, ...], Reader]] = [
     ((nn.Linear,), _linear),
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED), _convolution),
     ((*_BATCH_NORMS, *_INSTANCE_NORMS), _features),
@@ -133,18 +152,19 @@ _LAYERS: list[tuple[tuple[type, ...] | None, Callable[[Any, Any], dict[str, Json
     ((nn.Embedding, nn.EmbeddingBag), _embedding),
     ((nn.RNNBase,), _recurrent),
     ((nn.PReLU,), _slopes),
-    (None, _gpt2_linear),
 ]
 
 # What attributes that hold widths are called.
 _USUAL = re.compile(
-    r"(num_|n_?)?(attention_|key_value_|kv_|q_|query_|key_|value_)?(heads?|groups?|channels?|features|filters|units|experts)"
+    r"(num_|n_?)?(attention_|key_value_|kv_|q_|query_|key_|value_)?(heads?|groups?|channels?|features|filters|units)"
     r"|(all_|attention_)?(head|hidden|inner|embed|embedding|model|key|value|qk|v|k|q|kv|mlp|ffn|intermediate|d|split)_?"
     r"(dim|size|width|features|channels)s?"
     r"|(dim|width|channels|d_model|d_inner|d_ff|d_k|d_v|d_head|n_inner|n_embd|nhead|all_head_size|attention_head_size"
     r"|intermediate_size|hidden_dim|num_key_value_heads|dim_feedforward|planes)"
 )
 _COUNTS = re.compile(r"(?<!d_)heads?$|groups?$|^num_(?!features|channels)|^n_?(heads?|groups?)")
+_RATIO = re.compile(r"key_value_groups|n_rep$|per_")
+_MEASURES = re.compile(r"(dim|size|width)s?$|^d_")
 
 
 __all__ = ["Attributes", "of_layers", "set_attributes", "told"]

@@ -13,7 +13,7 @@ from openwork.metrics import params, size_bytes
 from openwork.shrinking.attributes import of_layers, told
 from openwork.shrinking.finding import Finding, Fold, find
 from openwork.shrinking.keeping import choose, cuts
-from openwork.shrinking.plan import Plan, set_tensors
+from openwork.shrinking.plan import Plan
 from openwork.shrinking.report import Held, ShrinkReport, Width
 from openwork.shrinking.verification import verify
 from openwork.wiring import rms_eps, trace
@@ -91,8 +91,8 @@ def shrink(
     if not stays:
         _check_zeros(model)
 
+    plan = _plan(model, tensors, finding, kept, stays)
     small = deepcopy(model)
-    plan = _plan(model, small, tensors, finding, kept, stays)
     plan.apply_(small, tensors)
     certificate = verify(model, small, example_inputs, seed=seed)
     report = ShrinkReport(
@@ -174,7 +174,6 @@ def _means(finding: Finding) -> list[str]:
 
 def _plan(
     model: nn.Module,
-    small: nn.Module,
     tensors: Mapping[str, Tensor],
     finding: Finding,
     kept: Sequence[Tensor],
@@ -196,8 +195,7 @@ def _plan(
             # torch's RMSNorm takes None for the precision's own.
             value = torch.finfo(tensors[name].dtype).eps if value is None else value
             attributes.setdefault(path, {})[eps] = value * d / k
-    set_tensors(small, tensors)
-    for path, values in of_layers(model, small, list(stays)).items():
+    for path, values in of_layers(model, tensors, stays).items():
         attributes.setdefault(path, {}).update(values)
     return Plan(type(model).__qualname__, shapes, attributes)
 

@@ -94,8 +94,9 @@ class Atoms:
         self.parts[part].append(_known(ids))
 
     def block(self, ids: Tensor, why: str) -> None:
-        """The units of these atoms cannot be removed."""
+        """The units of these atoms cannot be removed, since something looks at them."""
         self.blocked.append((_known(ids), why))
+        self._reads.append(self.blocked[-1][0])
 
     def remark(self, ids: Tensor, remark: Remark) -> None:
         """Whoever removes units of these atoms has to know something."""
@@ -169,7 +170,8 @@ class Atoms:
             unit = self._resolve(unit)
         for ids, dim, why in self._rigid:
             if varies(_lookup(unit, ids), dim):
-                self.block(ids, why)
+                # Nobody need look at them: it is the length that is fixed.
+                self.blocked.append((_known(ids), why))
         return unit
 
     def _span(self, unit: Tensor) -> bool:
