@@ -4,7 +4,7 @@ A known entry is a number, an unknown one is NaN; a tensor of which nothing is k
 An unknown entry is taken to be finite when it runs, so 0 times it is 0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import getitem
 from typing import Any, cast
 
@@ -244,16 +244,45 @@ def _embedding(call: _Call) -> Known:
     """Rows looked up by numbers that are not known: known are the columns in which all rows agree."""
     weight, index = call.tensor(0, "weight"), call.known[call.arg(1, "indices")]
     assert weight is not None
-    same = (weight == weight[:1]).all(dim=0)
-    row = torch.where(same, weight[0], torch.nan)
-    return row.expand(call.node.meta["val"].shape) if index is None else None
+    return _agreed(weight, [0])[0].expand(call.node.meta["val"].shape) if index is None else None
+
+
+def _agreed(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Entries that are the same all along some dimensions, which keep length 1; NaN where they are not."""
+    first = x
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return torch.where((x == first).all(dim=tuple(dims), keepdim=True), first, torch.nan) if dims else x
+
+
+def _index(call: _Call) -> Known:
+    """Entries at places that are not known: known are those that are the same at all places."""
+    x, indices = call.tensor(0, "self"), call.arg(1, "indices")
+    if x is None or not x.is_floating_point():
+        return None
+    places: list[Tensor | None] = []
+    for index in indices:
+        value = None if index is None else index.meta["val"]
+        if value is not None and value.dtype == torch.bool:
+            return None
+        places.append(None if value is None else torch.zeros(value.shape, dtype=torch.int64, device=x.device))
+    return call.target(_agreed(x, [dim for dim, place in enumerate(places) if place is not None]), places)
+
+
+def _index_select(call: _Call) -> Known:
+    x, dim, index = call.tensor(0, "self"), call.arg(1, "dim"), call.arg(2, "index")
+    if x is None or not x.is_floating_point():
+        return None
+    shape = list(x.shape)
+    shape[dim] = index.meta["val"].numel()
+    return _agreed(x, [dim]).expand(shape)
 
 
 def _attention(call: _Call) -> Known:
     """A mean of values: known where all values of an entry agree."""
     value = call.tensor(2, "value")
     assert value is not None
-    row = torch.where((value == value[..., :1, :]).all(dim=-2, keepdim=True), value[..., :1, :], torch.nan)
+    row = _agreed(value, [-2])
     shape = call.node.meta["val"].shape
     if row.ndim > 2 and row.shape[-3] not in (1, shape[-3]):
         row = row.repeat_interleave(shape[-3] // row.shape[-3], dim=-3)
@@ -376,6 +405,8 @@ _SPECIAL: dict[str, Callable[[_Call], Any]] = {
     **dict.fromkeys(names("dropout dropout_ feature_dropout alpha_dropout"), _dropout),
     "einsum": _einsum,
     "embedding": _embedding,
+    "index": _index,
+    "index_select": _index_select,
     "layer_norm": _layer_norm,
     "linear": _linear,
     "masked_fill": _masked_fill,

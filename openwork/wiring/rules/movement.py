@@ -159,16 +159,23 @@ def _index(call: Call) -> Result:
     for dim, index in enumerate(indices):
         if isinstance(index, Value):
             call.block_index(index)
-            _fix(call, dim, "its entries are looked up by index")
+            _look_up(call, dim)
     places = [None if i is None else torch.zeros(i.shape, dtype=torch.int64) for i in indices]
     target: Any = call.node.target
     return moved(x, lambda ids: target(ids, places))
 
 
+def _look_up(call: Call, dim: int) -> None:
+    _fix(call, dim, "its entries are looked up by index")
+    for label in call.operands[0].labels:
+        if dim in label.dims and call.atoms.weighed:
+            call.atoms.read(label.ids, torch.ones((), dtype=torch.bool))
+
+
 def _index_select(call: Call) -> Result:
     x, dim = call.value(0, "self"), call.arg(1, "dim")
     call.block_index(call.value(2, "index"))
-    _fix(call, dim % len(x.shape), "its entries are looked up by index")
+    _look_up(call, dim % len(x.shape))
     places = torch.zeros(call.value(2, "index").shape, dtype=torch.int64)
     return moved(x, lambda ids: ids.index_select(dim, places))
 
