@@ -50,6 +50,7 @@ class Atoms:
         self._joins: list[Tensor] = []
         self._rigid: list[tuple[Tensor, int, str]] = []
         self._split: list[Tensor] = []
+        self.balanced: list[list[Tensor]] = []
         self.blocked: list[tuple[Tensor, str]] = []
         self.remarks: list[tuple[Tensor, str]] = []
         self.parts: dict[Part, list[Tensor]] = {"producer": [], "consumer": [], "statistic": []}
@@ -97,6 +98,10 @@ class Atoms:
     def split(self, ids: Tensor) -> None:
         """What is left of an axis split in two or more must be a full grid: units span all dimensions but one."""
         self._split.append(ids)
+
+    def equal(self, groups: Sequence[Tensor], why: str) -> None:
+        """The units of these tensors of atoms must stay equally many."""
+        self.balanced.append(list(groups))
 
     def units(self) -> Tensor:
         """Resolve all joins.
