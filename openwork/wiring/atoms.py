@@ -130,12 +130,6 @@ class Atoms:
         """The code of a module is told the length of this dimension, perhaps by an attribute."""
         self.sizes.append(Size(ids, dim, module, derived))
 
-    def equal(self, groups: list[Tensor], why: str) -> None:
-        """Units of these tensors of atoms must stay equally many, though not the same ones."""
-        self.balanced.append(groups)
-        for ids in groups:
-            self.remark(ids, Remark("equal", why))
-
     def join(self, a: Tensor, b: Tensor, why: str) -> None:
         """Atoms at the same place go together, after broadcasting; an atom that meets no atom is blocked."""
         shape = broadcast(a.shape, b.shape)
@@ -158,6 +152,12 @@ class Atoms:
     def split(self, ids: Tensor) -> None:
         """What is left of an axis split in two or more must be a full grid: units span all dimensions but one."""
         self._split.append(ids)
+
+    def equal(self, groups: Sequence[Tensor], why: str) -> None:
+        """The units of these tensors of atoms must stay equally many, though not the same ones."""
+        self.balanced.append(list(groups))
+        for ids in groups:
+            self.remark(ids, Remark("equal", why))
 
     def units(self) -> Tensor:
         """Resolve all joins.

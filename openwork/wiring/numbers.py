@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from openwork.wiring.flow import items, names, operation
+from openwork.wiring.recurrence import GATES, recurrent_known
 from openwork.wiring.rules import elementwise, movement
 from openwork.wiring.tracing import Traced
 
@@ -332,6 +333,18 @@ def _per_channel_norm(call: _Call) -> Known:
     return _affine(result, call.tensor(at, "weight"), call.tensor(at + 1, "bias"), 1)
 
 
+def _recurrent(call: _Call) -> Any:
+    x, start, params = call.tensor(0, "input"), call.arg(1, "hx"), call.arg(2, "params")
+    if x is None or len(call.node.args) < 9:
+        return None
+
+    def numbers(node: fx.Node) -> Tensor:
+        return _filled(node) if call.known[node] is None else call.known[node]
+
+    starts, weights = [[numbers(cast("fx.Node", node)) for node in items(some)] for some in (start, params)]
+    return recurrent_known(operation(call.node), x, starts, weights, *call.rest(3))
+
+
 def _dropout(call: _Call) -> Known:
     """Dropout that is always on leaves zeros alone."""
     x = call.tensor(0, "input")
@@ -400,6 +413,7 @@ _SPECIAL: dict[str, Callable[[_Call], Any]] = {
     ),
     **dict.fromkeys(("group_norm", "instance_norm"), _per_channel_norm),
     **dict.fromkeys(names("full_like new_full new_ones new_zeros ones_like zeros_like"), _shape_only),
+    **dict.fromkeys(GATES, _recurrent),
     "addmm": _addmm,
     "batch_norm": _batch_norm,
     **dict.fromkeys(names("dropout dropout_ feature_dropout alpha_dropout"), _dropout),

@@ -52,6 +52,8 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
     args, kwargs = arguments("trace", example_inputs)
     with prepared(model):
         exported = _export(model, args, kwargs)
+    # What nobody uses, such as attention weights that a model drops, fixes nothing.
+    exported.graph.eliminate_dead_code()
     signature = exported.graph_signature
     first = {id(tensor): name for name, tensor in _tensors(model)}
     named = {name: first[id(tensor)] for name, tensor in _tensors(model, remove_duplicate=False)}

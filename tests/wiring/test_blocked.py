@@ -175,23 +175,23 @@ def test_a_number_written_in_a_view_blocks_what_it_fixes(split: type[nn.Module])
         assert "x.view(b, t, 4, 3)" in why
 
 
-def test_a_recurrent_layer_is_named_and_blocks_only_itself() -> None:
-    class Recurrent(nn.Module):
+def test_a_recurrent_cell_is_named_and_blocks_only_itself() -> None:
+    class Cell(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.before, self.first, self.lstm, self.last = (
+            self.before, self.first, self.cell, self.last = (
                 nn.Linear(4, 7),
                 nn.Linear(7, 6),
-                nn.LSTM(6, 5),
+                nn.LSTMCell(6, 5),
                 nn.Linear(5, 2),
             )
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.lstm(self.first(self.before(x).relu()))[0])
+            return self.last(self.cell(self.first(self.before(x).relu()))[0])
 
-    wiring = inspect(Recurrent(), torch.randn(3, 2, 4))
+    wiring = inspect(Cell(), torch.randn(3, 4))
     assert [coupling.width for coupling in wiring.removable] == [7]
-    assert any("the operation aten.lstm.input is not known" in why for c in wiring.blocked for why in c.reasons)
+    assert any("the operation aten.lstm_cell.default is not known" in why for c in wiring.blocked for why in c.reasons)
 
 
 def test_a_tensor_shared_on_both_sides_says_what_holds_it() -> None:

@@ -3,7 +3,7 @@
 from torch import fx
 
 from openwork.wiring.flow import Call, Result, Rule, names, operation
-from openwork.wiring.rules import contraction, elementwise, movement, normalization, reduction
+from openwork.wiring.rules import contraction, elementwise, movement, normalization, recurrent, reduction
 from openwork.wiring.values import Value
 
 # By name, without the overload: what an overload changes is which arguments there are, and rules look those up.
@@ -13,6 +13,7 @@ RULES: dict[str, Rule] = {
     **contraction.RULES,
     **normalization.RULES,
     **reduction.RULES,
+    **recurrent.RULES,
 }
 
 # These read shapes and types, not entries.
