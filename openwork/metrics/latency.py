@@ -83,8 +83,22 @@ def latency_ms(
 ) -> Latency:
     """Measure the forward pass of ``model`` in evaluation mode, without gradients.
 
-    Two numbers of separate calls differ by whatever the machine did meanwhile; to say which model is faster, use
-    ``compare_latency``. The rest is as there.
+    Results of separate calls differ by whatever the machine did meanwhile: to say which of two models is faster, use
+    ``compare_latency``, which says how it is done.
+
+    Args:
+        model: Any module on a CPU or on CUDA.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a dictionary of keyword arguments.
+        seconds: About how long to measure, > 0.
+        threads: Threads on the CPU, >= 1; None leaves torch's.
+        compiled: Measure ``torch.compile(model)``.
+
+    Returns:
+        Median and quartiles, and the conditions under which they hold.
+
+    Raises:
+        TypeError: If ``model`` is no module.
+        ValueError: As ``compare_latency``.
     """
     measured = _compare("latency_ms", {"model": model}, example_inputs, seconds, threads, compiled)
     return measured.latencies["model"]
@@ -113,6 +127,9 @@ def compare_latency(
             for a few calls, come on top.
         threads: Threads on the CPU, >= 1; None leaves torch's.
         compiled: Measure ``torch.compile(model)``.
+
+    Returns:
+        Times and speedups by name.
 
     Raises:
         TypeError: If a model is no module.
@@ -230,7 +247,7 @@ def _ready(
         run(place, model, args, kwargs)
     if not compiled:
         return [*models]
-    # Of one class, torch compiles a few instances and runs the others eagerly: begin to count anew.
+    # Torch compiles only so many instances of a class, and runs further ones eagerly: begin to count anew.
     torch.compiler.reset()
     ready: list[Callable[..., object]] = []
     for model in models:
