@@ -2,6 +2,7 @@
 
 from openwork.files.digest import sha256
 from openwork.files.json_files import Json, read_json, write_json
+from openwork.files.models import read_model, write_model
 from openwork.files.records import append_record, read_records, truncate_records
 from openwork.files.tensors import State, read_tensors, write_tensors
 from openwork.files.whole import atomically, read_bytes, read_text, write_bytes, write_text
@@ -13,6 +14,7 @@ __all__ = [
     "atomically",
     "read_bytes",
     "read_json",
+    "read_model",
     "read_records",
     "read_tensors",
     "read_text",
@@ -20,6 +22,7 @@ __all__ = [
     "truncate_records",
     "write_bytes",
     "write_json",
+    "write_model",
     "write_tensors",
     "write_text",
 ]
