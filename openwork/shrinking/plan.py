@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from openwork.files import Json
 from openwork.shrinking.attributes import set_attributes
+from openwork.shrinking.parts import Attention, Constant, Recurrent, Split, two_layers
 
 SCHEMA = 1
 
@@ -26,6 +27,24 @@ class Replacement:
     path: str
     kind: str
     numbers: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+    def make_(self, model: nn.Module) -> nn.Module:
+        """Put the new module into a model, in every place of the old one.
+
+        Args:
+            model: Changed in place.
+
+        Returns:
+            The new module.
+        """
+        old = model.get_submodule(self.path)
+        new = MAKERS[self.kind](old, self.numbers)
+        new.train(old.training)
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if child is old:
+                    setattr(parent, name, new)
+        return new
 
 
 @dataclass(frozen=True)
@@ -81,26 +100,21 @@ class Plan:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError("the plan is incomplete; restore the file from a copy or write it anew") from error
 
-    def apply_(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[Tensor, Tensor]:
+    def apply_(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Make a model smaller, in place.
 
         Args:
             model: As large as the one the plan was made for.
             tensors: Every parameter and buffer afterwards, by its first name.
 
-        Returns:
-            What took the place of each parameter and buffer that had to be replaced.
-
         Raises:
             ValueError: If the plan is for another model or another size; nothing has changed then.
         """
         self._check(model)
         for replacement in self.replacements:
-            make = MAKERS[replacement.kind]
-            _set_module(model, replacement.path, make(model.get_submodule(replacement.path), replacement.numbers))
-        replaced = set_tensors(model, tensors)
+            replacement.make_(model)
+        set_tensors(model, tensors)
         set_attributes(model, self.attributes)
-        return replaced
 
     def _check(self, model: nn.Module) -> None:
         name = type(model).__qualname__
@@ -123,17 +137,13 @@ class Plan:
                 )
 
 
-def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[Tensor, Tensor]:
+def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a model the numbers of other tensors, of other shapes where they have those; ties survive.
 
     Args:
         model: Changed in place.
         tensors: Parameters and buffers by first name; a bias that was None may be among them.
-
-    Returns:
-        What took the place of each parameter and buffer that had to be replaced.
     """
-    replaced: dict[Tensor, Tensor] = {}
     seen: dict[Tensor, Tensor] = {}
     for path, module in list(model.named_modules(remove_duplicate=False)):
         for local, old in [
@@ -143,8 +153,6 @@ def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[Tensor,
             name = f"{path}.{local}" if path else local
             if old not in seen and name in tensors:
                 seen[old] = _filled(old, tensors[name])
-                if seen[old] is not old:
-                    replaced[old] = seen[old]
             if seen.get(old, old) is not old:
                 setattr(module, local, seen[old])
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -152,7 +160,6 @@ def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[Tensor,
     for name in tensors.keys() - known:
         path, _, local = name.rpartition(".")
         setattr(model.get_submodule(path), local, nn.Parameter(tensors[name].clone()))
-    return replaced
 
 
 @torch.no_grad()
@@ -163,19 +170,22 @@ def _filled(old: Tensor, new: Tensor) -> Tensor:
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _set_module(model: nn.Module, path: str, new: nn.Module) -> None:
-    """Put a module wherever the one at ``path`` stands, which may be several places."""
-    old = model.get_submodule(path)
-    new.train(old.training)
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
+def _constant(old: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:
+    like = next(old.parameters())
+    return Constant(torch.zeros(numbers["channels"], dtype=like.dtype, device=like.device), numbers["dim"])
 
 
-Maker = Callable[[nn.Module, Mapping[str, Json]], nn.Module]
-# How each kind of replacement is made.
-MAKERS: dict[str, Maker] = {}
+def _low_rank(old: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:
+    return two_layers(old, Split(numbers["rank"], numbers["kernel_in"]))
+
+
+# How each kind of replacement is made, from the module and the plan's numbers; tensors are filled in afterwards.
+MAKERS: dict[str, Callable[[Any, Mapping[str, Any]], nn.Module]] = {
+    "attention": lambda old, _: Attention.like(old),
+    "constant": _constant,
+    "low_rank": _low_rank,
+    "recurrent": lambda old, _: Recurrent.like(old),
+}
 
 
 __all__ = ["MAKERS", "Plan", "Replacement", "set_tensors"]

@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from openwork.forward_pass import check_module
 from openwork.metrics import params, size_bytes
-from openwork.shrinking.attributes import of_layers, told
-from openwork.shrinking.finding import Finding, Fold, find
+from openwork.shrinking.attributes import Attributes, of_layers, told
+from openwork.shrinking.branches import constant_branches
+from openwork.shrinking.finding import Finding, find
 from openwork.shrinking.keeping import choose, cuts
-from openwork.shrinking.plan import Plan
+from openwork.shrinking.optimizers import check_optimizer, follow_
+from openwork.shrinking.plan import Plan, Replacement
+from openwork.shrinking.ranks import splits
 from openwork.shrinking.report import Held, ShrinkReport, Width
-from openwork.shrinking.verification import verify
+from openwork.shrinking.verification import NotEqual, coarsest, verify
 from openwork.wiring import rms_eps, trace
+
+Cuts = Mapping[str, Mapping[int, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,25 +82,42 @@ def shrink(
             cannot be traced.
         NotEqual: If the smaller model does not compute the same; nothing has changed then.
     """
+    check_module("shrink", model)
     if round_to < 1:
         raise ValueError(f"shrink: round_to must be a positive integer, got {round_to}")
-    traced = trace(model, example_inputs)
-    finding = _without(find(model, traced, fold=fold and optimizer is None), model, exclude)
+    excluded = _matching(model, exclude)
+    if optimizer is not None:
+        check_optimizer(model, optimizer)
+    fold = fold and optimizer is None
+    draft = _Draft.of(model, split_recurrent=split_recurrent)
+    finding = draft.find(example_inputs, fold=fold)
+    if fold:
+        while draft.replace_constants_(finding, example_inputs, excluded):
+            finding = draft.find(example_inputs, fold=fold)
+    finding = _without(finding, excluded)
     kept = choose(finding, round_to=round_to, uniform=uniform)
     folds = [one for one in finding.folds if not kept[one.coupling][one.unit]]
-    tensors = _folded(model, folds)
     stays = cuts(finding.grouping.couplings, kept)
-    _rescale(model, tensors, finding, stays)
+    tensors = draft.tensors()
+    for one in folds:
+        old = tensors.get(one.bias)
+        tensors[one.bias] = one.shift.clone() if old is None else old + one.shift
+    means = _means_(tensors, finding, stays)
     for name, dims in stays.items():
         for dim, indices in dims.items():
             tensors[name] = tensors[name].index_select(dim, indices.to(tensors[name].device))
-    if not stays:
+    attributes = told(draft.model, finding, kept)
+    for path, (d, k) in means.items():
+        attributes.setdefault(path, {}).update(_eps(draft.model.get_submodule(path), d, k))
+    draft.drop_unused_(stays)
+    ranks = draft.split_(tensors, excluded) if low_rank else {}
+    if not stays and not ranks and not draft.constant:
         _check_zeros(model)
 
-    plan = _plan(model, tensors, finding, kept, stays)
     small = deepcopy(model)
+    plan = draft.plan(model, small, tensors, attributes)
     plan.apply_(small, tensors)
-    certificate = verify(model, small, example_inputs, seed=seed)
+    certificate = verify(model, small, example_inputs, dtype=coarsest(finding.traced), seed=seed)
     report = ShrinkReport(
         params=(params(model).total, params(small).total),
         size_bytes=(size_bytes(model), size_bytes(small)),
@@ -106,29 +129,123 @@ def shrink(
         shapes=plan.shapes,
         held=_held(finding),
         folded=len(folds),
-        constant=(),
-        ranks={},
+        constant=tuple(draft.constant),
+        ranks=ranks,
         certificate=certificate,
+        notes=tuple(_notes(model, small, finding, kept, ranks, optimizer)),
     )
+    if optimizer is not None:
+        follow_(optimizer, model, small, stays)
     return Shrunk(small, report, plan)
 
 
-def _without(finding: Finding, model: nn.Module, exclude: str | Sequence[str]) -> Finding:
-    """Units of excluded tensors stay.
+@dataclass
+class _Draft:
+    """A copy of the model (or the model itself as long as nothing is replaced) and what is replaced in it."""
+
+    model: nn.Module
+    replacements: list[Replacement] = field(default_factory=list[Replacement])
+    constant: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, model: nn.Module, *, split_recurrent: bool) -> "_Draft":
+        """Put modules whose widths are free in place of those that tie them to other widths."""
+        wanted = [Replacement(path, "attention") for path, m in model.named_modules() if _is_attention(m)]
+        if split_recurrent:
+            wanted += [Replacement(path, "recurrent") for path, m in model.named_modules() if _is_stack(m)]
+        draft = cls(deepcopy(model) if wanted else model, wanted)
+        for replacement in wanted:
+            replacement.make_(draft.model)
+        return draft
+
+    def find(self, example_inputs: object, *, fold: bool) -> Finding:
+        return find(self.model, trace(self.model, example_inputs), fold=fold)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: x.detach() for name, x in (*self.model.named_parameters(), *self.model.named_buffers())}
+
+    def replace_constants_(self, finding: Finding, example_inputs: object, excluded: frozenset[str]) -> bool:
+        """Put constants in place of branches that give one; whether there was any."""
+        found = [
+            branch
+            for branch in constant_branches(self.model, finding, example_inputs)
+            if not any(name.startswith(f"{branch.path}.") for name in excluded)
+        ]
+        if not found:
+            return False
+        if not self.replacements:
+            self.model = deepcopy(self.model)
+        for branch in found:
+            made = Replacement(branch.path, "constant", {"channels": len(branch.values), "dim": branch.dim})
+            made.make_(self.model).get_buffer("values").copy_(branch.values)
+            inside = f"{branch.path}."
+            self.replacements = [r for r in self.replacements if not r.path.startswith(inside)] + [made]
+            self.constant.append(branch.path)
+        return True
+
+    def drop_unused_(self, stays: Cuts) -> None:
+        """Leave attention as it was where no tensor of it is cut."""
+        self.replacements = [
+            r for r in self.replacements if r.kind != "attention" or any(name.startswith(f"{r.path}.") for name in stays)
+        ]
+
+    def split_(self, tensors: dict[str, Tensor], excluded: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Put two layers in place of those of low rank; ranks, and the largest possible ones."""
+        found: dict[str, tuple[int, int]] = {}
+        for path, (split, layers) in splits(self.model, tensors, excluded).items():
+            self.replacements.append(Replacement(path, "low_rank", {"rank": split.rank, "kernel_in": split.kernel_in}))
+            weight = tensors.pop(f"{path}.weight")
+            tensors.pop(f"{path}.bias", None)
+            tensors |= {f"{path}.{name}": tensor.detach() for name, tensor in layers.named_parameters()}
+            found[path] = split.rank, min(weight.shape[:2])
+        return found
+
+    def plan(
+        self, model: nn.Module, small: nn.Module, tensors: Mapping[str, Tensor], attributes: Attributes
+    ) -> Plan:
+        """What turns ``model`` into the smaller one; ``small``, a copy of it, is used to look at what is put in."""
+        old = {name: tuple(x.shape) for name, x in (*model.named_parameters(), *model.named_buffers())}
+        new = {name: tuple(x.shape) for name, x in tensors.items()}
+        shapes = {name: (old.get(name), shape) for name, shape in new.items() if old.get(name) != shape}
+        template = deepcopy(small).to("meta") if self.replacements else small
+        for replacement in self.replacements:
+            replacement.make_(template)
+        for path, values in of_layers(template, tensors, shapes).items():
+            attributes.setdefault(path, {}).update(values)
+        return Plan(type(model).__qualname__, shapes, attributes, tuple(self.replacements))
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward
+
+
+def _is_stack(module: nn.Module) -> bool:
+    """Whether a recurrent module has several layers or directions to split."""
+    kinds = [kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, kind) and type(module).forward is kind.forward]
+    return bool(kinds) and isinstance(module, nn.RNNBase) and (module.num_layers > 1 or module.bidirectional)
+
+
+def _matching(model: nn.Module, exclude: str | Sequence[str]) -> frozenset[str]:
+    """Names of the parameters that patterns mean.
 
     Raises:
         ValueError: If a pattern matches nothing.
     """
-    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    excluded: set[str] = set()
-    for pattern in patterns:
-        found = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
-        if not found:
+    found: set[str] = set()
+    for pattern in [exclude] if isinstance(exclude, str) else exclude:
+        matched = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+        if not matched:
             raise ValueError(
-                f"shrink: exclude {pattern!r} matches no parameter of {type(model).__name__}; see model.named_parameters()"
+                f"shrink: exclude {pattern!r} matches no parameter of {type(model).__name__}; "
+                "use names of model.named_parameters() or of modules"
             )
-        excluded |= found
+        found |= matched
+    return frozenset(found)
+
+
+def _without(finding: Finding, excluded: frozenset[str]) -> Finding:
+    """Units of excluded tensors stay."""
     dead = [
         units & (not excluded.intersection(part.name for part in coupling.slices()))
         for coupling, units in zip(finding.grouping.couplings, finding.dead, strict=True)
@@ -136,68 +253,31 @@ def _without(finding: Finding, model: nn.Module, exclude: str | Sequence[str]) -
     return replace(finding, dead=dead)
 
 
-def _folded(model: nn.Module, folds: Sequence[Fold]) -> dict[str, Tensor]:
-    """All tensors of a model, with constants in the biases."""
-    tensors = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    for one in folds:
-        old = tensors.get(one.bias)
-        tensors[one.bias] = one.shift.clone() if old is None else old + one.shift
-    return tensors
-
-
-def _rescale(
-    model: nn.Module, tensors: dict[str, Tensor], finding: Finding, stays: Mapping[str, Mapping[int, Tensor]]
-) -> None:
-    """Make up for the means of root-mean-square normalizations: with k of d channels, their sums are divided by k.
+def _means_(tensors: dict[str, Tensor], finding: Finding, stays: Cuts) -> dict[str, tuple[int, int]]:
+    """Make up for the means of root-mean-square normalizations, whose sums are divided by k instead of d.
 
     ``x / sqrt(sum / d + eps) w = x / sqrt(sum / k + eps d / k) (w sqrt(d / k))``.
+
+    Returns:
+        d and k by path of the normalization.
     """
-    for path in _means(finding):
-        name = f"{path}.weight" if path else "weight"
-        if name in stays:
-            weight = tensors[name]
-            tensors[name] = weight * (weight.shape[0] / stays[name][0].numel()) ** 0.5
+    found: dict[str, tuple[int, int]] = {}
+    for coupling in finding.grouping.couplings:
+        for remark in coupling.remarks if not coupling.blocked else ():
+            name = f"{remark.module}.weight" if remark.module else "weight"
+            if remark.kind == "mean" and remark.module not in found and name in stays:
+                found[remark.module] = tensors[name].shape[0], stays[name][0].numel()
+                d, k = found[remark.module]
+                tensors[name] = tensors[name] * (d / k) ** 0.5
+    return found
 
 
-def _means(finding: Finding) -> list[str]:
-    """Paths of the normalizations that divide by the number of channels of a coupling that is not blocked."""
-    return list(
-        dict.fromkeys(
-            remark.module
-            for coupling in finding.grouping.couplings
-            if not coupling.blocked
-            for remark in coupling.remarks
-            if remark.kind == "mean"
-        )
-    )
-
-
-def _plan(
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    finding: Finding,
-    kept: Sequence[Tensor],
-    stays: Mapping[str, Mapping[int, Tensor]],
-) -> Plan:
-    before = {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    shapes = {
-        name: (before.get(name), tuple(tensor.shape))
-        for name, tensor in tensors.items()
-        if before.get(name) != tuple(tensor.shape)
-    }
-    attributes = told(model, finding, kept)
-    for path in _means(finding):
-        name = f"{path}.weight" if path else "weight"
-        if name in stays:
-            layer, d, k = model.get_submodule(path), before[name][0], stays[name][0].numel()
-            eps = rms_eps(layer) or ""
-            value = getattr(layer, eps)
-            # torch's RMSNorm takes None for the precision's own.
-            value = torch.finfo(tensors[name].dtype).eps if value is None else value
-            attributes.setdefault(path, {})[eps] = value * d / k
-    for path, values in of_layers(model, tensors, stays).items():
-        attributes.setdefault(path, {}).update(values)
-    return Plan(type(model).__qualname__, shapes, attributes)
+def _eps(layer: nn.Module, d: int, k: int) -> dict[str, float]:
+    name = rms_eps(layer) or "eps"
+    eps = getattr(layer, name)
+    # None stands for that of the precision of the inputs, which are taken to be of the weight's.
+    eps = torch.finfo(layer.get_parameter("weight").dtype).eps if eps is None else eps
+    return {name: eps * d / k}
 
 
 def _check_zeros(model: nn.Module) -> None:
@@ -219,4 +299,26 @@ def _held(finding: Finding) -> tuple[Held, ...]:
     )
 
 
-__all__ = ["Shrunk", "shrink"]
+def _notes(
+    model: nn.Module,
+    small: nn.Module,
+    finding: Finding,
+    kept: Sequence[Tensor],
+    ranks: Mapping[str, tuple[int, int]],
+    optimizer: Optimizer | None,
+) -> list[str]:
+    notes: list[str] = []
+    if params(model).total == params(small).total:
+        notes.append(
+            "nothing could be removed: the zeros do not fill whole units, so they make a file smaller "
+            "(ow.save(..., sparse=True)), not the model faster"
+        )
+    spare = sum(int((units & dead).sum()) for units, dead in zip(kept, finding.dead, strict=True))
+    if spare:
+        notes.append(f"{spare} units that nothing reads stay so that widths fit")
+    if optimizer is not None and ranks:
+        notes.append(f"{len(ranks)} layers of low rank became two, whose optimizer state starts anew")
+    return notes
+
+
+__all__ = ["NotEqual", "Shrunk", "shrink"]

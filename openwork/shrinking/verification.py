@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from openwork.files import Json
 from openwork.forward_pass import arguments, first_line
-from openwork.wiring import prepared
+from openwork.wiring import Traced, prepared
 
 # Largest difference of outputs, relative to the largest output.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -55,7 +55,16 @@ class Certificate:
         return cast("dict[str, Json]", {**asdict(self), "batches": list(self.batches)})
 
 
-def verify(before: nn.Module, after: nn.Module, example_inputs: object, *, seed: int = 0) -> Certificate:
+def coarsest(traced: Traced) -> torch.dtype | None:
+    """The least precise floating type in which a model computes, whatever its parameters are in; None if it has none."""
+    values = [value for node in traced.graph.nodes for value in _tensors(node.meta.get("val"))]
+    types = {value.dtype for value in values if value.is_floating_point()}
+    return max(types, key=lambda dtype: TOLERANCES.get(dtype, 1.0), default=None)
+
+
+def verify(
+    before: nn.Module, after: nn.Module, example_inputs: object, *, dtype: torch.dtype | None = None, seed: int = 0
+) -> Certificate:
     """Compare outputs on the example and on fresh random inputs of other batch sizes, in evaluation mode.
 
     Fresh numbers are normal with the mean and spread of the example's, fresh integers uniform between its smallest and
@@ -66,6 +75,7 @@ def verify(before: nn.Module, after: nn.Module, example_inputs: object, *, seed:
         before: The original.
         after: The shrunk model.
         example_inputs: As for ``wiring.trace``.
+        dtype: The least precise type in which the original computes; default that of its parameters.
         seed: Of the fresh inputs.
 
     Returns:
@@ -78,7 +88,7 @@ def verify(before: nn.Module, after: nn.Module, example_inputs: object, *, seed:
     args, kwargs = arguments("shrink", example_inputs)
     generator = torch.Generator().manual_seed(seed)
     parameter = next((p for p in before.parameters() if p.is_floating_point()), None)
-    dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+    dtype = dtype or (torch.get_default_dtype() if parameter is None else parameter.dtype)
     tolerance = TOLERANCES.get(dtype, 5e-2)
     worst, sizes, samples, certain = 0.0, list[int](), 0, 0
     with prepared(before), prepared(after), torch.no_grad():

@@ -167,13 +167,15 @@ def test_zeros_of_a_length_that_an_attribute_feeds_are_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "why"),
+    ("before", "widths", "why"),
     [
-        (torch.sigmoid, "sums over entries that are not zero: sigmoid of 0 is not 0"),
-        (lambda x: x.transpose(0, 1), "a recurrence runs over it"),
+        (torch.sigmoid, [6, 5], "sums over entries that are not zero: sigmoid of 0 is not 0"),
+        (lambda x: x.transpose(0, 1), [5], "a recurrence runs over it"),
     ],
 )
-def test_what_comes_in_is_blocked_where_it_is_not_zero(before: Callable[[Tensor], Tensor], why: str) -> None:
+def test_what_comes_in_where_it_is_not_zero(
+    before: Callable[[Tensor], Tensor], widths: list[int], why: str
+) -> None:
     class Before(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -184,8 +186,9 @@ def test_what_comes_in_is_blocked_where_it_is_not_zero(before: Callable[[Tensor]
             return self.last(self.lstm(before(self.first(x)))[0])
 
     wiring = inspect(Before(), torch.randn(3, 4))
-    assert [coupling.width for coupling in wiring.removable] == [5]
-    assert any(why in reason for coupling in wiring.blocked for reason in coupling.reasons)
+    assert [coupling.width for coupling in wiring.removable] == widths
+    said = [*(r for c in wiring.blocked for r in c.reasons), *(r.text for c in wiring.removable for r in c.remarks)]
+    assert any(why in words for words in said)
 
 
 def test_final_states_that_go_out_block_all_units() -> None:

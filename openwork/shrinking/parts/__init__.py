@@ -2,7 +2,16 @@
 
 from openwork.shrinking.parts.attention import Attention
 from openwork.shrinking.parts.constant import Constant
-from openwork.shrinking.parts.low_rank import KernelIn, Split, best_split, low_rank, matrix_of, numerical_rank, saves
+from openwork.shrinking.parts.low_rank import (
+    KernelIn,
+    Split,
+    best_split,
+    low_rank,
+    matrix_of,
+    numerical_rank,
+    saves,
+    two_layers,
+)
 from openwork.shrinking.parts.recurrent import Recurrent
 
 __all__ = [
@@ -16,4 +25,5 @@ __all__ = [
     "matrix_of",
     "numerical_rank",
     "saves",
+    "two_layers",
 ]

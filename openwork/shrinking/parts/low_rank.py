@@ -128,6 +128,24 @@ def low_rank(layer: nn.Module, split: Split) -> nn.Sequential:
     u, s, vh = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
     root = s[: split.rank].sqrt()
     a, b = (root[:, None] * vh[: split.rank]).to(matrix), (u[:, : split.rank] * root).to(matrix)
+    return _two(layer, a, b, split)
+
+
+def two_layers(layer: nn.Module, split: Split) -> nn.Sequential:
+    """What ``low_rank`` gives, with weights that are still to be filled in.
+
+    Args:
+        layer: As in ``low_rank``.
+        split: The rank, and where the kernel goes.
+
+    Returns:
+        The two layers.
+    """
+    weight = matrix_of(layer, split.kernel_in)
+    return _two(layer, weight.new_zeros(split.rank, weight.shape[1]), weight.new_zeros(weight.shape[0], split.rank), split)
+
+
+def _two(layer: nn.Module, a: Tensor, b: Tensor, split: Split) -> nn.Sequential:
     outputs, inputs, *kernel = _out_in(layer).shape
     if split.kernel_in == "first":
         a, b = a.view(split.rank, inputs, *kernel), b.view(outputs, split.rank, *[1] * len(kernel))
@@ -211,4 +229,4 @@ def _one(layer: nn.Module, weight: Tensor, kernel: bool) -> nn.Module:
     return one
 
 
-__all__ = ["KernelIn", "Split", "best_split", "low_rank", "matrix_of", "numerical_rank", "saves"]
+__all__ = ["KernelIn", "Split", "best_split", "low_rank", "matrix_of", "numerical_rank", "saves", "two_layers"]
