@@ -17,6 +17,7 @@ class Fold:
         operation: Name of the linear operation or convolution that reads it.
         weight: Name of its weight.
         bias: Name of its bias; there may be none yet.
+        output: Dimension of the weight that the bias goes along.
         coupling: Number of the channel's coupling.
         unit: Number of the channel's unit.
         shift: What the bias grows by, ``(outputs,)``.
@@ -25,6 +26,7 @@ class Fold:
     operation: str
     weight: str
     bias: str
+    output: int
     coupling: int
     unit: int
     shift: Tensor
@@ -137,7 +139,7 @@ def _constants(
         for k in map(int, (constants.nan_to_num() != 0).nonzero().flatten()):
             if units[k] >= 0 and bool(matrix[:, k].any()):
                 shift = (matrix[:, k] * constants[k].double()).to(working[place.weight].dtype)
-                found.append(Fold(node.name, place.weight, place.bias, which, int(units[k]), shift))
+                found.append(Fold(node.name, place.weight, place.bias, 1 - place.dim, which, int(units[k]), shift))
     return found
 
 

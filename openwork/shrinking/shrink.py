@@ -102,6 +102,8 @@ def shrink(
     for one in folds:
         old = tensors.get(one.bias)
         tensors[one.bias] = one.shift.clone() if old is None else old + one.shift
+        if old is None and one.output in stays.get(one.weight, {}):
+            stays[one.bias] = {0: stays[one.weight][one.output]}
     means = _means_(tensors, finding, stays)
     for name, dims in stays.items():
         for dim, indices in dims.items():

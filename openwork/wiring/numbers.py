@@ -80,7 +80,8 @@ class Numbers:
             # Creation of tensors of numbers written in the code; all else depends on what is not known.
             return self._run(node, lambda x: x) if not operands and name in _CREATE else None
         if name in movement.RULES and all(isinstance(x, Tensor) for x in operands):
-            return self._run(node, lambda x: x)
+            # What is known may be laid out otherwise than the tensor will be, which a view would mind.
+            return self._run(node, Tensor.contiguous if name == "view" else lambda x: x)
         if name in ("cat", "concat", "concatenate", "stack"):
             return self._run(node, lambda x: x, fill=True)
         if name in _ENTRYWISE:
@@ -399,10 +400,10 @@ _NOT_ENTRYWISE = frozenset(names("mul mul_ where masked_fill glu type_as prelu d
 _ENTRYWISE = frozenset(elementwise.RULES) - _NOT_ENTRYWISE
 _WINDOWS = frozenset(
     [
-        *(f"{kind}{n}d" for kind in ("avg_pool", "max_pool", "adaptive_avg_pool", "_adaptive_avg_pool") for n in (1, 2, 3)),
-        *(f"{kind}{n}d_with_indices" for kind in ("max_pool",) for n in (1, 2, 3)),
+        *(f"{kind}{n}d" for kind in ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool") for n in (1, 2, 3)),
+        *(f"{kind}{n}d_with_indices" for kind in ("max_pool", "adaptive_max_pool") for n in (1, 2, 3)),
         *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
-        *names("upsample_linear1d upsample_bilinear2d upsample_trilinear3d sum mean"),
+        *names("amax amin mean sum upsample_linear1d upsample_bilinear2d upsample_trilinear3d"),
     ]
 )  # fmt: skip
 _SPECIAL: dict[str, Callable[[_Call], Any]] = {
