@@ -7,9 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from openwork.files import Json
+from openwork.forward_pass import arguments, evaluating
 from openwork.shrinking.finding import Finding
 from openwork.shrinking.parts import Constant
-from openwork.forward_pass import arguments
 from openwork.wiring import prepared
 
 
@@ -21,11 +22,18 @@ class Branch:
         path: Of the module.
         values: What each channel of its output is.
         dim: Dimension of the channels, >= 0.
+        stride: Positions of the input to one of the output.
     """
 
     path: str
     values: Tensor
     dim: int
+    stride: int
+
+    @property
+    def numbers(self) -> dict[str, Json]:
+        """What ``Constant`` has to be told."""
+        return {"channels": len(self.values), "dim": self.dim, "stride": self.stride}
 
 
 def constant_branches(model: nn.Module, finding: Finding, example_inputs: object) -> list[Branch]:
@@ -47,7 +55,7 @@ def constant_branches(model: nn.Module, finding: Finding, example_inputs: object
     for path, known in suspects.items():
         if any(path.startswith(f"{outer.path}.") for outer in found) or path not in calls:
             continue
-        branch = _branch(path, known, calls[path])
+        branch = _branch(model.get_submodule(path), path, known, calls[path])
         if branch is not None:
             found.append(branch)
     return found
@@ -96,17 +104,36 @@ def _calls(model: nn.Module, paths: Sequence[str], example_inputs: object) -> di
     return {path: shapes[0] for path, shapes in seen.items() if len(shapes) == 1 and shapes[0] is not None}
 
 
-def _branch(path: str, known: Tensor, given: tuple[int, ...]) -> Branch | None:
+def _branch(module: nn.Module, path: str, known: Tensor, given: tuple[int, ...]) -> Branch | None:
     """The constant, if its shape can be told from the input's."""
     shape = tuple(known.shape)
     if len(given) != len(shape):
         return None
     for dim in range(1, len(shape)):
-        others = [at for at in range(len(shape)) if at != dim]
         rows = known.movedim(dim, 0).flatten(1)
-        if all(given[at] == shape[at] for at in others) and bool((rows == rows[:, :1]).all()):
-            return Branch(path, rows[:, 0].clone(), dim)
+        if given[:dim] != shape[:dim] or not bool((rows == rows[:, :1]).all()):
+            continue
+        stride = max((-(-size // new) for size, new in zip(given[dim + 1 :], shape[dim + 1 :], strict=True)), default=1)
+        if _strides(module, given, dim, stride):
+            return Branch(path, rows[:, 0].clone(), dim, stride)
     return None
+
+
+def _strides(module: nn.Module, given: tuple[int, ...], dim: int, stride: int) -> bool:
+    """Whether a module turns every size into that divided by the stride, rounded up: for as many sizes as decide it."""
+    like = next(module.parameters())
+    for more in range(stride if stride > 1 else 1):
+        sizes = [size + more for size in given[dim + 1 :]]
+        x = torch.zeros(*given[: dim + 1], *sizes, dtype=like.dtype, device=like.device)
+        try:
+            with evaluating(module), torch.no_grad():
+                found = module(x)
+        except Exception:
+            # It insists on its sizes, so nothing else will come in.
+            return more > 0
+        if tuple(found.shape[dim + 1 :]) != tuple(-(-size // stride) for size in sizes):
+            return False
+    return True
 
 
 __all__ = ["Branch", "constant_branches"]

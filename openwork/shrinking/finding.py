@@ -182,7 +182,7 @@ class _Reader:
                 dim = 1
                 padding = node.args[4] if len(node.args) > 4 else node.kwargs.get("padding", 0)
                 groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-                if groups != 1 or padding not in (0, "valid") and set(padding) != {0}:
+                if groups != 1 or (padding not in (0, "valid") and set(padding) != {0}):
                     return None
             case _:
                 return None

@@ -24,7 +24,7 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
             if param not in own:
                 raise ValueError(
                     f"shrink: parameter {at} of a group of the {type(optimizer).__name__}, of shape "
-                    f"{tuple(param.shape)}, is not one of the model's; pass the optimizer that was built over this model"
+                    f"{tuple(param.shape)}, is not of this model; pass the optimizer that was built over it"
                 )
 
 

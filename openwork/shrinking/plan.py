@@ -69,7 +69,9 @@ class Plan:
         return {
             "schema": SCHEMA,
             "model": self.model,
-            "shapes": {name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()},
+            "shapes": {
+                name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()
+            },
             "attributes": {path: dict(values) for path, values in self.attributes.items()},
             "replacements": [{"path": r.path, "kind": r.kind, "numbers": dict(r.numbers)} for r in self.replacements],
         }
@@ -172,7 +174,9 @@ def _filled(old: Tensor, new: Tensor) -> Tensor:
 
 def _constant(old: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:
     like = next(old.parameters())
-    return Constant(torch.zeros(numbers["channels"], dtype=like.dtype, device=like.device), numbers["dim"])
+    return Constant(
+        torch.zeros(numbers["channels"], dtype=like.dtype, device=like.device), numbers["dim"], numbers["stride"]
+    )
 
 
 def _low_rank(old: nn.Module, numbers: Mapping[str, Any]) -> nn.Module:

@@ -56,7 +56,7 @@ class Certificate:
 
 
 def coarsest(traced: Traced) -> torch.dtype | None:
-    """The least precise floating type in which a model computes, whatever its parameters are in; None if it has none."""
+    """The least precise floating type in which a model computes, whatever its parameters are; None if there is none."""
     values = [value for node in traced.graph.nodes for value in _tensors(node.meta.get("val"))]
     types = {value.dtype for value in values if value.is_floating_point()}
     return max(types, key=lambda dtype: TOLERANCES.get(dtype, 1.0), default=None)
@@ -168,8 +168,9 @@ def _outputs_of_shrunk(model: nn.Module, given: Given) -> list[Tensor]:
             return _outputs(model, given)
         except Exception as error:
             raise NotEqual(
-                f"shrink: the smaller model does not run ({first_line(error)}), in {entered[-1] or type(model).__name__!r}; most "
-                "likely a width is fixed in the code there: leave it out with exclude, and tell us"
+                f"shrink: the smaller model does not run ({first_line(error)}), in "
+                f"{entered[-1] or type(model).__name__!r}; most likely a width is fixed in the code there: leave it out "
+                "with exclude, and tell us"
             ) from error
 
 
@@ -207,9 +208,7 @@ def relative(expected: Tensor, found: Tensor) -> float:
     return largest / scale if scale > 0 else (0.0 if largest == 0 else float("inf"))
 
 
-def _raise(
-    before: nn.Module, after: nn.Module, given: Given, difference: float, tolerance: float, same: bool
-) -> None:
+def _raise(before: nn.Module, after: nn.Module, given: Given, difference: float, tolerance: float, same: bool) -> None:
     culprit = _culprit(before, after, given, tolerance)
     what = f"by {difference:.1e} of the largest output, where {tolerance:.0e} is allowed"
     what += "" if same else ", and predictions change"

@@ -81,7 +81,8 @@ class Coupling:
     """Channels that are produced and consumed together, one unit at a time.
 
     If the producer slices of a unit are zero, its channel is exactly zero wherever it goes (a constant where a remark
-    says so), and the consumer slices of the unit do not matter. A weight whose output is one coupling and whose input is another belongs to both.
+    says so), and the consumer slices of the unit do not matter. A weight whose output is one coupling and whose input
+    is another belongs to both.
 
     Args:
         width: Number of units.

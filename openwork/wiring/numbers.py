@@ -17,7 +17,7 @@ from openwork.wiring.rules import elementwise, movement
 from openwork.wiring.tracing import Traced
 
 Known = Tensor | None
-# Added to what an operation gives, one number per channel: constants that were folded into a bias that is not there yet.
+# Added to what an operation gives, one number per channel: constants that a bias has taken over.
 Shifts = Mapping[str, Tensor]
 
 
@@ -400,8 +400,8 @@ _NOT_ENTRYWISE = frozenset(names("mul mul_ where masked_fill glu type_as prelu d
 _ENTRYWISE = frozenset(elementwise.RULES) - _NOT_ENTRYWISE
 _WINDOWS = frozenset(
     [
-        *(f"{kind}{n}d" for kind in ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool") for n in (1, 2, 3)),
-        *(f"{kind}{n}d_with_indices" for kind in ("max_pool", "adaptive_max_pool") for n in (1, 2, 3)),
+        *(f"{kind}_pool{n}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)),
+        *(f"{kind}_pool{n}d_with_indices" for kind in ("max", "adaptive_max") for n in (1, 2, 3)),
         *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
         *names("amax amin mean sum upsample_linear1d upsample_bilinear2d upsample_trilinear3d"),
     ]

@@ -50,11 +50,12 @@ class Residual(nn.Module):
 class Dense(nn.Module):
     """DenseNet: layers read all that came before, concatenated."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.conv3 = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(9, 6, 3)
-        self.norm = nn.BatchNorm2d(9)
-        self.head = nn.Linear(6, 3)
+        self.conv1, self.conv2 = nn.Conv2d(3, 4 * k, 3), nn.Conv2d(4 * k, 5 * k, 3, padding=1)
+        self.conv3 = nn.Conv2d(9 * k, 6 * k, 3)
+        self.norm = nn.BatchNorm2d(9 * k)
+        self.head = nn.Linear(6 * k, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         a = relu(self.conv1(x))
@@ -66,12 +67,12 @@ class Dense(nn.Module):
 class Mobile(nn.Module):
     """Depthwise convolution with squeeze and excitation."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
-        self.expand, self.norm = nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8)
-        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
-        self.project = nn.Conv2d(8, 5, 1)
+        self.expand, self.norm = nn.Conv2d(3, 8 * k, 1, bias=False), nn.BatchNorm2d(8 * k)
+        self.depthwise = nn.Conv2d(8 * k, 8 * k, 3, padding=1, groups=8 * k)
+        self.squeeze, self.excite = nn.Conv2d(8 * k, 4 * k, 1), nn.Conv2d(4 * k, 8 * k, 1)
+        self.project = nn.Conv2d(8 * k, 5, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.silu(self.depthwise(nn.functional.hardswish(self.norm(self.expand(x)))))
@@ -82,11 +83,11 @@ class Mobile(nn.Module):
 class Shuffle(nn.Module):
     """ShuffleNet: half of the channels pass by, then both halves are shuffled."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 12, 1)
-        self.branch = nn.Sequential(nn.Conv2d(6, 7, 1), nn.ReLU(), nn.Conv2d(7, 6, 1))
-        self.head = nn.Conv2d(12, 5, 1)
+        self.stem = nn.Conv2d(3, 12 * k, 1)
+        self.branch = nn.Sequential(nn.Conv2d(6 * k, 7 * k, 1), nn.ReLU(), nn.Conv2d(7 * k, 6 * k, 1))
+        self.head = nn.Conv2d(12 * k, 5, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self.stem(x).chunk(2, dim=1)
@@ -99,11 +100,11 @@ class Shuffle(nn.Module):
 class UNet(nn.Module):
     """A skip connection around a transposed convolution."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
-        self.down, self.deep = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 7, 3, padding=1)
-        self.up = nn.ConvTranspose2d(7, 5, 2, stride=2)
-        self.head = nn.Conv2d(11, 2, 1)
+        self.down, self.deep = nn.Conv2d(3, 6 * k, 3, padding=1), nn.Conv2d(6 * k, 7 * k, 3, padding=1)
+        self.up = nn.ConvTranspose2d(7 * k, 5 * k, 2, stride=2)
+        self.head = nn.Conv2d(11 * k, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         a = relu(self.down(x))
@@ -114,12 +115,12 @@ class UNet(nn.Module):
 class Grouped(nn.Module):
     """Grouped convolutions, one of them transposed, and GroupNorm."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
-        self.conv1, self.norm = nn.Conv1d(3, 12, 1), nn.GroupNorm(4, 12)
-        self.conv2, self.conv3 = nn.Conv1d(12, 8, 3), nn.Conv1d(8, 12, 3, groups=2)
-        self.conv4 = nn.ConvTranspose1d(12, 6, 3, groups=2)
-        self.head = nn.Conv1d(6, 2, 1)
+        self.conv1, self.norm = nn.Conv1d(3, 12 * k, 1), nn.GroupNorm(4 * k, 12 * k)
+        self.conv2, self.conv3 = nn.Conv1d(12 * k, 8 * k, 3), nn.Conv1d(8 * k, 12 * k, 3, groups=2)
+        self.conv4 = nn.ConvTranspose1d(12 * k, 6 * k, 3, groups=2)
+        self.head = nn.Conv1d(6 * k, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.norm(self.conv1(x)))
@@ -129,16 +130,32 @@ class Grouped(nn.Module):
 class GatedRMS(nn.Module):
     """RMSNorm and a gated MLP with one fused projection."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
-        self.embed, self.norm = nn.Linear(4, 6), nn.RMSNorm(6)
-        self.fused, self.down, self.head = nn.Linear(6, 16), nn.Linear(8, 6), nn.Linear(6, 3)
-        self.scale = nn.Parameter(torch.randn(6))
+        self.embed, self.norm = nn.Linear(4, 6 * k), nn.RMSNorm(6 * k)
+        self.fused, self.down, self.head = nn.Linear(6 * k, 16 * k), nn.Linear(8 * k, 6 * k), nn.Linear(6 * k, 3)
+        self.scale = nn.Parameter(torch.randn(6 * k))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
         gate, up = self.fused(self.norm(x)).chunk(2, dim=-1)
         return self.head(x + self.scale * self.down(nn.functional.silu(gate) * up))
+
+
+class Recurrent(nn.Module):
+    """A bidirectional LSTM of two layers, a GRU, and attention over time."""
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 6 * k)
+        self.lstm = nn.LSTM(6 * k, 5 * k, 2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(10 * k, 6 * k, batch_first=True)
+        self.score, self.head = nn.Linear(6 * k, 1), nn.Linear(6 * k, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, _ = self.lstm(self.embed(tokens))
+        x, _ = self.gru(x)
+        return self.head((self.score(x).softmax(dim=1) * x).sum(dim=1))
 
 
 class Nested(nn.Module):
@@ -205,6 +222,11 @@ def transformer(name: str) -> tuple[nn.Module, Any]:
     return hf.ViTForImageClassification(vit), {"pixel_values": torch.randn(2, 3, 16, 16)}
 
 
+def encoders(width: int, heads: int, hidden: int) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(width, heads, hidden, batch_first=True, norm_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
 def image(channels: int = 3, size: int = 8) -> Tensor:
     return torch.randn(2, channels, size, size)
 
@@ -221,7 +243,9 @@ ZOO: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "grouped": lambda: (Grouped(), torch.randn(2, 3, 9)),
     "gated_rms": lambda: (GatedRMS(), torch.randn(2, 3, 4)),
     "nested": lambda: (Nested(), {"inputs": {"x": [torch.randn(2, 4)]}, "scale": 0.5}),
+    "recurrent": lambda: (Recurrent(), torch.randint(0, 20, (2, 7))),
     "encoder": lambda: (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.randn(3, 5, 8)),
+    "encoders": lambda: (encoders(8, 2, 16), torch.randn(3, 5, 8)),
     "our_gpt": lambda: (models.gpt(20, 8, 8, 2, 2), torch.randint(0, 20, (2, 5))),
     **{name: lambda name=name: transformer(name) for name in ("gpt2", "llama", "bert", "vit", "qwen3_moe", "swin")},
 }  # fmt: skip
