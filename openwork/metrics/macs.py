@@ -62,7 +62,15 @@ def macs(model: nn.Module, example_inputs: object) -> Macs:
     check_module("macs", model)
     args, kwargs = arguments("macs", example_inputs)
     counter = _Counter(model)
-    with evaluating(model), torch.no_grad(), _unfused(), counter.following(), counter:
+    with (
+        # Code that torch.compile meets while operations are counted, it would run uncompiled ever after.
+        torch.compiler.set_stance("force_eager"),
+        evaluating(model),
+        torch.no_grad(),
+        _unfused(),
+        counter.following(),
+        counter,
+    ):
         run("macs", model, args, kwargs)
     return Macs(counter.modules[""], counter.modules, tuple(sorted(counter.uncounted)))
 

@@ -272,6 +272,21 @@ def flags() -> tuple[Any, ...]:
     )
 
 
+def test_a_compiled_model_that_is_counted_before_its_first_call_is_still_compiled() -> None:
+    compilations = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: object) -> Callable[..., Any]:
+        compilations.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled: Any = torch.compile(nn.Sequential(nn.Linear(4, 3)), backend=backend)
+    assert macs(compiled, torch.randn(2, 4)).total == 24
+    assert len(compilations) == 0
+    compiled(torch.randn(2, 4))
+    assert len(compilations) == 1
+
+
 class Failing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError("no luck.\nreally")
