@@ -169,8 +169,8 @@ def _outputs_of_shrunk(model: nn.Module, given: Given) -> list[Tensor]:
         except Exception as error:
             raise NotEqual(
                 f"shrink: the smaller model does not run ({first_line(error)}), in "
-                f"{entered[-1] or type(model).__name__!r}; most likely a width is fixed in the code there: leave it out "
-                "with exclude, and tell us"
+                f"{entered[-1] or type(model).__name__!r}; most likely a width is fixed in the code there: leave it "
+                "out with exclude, and tell us"
             ) from error
 
 

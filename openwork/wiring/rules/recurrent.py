@@ -6,10 +6,10 @@ from operator import getitem
 from typing import Any, cast
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from openwork.wiring.flow import Call, Result, Rule, elementwise, frames, items, moved, names, operation, place, product
-from openwork.wiring.recurrence import GATES
+from openwork.wiring.recurrence import GATES, recurrent_known
 from openwork.wiring.rules import movement
 from openwork.wiring.values import Label, Value
 
@@ -52,9 +52,10 @@ def _recurrent(call: Call) -> Result:
     each = len(params) // (layers * directions)
     features = _one_step(call, x, time)
     stack: list[_Units] = []
+    alive = _alive(call, x, params)
     for at in range(0, layers * directions, directions):
         here = [params[each * (at + k) : each * (at + k + 1)] for k in range(directions)]
-        stack += [_layer(call, features, weights, biased) for weights in here]
+        stack += [_layer(call, features, weights, biased, alive[at + k]) for k, weights in enumerate(here)]
         features = _side_by_side([units.output for units in stack[-directions:]])
     groups = [[units.output for units in stack], [units.cell for units in stack]]
     _check_start(call, groups)
@@ -72,6 +73,24 @@ def _recurrent(call: Call) -> Result:
     ]
 
 
+def _alive(call: Call, x: Value, params: Sequence[Value]) -> list[tuple[Tensor | None, Tensor | None]]:
+    """Which cells and which outputs of each layer and direction need not be zero, ``(1, units)`` each."""
+    parts = call.arg(4, "num_layers") * (1 + call.arg(7, "bidirectional"))
+    if not call.atoms.weighed:
+        return [(None, None)] * parts
+
+    def numbers(value: Value) -> Tensor:
+        return torch.where(value.living(tuple(range(len(value.shape)))).expand(value.shape), torch.nan, 0.0)
+
+    starts = [numbers(state) for state in cast("Sequence[Value]", items(call.arg(1, "hx")))]
+    options = [call.arg(at, "") for at in range(3, 9)]
+    _, output, *cells = recurrent_known(call.name, numbers(x), starts, [numbers(p) for p in params], *options)
+    cell = cells[0] if cells else output
+    return [
+        ((cell[at] != 0).any(dim=0, keepdim=True), (output[at] != 0).any(dim=0, keepdim=True)) for at in range(parts)
+    ]
+
+
 def _one_step(call: Call, x: Value, time: int) -> Value:
     """The input at any step of any sequence, shape ``(1, features)``."""
     labels: list[Label] = []
@@ -84,7 +103,9 @@ def _one_step(call: Call, x: Value, time: int) -> Value:
     return Value((1, x.shape[2]), tuple(labels), x.owned, x.source, live=live)
 
 
-def _layer(call: Call, x: Value, weights: Sequence[Value], biased: bool) -> _Units:
+def _layer(
+    call: Call, x: Value, weights: Sequence[Value], biased: bool, alive: tuple[Tensor | None, Tensor | None]
+) -> _Units:
     """One layer in one direction: gates from input and hidden units, cells from gates, hidden units from cells."""
     inner, recurrent, *others = weights
     _read(call, x, inner)
@@ -101,10 +122,10 @@ def _layer(call: Call, x: Value, weights: Sequence[Value], biased: bool) -> _Uni
             call.block(label, "it is the only unit of a recurrent layer")
         else:
             labels.append(Label(ids[:1], label.lost))
-    cell = output = Value((1, width), tuple(labels), source="a hidden unit")
+    cell = output = Value((1, width), tuple(labels), source="a hidden unit", live=alive[0])
     if len(others) == (3 if biased else 1):
         _read(call, cell, others[-1])
-        output = product(call, cell, others[-1])
+        output = replace(product(call, cell, others[-1]), live=alive[1])
     _read(call, output, recurrent)
     for label in elementwise(call, [sums, product(call, output, recurrent)], "all").labels:
         if label.lost:
@@ -116,7 +137,9 @@ def _side_by_side(values: Sequence[Value]) -> Value:
     """Both directions of a layer, as the next layer reads them, shape ``(1, features)``."""
     labels = [label for value in values for label in value.labels]
     shape = (1, sum(value.shape[1] for value in values))
-    return Value(shape, _together(labels, len(values), 1), source="a recurrent layer")
+    known = all(value.live is not None for value in values)
+    live = torch.cat([value.living((1,)).expand(value.shape) for value in values], dim=1) if known else None
+    return Value(shape, _together(labels, len(values), 1), source="a recurrent layer", live=live)
 
 
 def _stacked(values: Sequence[Value]) -> Value:
