@@ -26,17 +26,11 @@ def couplings(atoms: Atoms) -> list[Coupling]:
         for axis in atoms.axes:
             here = flags[axis.start : axis.start + axis.size]
             add_random(unit[axis.start : axis.start + axis.size][here])
-    reasons: defaultdict[int, list[str]] = defaultdict(list)
-    remarks: defaultdict[int, list[str]] = defaultdict(list)
-    for said, of in ((atoms.blocked, reasons), (atoms.remarks, remarks)):
-        for ids, words in said:
-            units = distinct(unit[ids])
-            add_random(units)
-            for root in map(int, units):
-                of[root].append(words)
+    said = [(distinct(unit[ids]), words) for ids, words in (*atoms.blocked, *atoms.remarks)]
+    for units, _ in said:
+        add_random(units)
 
-    in_use = (marked["producer"] | marked["consumer"]).nonzero().flatten()
-    roots = distinct(unit[in_use])
+    roots = _present(unit[marked["producer"] | marked["consumer"]], unit.numel())
     group = torch.searchsorted(distinct(fingerprint[roots]), fingerprint[roots])
     # Number of a unit within its coupling.
     order = torch.argsort(group, stable=True)
@@ -53,14 +47,24 @@ def couplings(atoms: Atoms) -> list[Coupling]:
         for part, flags in marked.items():
             here = flags[axis.start : axis.start + axis.size]
             groups = torch.where(here, group_of[units], -1)
-            for which in map(int, distinct(groups[groups >= 0])):
+            for which in map(int, _present(groups, sizes.numel())):
                 numbers = torch.where(groups == which, number[units], -1)
                 parts[which, part].append(AxisSlices(axis.name, axis.dim, axis.shape, numbers))
-    firsts = {which: int(roots[group == which][0]) for which in range(sizes.numel())}
+    # All units of a coupling have the same said about them.
+    words_of: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
+    for at, (units, words) in enumerate(said):
+        for which in map(int, _present(group_of[units], sizes.numel())):
+            words_of[which, at < len(atoms.blocked)].append(words)
+    firsts = torch.zeros_like(sizes).scatter_reduce(0, group, roots, "amin", include_self=False)
     return [
-        _coupling(int(sizes[which]), parts, which, reasons[root], remarks[root])
-        for which, root in sorted(firsts.items(), key=lambda item: item[1])
+        _coupling(int(sizes[which]), parts, which, words_of[which, True], words_of[which, False])
+        for which in map(int, firsts.argsort())
     ]
+
+
+def _present(numbers: Tensor, size: int) -> Tensor:
+    """The numbers that occur, in order, each once; what is below 0 is none."""
+    return _flags([numbers[numbers >= 0]], size).nonzero().flatten()
 
 
 def _flags(marks: list[Tensor], size: int) -> Tensor:
