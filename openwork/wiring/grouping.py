@@ -3,15 +3,13 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from openwork.wiring.atoms import Atoms, Part, distinct
 from openwork.wiring.coupling import AxisSlices, Coupling, Remark
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,22 +76,12 @@ def couplings(atoms: Atoms) -> Grouping:
         for axis in atoms.axes:
             here = flags[axis.start : axis.start + axis.size]
             add_random(unit[axis.start : axis.start + axis.size][here])
-    reasons: defaultdict[int, list[str]] = defaultdict(list)
-    remarks: defaultdict[int, list[Remark]] = defaultdict(list)
-
-    def say(ids: Tensor, what: T, of: defaultdict[int, list[T]]) -> None:
-        units = distinct(unit[ids])
+    blocked = [(distinct(unit[ids]), why) for ids, why in atoms.blocked]
+    remarked = [(distinct(unit[ids]), remark) for ids, remark in atoms.remarks]
+    for units, _ in (*blocked, *remarked):
         add_random(units)
-        for root in map(int, units):
-            of[root].append(what)
 
-    for ids, why in atoms.blocked:
-        say(ids, why, reasons)
-    for ids, remark in atoms.remarks:
-        say(ids, remark, remarks)
-
-    in_use = (marked["producer"] | marked["consumer"]).nonzero().flatten()
-    roots = distinct(unit[in_use])
+    roots = _present(unit[marked["producer"] | marked["consumer"]], unit.numel())
     group = torch.searchsorted(distinct(fingerprint[roots]), fingerprint[roots])
     # Number of a unit within its coupling.
     order = torch.argsort(group, stable=True)
@@ -110,25 +98,33 @@ def couplings(atoms: Atoms) -> Grouping:
         for part, flags in marked.items():
             here = flags[axis.start : axis.start + axis.size]
             groups = torch.where(here, group_of[units], -1)
-            for which in map(int, distinct(groups[groups >= 0])):
+            for which in map(int, _present(groups, sizes.numel())):
                 numbers = torch.where(groups == which, number[units], -1)
                 parts[which, part].append(AxisSlices(axis.name, axis.dim, axis.shape, numbers))
+    # All units of a coupling have the same said about them.
+    reasons: defaultdict[int, list[str]] = defaultdict(list)
+    remarks: defaultdict[int, list[Remark]] = defaultdict(list)
+    for units, why in blocked:
+        for which in map(int, _present(group_of[units], sizes.numel())):
+            reasons[which].append(why)
+    for units, remark in remarked:
+        for which in map(int, _present(group_of[units], sizes.numel())):
+            remarks[which].append(remark)
     read = atoms.is_read(unit) if atoms.weighed else None
-    firsts = {which: int(roots[group == which][0]) for which in range(sizes.numel())}
-    in_order = sorted(firsts, key=lambda which: firsts[which])
+    in_order = torch.zeros_like(sizes).scatter_reduce(0, group, roots, "amin", include_self=False).argsort()
     found = [
         _coupling(
             int(sizes[which]),
             parts,
             which,
-            reasons[firsts[which]],
-            remarks[firsts[which]],
+            reasons[which],
+            remarks[which],
             None if read is None else read[roots[order][starts[which] : starts[which] + sizes[which]]],
         )
-        for which in in_order
+        for which in map(int, in_order)
     ]
     place = torch.full((sizes.numel() + 1,), -1)
-    place[torch.tensor(in_order, dtype=torch.int64)] = torch.arange(len(in_order))
+    place[in_order] = torch.arange(len(in_order))
 
     def coupling_of(ids: Tensor) -> Tensor:
         return torch.where(ids < 0, -1, place[group_of[unit[ids]]])
@@ -136,6 +132,11 @@ def couplings(atoms: Atoms) -> Grouping:
     lengths = [Length(x.module, x.dim, coupling_of(x.ids), number[unit[x.ids]], x.derived) for x in atoms.sizes]
     equal = [[int(which) for ids in groups for which in distinct(coupling_of(ids))] for groups in atoms.balanced]
     return Grouping(found, lengths, equal)
+
+
+def _present(numbers: Tensor, size: int) -> Tensor:
+    """The numbers that occur, in order, each once; what is below 0 is none."""
+    return _flags([numbers[numbers >= 0]], size).nonzero().flatten()
 
 
 def _flags(marks: list[Tensor], size: int) -> Tensor:

@@ -53,7 +53,7 @@ def test_outputs_are_those_of_the_layer(name: str, bias: bool, kernel_in: Any) -
     layer = planted(make(bias=bias), 2, kernel_in)
     assert numerical_rank(matrix_of(layer, kernel_in)) == 2
     split = Split(2, kernel_in)
-    two = low_rank(layer, split)
+    two: Any = low_rank(layer, split)
     x = torch.randn(shape, dtype=torch.float64)
     close(two(x), layer(x))
     assert saves(layer, split)
