@@ -19,10 +19,14 @@ from openwork.shrinking.optimizers import check_optimizer, follow_
 from openwork.shrinking.plan import Plan, Replacement
 from openwork.shrinking.ranks import splits
 from openwork.shrinking.report import Held, ShrinkReport, Width
-from openwork.shrinking.verification import NotEqual, coarsest, verify
+from openwork.shrinking.verification import coarsest, verify
 from openwork.wiring import rms_eps, trace
 
 Cuts = Mapping[str, Mapping[int, Tensor]]
+
+
+class NoZeros(ValueError):
+    """A model in which nothing is exactly zero, so that nothing can be taken out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +82,8 @@ def shrink(
 
     Raises:
         TypeError: If ``model`` is no module.
-        ValueError: If nothing is exactly zero, an argument is wrong, or the model does not run on ``example_inputs`` or
-            cannot be traced.
+        NoZeros: If nothing is exactly zero.
+        ValueError: If an argument is wrong, or the model does not run on ``example_inputs`` or cannot be traced.
         NotEqual: If the smaller model does not compute the same; nothing has changed then.
     """
     check_module("shrink", model)
@@ -288,10 +292,10 @@ def _check_zeros(model: nn.Module) -> None:
     """Refuse a model without zeros.
 
     Raises:
-        ValueError: If no weight has a zero.
+        NoZeros: If no weight has a zero.
     """
     if not any(bool((p == 0).any()) for p in model.parameters() if p.ndim > 1):
-        raise ValueError("shrink: nothing is exactly zero; call optimizer.settle_() first")
+        raise NoZeros("shrink: nothing is exactly zero; call optimizer.settle_() first")
 
 
 def _held(finding: Finding) -> tuple[Held, ...]:
@@ -325,4 +329,4 @@ def _notes(
     return notes
 
 
-__all__ = ["NotEqual", "Shrunk", "shrink"]
+__all__ = ["NoZeros", "Shrunk", "shrink"]

@@ -15,7 +15,7 @@ from openwork.files import State, read_tensors, write_tensors
 from openwork.training.processes import processes
 from openwork.training.run import Run
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class BadCheckpoint(ValueError):

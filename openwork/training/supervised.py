@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 from openwork.data import Batches, Data
-from openwork.files import State
+from openwork.files import Json, State
 from openwork.metrics import sparsity
 from openwork.optim import ProximalOptimizer, Stages, unwrap
 from openwork.structure import Structure
 from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
+from openwork.training.phases import Refit, rebuild_, take_out_
 from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
 
@@ -44,6 +45,9 @@ def supervised(
     precision: Precision = "no",
     augment: Transform | None = None,
     select: Literal["last", "best"] = "last",
+    refit: int = 0,
+    refit_lr: float | None = None,
+    shrink_after: Sequence[int] = (),
     seed: int = 0,
 ) -> Run:
     """A run that trains ``model`` on ``data``; a unit is one step of the optimizer, a period one epoch.
@@ -66,6 +70,10 @@ def supervised(
         augment: Transform of a batch of training inputs.
         select: What ``finish`` hands over: the last structured weights, or those with the best validation loss (the
             best accuracy, where there are classes) of the last stage once the weights are exactly structured.
+        refit: Epochs after the others in which there is no penalty and what is zero stays zero, >= 0.
+        refit_lr: Learning rate of those; default that of the first stage times ``gamma``.
+        shrink_after: Epochs after which what is zero by then is really taken out, so that the rest of the training runs
+            on a smaller model; increasing. The weights become exactly structured there.
         seed: Of the order of the samples and of ``augment``.
 
     Returns:
@@ -88,6 +96,14 @@ def supervised(
         raise ValueError(f"supervised: milestones must be positive and increase, got {list(milestones)}")
     if any(m >= epochs for m in milestones):
         raise ValueError(f"supervised: milestones must come before the end at {epochs} epochs, got {list(milestones)}")
+    if refit < 0:
+        raise ValueError(f"supervised: refit must be at least 0, got {refit}")
+    if refit_lr is not None and not refit_lr > 0:
+        raise ValueError(f"supervised: refit_lr must be above 0, got {refit_lr}; leave it out for the default")
+    if any(b <= a for a, b in pairwise((0, *shrink_after))) or any(e > epochs for e in shrink_after):
+        raise ValueError(
+            f"supervised: shrink_after must increase from 1 to {epochs} epochs at most, got {list(shrink_after)}"
+        )
     if select == "best" and not data.valid:
         raise ValueError(f"supervised: select='best' needs validation samples, and {data.name} has none")
     accelerator = _accelerator(precision)
@@ -102,10 +118,11 @@ def supervised(
     )
     trainer = _Supervised(accelerator, model, loss, optimizer, data, batches, clip, accumulate, select)
     trainer.stage(milestones, gamma, epochs)
+    trainer.plan_phases(shrink_after, epochs if refit else None, refit_lr, gamma)
     return Run(
         model=model,
         example=data.train.inputs[:2],
-        units=epochs * trainer.period,
+        units=(epochs + refit) * trainer.period,
         period=trainer.period,
         advance=trainer.advance,
         finish=trainer.finish,
@@ -172,6 +189,12 @@ class _Supervised:
         self.unit = 0
         self.loss_sum = torch.zeros((), device=accelerator.device)
         self.best: _Best | None = None
+        self.built = model
+        self.plans: list[dict[str, Json]] = []
+        self.shrink_at: frozenset[int] = frozenset()
+        self.refit_at: int | None = None
+        self.refit_lr = 0.0
+        self.refit: Refit | None = None
         self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
 
     def stage(self, milestones: Sequence[int], gamma: float, epochs: int) -> None:
@@ -181,7 +204,37 @@ class _Supervised:
         elif milestones:
             self.decay = MultiStepLR(self.optimizer, [m * self.period for m in milestones], gamma)
 
+    def plan_phases(
+        self, shrink_after: Sequence[int], refit_after: int | None, refit_lr: float | None, gamma: float
+    ) -> None:
+        """Epochs after which units are taken out, and after which the penalty is gone."""
+        self.shrink_at = frozenset(epoch * self.period for epoch in shrink_after)
+        self.refit_at = None if refit_after is None else refit_after * self.period
+        self.refit_lr = float(self.optimizer.param_groups[0]["lr"]) * gamma if refit_lr is None else refit_lr
+
+    def _begin_phase(self) -> None:
+        """What happens between two epochs."""
+        if self.unit in self.shrink_at:
+            shrunk = take_out_(self.model, self.data.train.inputs[:2], self.optimizer)
+            if shrunk is not None:
+                self.plans.append(shrunk.plan.to_json())
+                self._use(shrunk.model)
+        if self.unit == self.refit_at and self.refit is None:
+            if isinstance(self.optimizer, ProximalOptimizer):
+                self.optimizer.settle_()
+            self.refit = Refit(self.optimizer, self.refit_lr)
+            self.best = None
+
+    def _use(self, model: nn.Module) -> None:
+        """Train another model from now on, with whose parameters the optimizer goes on already."""
+        self.model = model
+        self.forward = self.accelerator.prepare_model(model)
+        for name in ("forward", "_original_forward"):
+            vars(model).pop(name, None)
+
     def advance(self, units: int) -> Metrics:
+        if self.unit % self.period == 0:
+            self._begin_phase()
         self.forward.train()
         for _ in range(min(units, self.period - self.unit % self.period)):
             self._step()
@@ -201,6 +254,8 @@ class _Supervised:
         self._backward(*batches[-1], len(batches))
         if self.clip is not None:
             self.accelerator.clip_grad_norm_(self.forward.parameters(), self.clip)
+        if self.refit is not None:
+            self.refit.before_step()
         self.stepper.step()
         self.stepper.zero_grad()
         if self.decay is not None:
@@ -302,11 +357,19 @@ class _Supervised:
             "decay": None if self.decay is None else {"last_epoch": self.decay.last_epoch},
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": None if self.best is None else vars(self.best),
+            "plans": list(self.plans),
+            "zeros": None if self.refit is None else self.refit.zeros(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.plans = [dict(plan) for plan in state["plans"]]
+        if self.plans:
+            self._use(rebuild_(self.built, self.plans, self.optimizer))
+        self.refit = None if state["zeros"] is None else Refit(self.optimizer, self.refit_lr)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.refit is not None:
+            self.refit.set_zeros(state["zeros"])
         if self.stages is not None:
             self.stages.load_state_dict(state["stages"])
         if self.decay is not None:

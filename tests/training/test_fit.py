@@ -90,7 +90,7 @@ def test_a_run_leaves_its_folder(own: str, tmp_path: Path) -> None:
 
 def test_the_checkpoint_holds_tensors_and_plain_values(own: str, tmp_path: Path) -> None:
     state = read_tensors(trained(own, tmp_path / "run", epochs=3) / "checkpoint.pt")
-    assert (state["schema"], state["unit"], state["records"], state["threads"]) == (1, 24, 3, torch.get_num_threads())
+    assert (state["schema"], state["unit"], state["records"], state["threads"]) == (2, 24, 3, torch.get_num_threads())
 
 
 def test_tensorboard_gets_the_numbers(own: str, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_another_number_of_threads_or_processes_is_said(own: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, r"checkpoint\.pt is a checkpoint of schema 2, and this version of openwork reads 1; resume it"),
+        ({"schema": 1}, r"checkpoint\.pt is a checkpoint of schema 1, and this version of openwork reads 2; resume it"),
         ({"run": {}}, r"checkpoint\.pt does not fit this run .*; resume it with the recipe and arguments"),
         ({"records": 9}, r"metrics\.jsonl holds 3 records, so it cannot be cut to 9; restore"),
     ],

@@ -128,6 +128,8 @@ EXPECTED: dict[str, tuple[list[int], dict[str, int]]] = {
     "grouped": ([4, 4, 6, 3], {"conv1.weight": 3, "conv3.weight": 2, "conv4.weight": 2}),
     "gated_rms": ([6, 8], {"fused.weight": 2}),
     "nested": ([5], {}),
+    "recurrent": ([6, 5, 5, 5, 5, 6], {"lstm.weight_hh_l0": 4, "gru.weight_hh_l0": 3}),
+    "encoders": ([2, 16, 2, 16], {"layers.0.self_attn.out_proj.weight": 4}),
     "encoder": ([2, 16], {"self_attn.in_proj_weight": 12, "self_attn.out_proj.weight": 4}),
     "our_gpt": ([2, 32, 2, 32], {"blocks.0.attention.key.weight": 4}),
     "gpt2": ([4, 10, 4, 10], {"transformer.h.0.attn.c_attn.weight": 12}),

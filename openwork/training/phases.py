@@ -1,0 +1,88 @@
+"""What follows training with a penalty: taking units out for good, and training on without the penalty."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from openwork.files import Json
+from openwork.optim import ProximalOptimizer
+from openwork.penalties import Zero
+from openwork.shrinking import NoZeros, Plan, Shrunk, follow_, shrink
+
+
+def take_out_(model: nn.Module, example: Tensor, optimizer: Optimizer) -> Shrunk | None:
+    """Shrink a model in the middle of its training.
+
+    Args:
+        model: Its weights become exactly structured first; otherwise not changed.
+        example: Inputs to trace it with.
+        optimizer: Goes on with the parameters of the smaller model.
+
+    Returns:
+        The smaller model and what was done; None if no unit is zero yet.
+    """
+    if isinstance(optimizer, ProximalOptimizer):
+        optimizer.settle_()
+    try:
+        return shrink(model, example, optimizer=optimizer, low_rank=False)
+    except NoZeros:
+        return None
+
+
+def rebuild_(model: nn.Module, plans: Sequence[Mapping[str, Json]], optimizer: Optimizer) -> nn.Module:
+    """The model that a run had when it saved, from one as it was built.
+
+    Args:
+        model: As the recipe makes it; not changed.
+        plans: What was taken out, in order.
+        optimizer: Over its parameters; goes on with those of the result.
+
+    Returns:
+        The model, with weights that are still to be loaded.
+    """
+    small = deepcopy(model)
+    for saved in plans:
+        plan = Plan.from_json(saved)
+        plan.apply_(small, {name: torch.zeros(new) for name, (_, new) in plan.shapes.items()})
+    if plans:
+        follow_(optimizer, model, small, {})
+    return small
+
+
+class Refit:
+    """Training on without a penalty, while what is exactly zero stays zero: it removes the bias of shrinkage.
+
+    Args:
+        optimizer: Its penalties have no strength from now on, and dual averaging starts anew at the present weights.
+        lr: Learning rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr: float) -> None:
+        self._zeros: list[tuple[Tensor, Tensor]] = []
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+            if not isinstance(group.get("penalty", Zero()), Zero):
+                group["penalty_scale"] = 0.0
+                self._zeros += [(param, param.detach() == 0) for param in group["params"]]
+        if isinstance(optimizer, ProximalOptimizer):
+            optimizer.restart()
+
+    def before_step(self) -> None:
+        """Make the gradient zero where the weight stays zero, so that sums of gradients stay zero too."""
+        for param, zeros in self._zeros:
+            if param.grad is not None:
+                param.grad.masked_fill_(zeros, 0.0)
+
+    def zeros(self) -> list[Tensor]:
+        """Where weights stay zero, to be saved."""
+        return [zeros for _, zeros in self._zeros]
+
+    def set_zeros(self, zeros: Sequence[Tensor]) -> None:
+        """Take what ``zeros`` gave."""
+        self._zeros = [(param, saved) for (param, _), saved in zip(self._zeros, zeros, strict=True)]
+
+
+__all__ = ["Refit", "rebuild_", "take_out_"]
