@@ -41,7 +41,7 @@ class Finding:
         dead: For each coupling, the units that nothing reads, booleans ``(width,)``; none where it is blocked.
         idle: For each coupling, the units that nothing reads although they must stay.
         folds: Constants that make units dead once the biases have taken them over.
-        numbers: What is known about the tensors of the graph when all that is dead is gone.
+        numbers: What is known about the tensors of the graph, with the weights as they are.
         traced: The graph.
     """
 
@@ -73,15 +73,17 @@ def find(model: nn.Module, traced: Traced, *, fold: bool) -> Finding:
     folds: list[Fold] = []
     owned: set[str] = set()
     dead: list[Tensor] | None = None
+    as_it_is: Numbers | None = None
     while True:
         numbers = Numbers(traced, working, shifts)
+        as_it_is = as_it_is or numbers
         grouping = couplings(propagate(traced, numbers))
         grouping = replace(grouping, couplings=with_means(model, grouping.couplings))
         found = [_unread(coupling) & (not coupling.blocked) for coupling in grouping.couplings]
         new = _constants(model, traced, grouping, numbers, working) if fold else []
         if not new and dead is not None and all(map(torch.equal, found, dead)):
             idle = [_unread(coupling) & coupling.blocked for coupling in grouping.couplings]
-            return Finding(grouping, dead, idle, folds, numbers, traced)
+            return Finding(grouping, dead, idle, folds, as_it_is, traced)
         before = dead or [torch.zeros_like(units) for units in found]
         # What was dead stays so: its readers have become zero.
         dead = [units | old for units, old in zip(found, before, strict=True)]

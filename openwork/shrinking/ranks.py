@@ -1,6 +1,6 @@
 """Layers whose weights have low rank: two real layers are smaller and faster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from copy import deepcopy
 from typing import cast
 
@@ -11,7 +11,7 @@ from openwork.shrinking.parts import Attention, Split, best_split, low_rank, mat
 
 
 def splits(
-    model: nn.Module, tensors: Mapping[str, Tensor], exclude: Sequence[str]
+    model: nn.Module, tensors: Mapping[str, Tensor], exclude: Container[str]
 ) -> dict[str, tuple[Split, nn.Sequential]]:
     """Layers that two layers replace, with fewer parameters and fewer multiplications.
 

@@ -116,7 +116,7 @@ def shrink(
     for path, (d, k) in means.items():
         attributes.setdefault(path, {}).update(_eps(draft.model.get_submodule(path), d, k))
     draft.drop_unused_(stays)
-    ranks = draft.split_(tensors, excluded) if low_rank else {}
+    ranks = draft.split_(tensors, excluded | _spare(finding, kept)) if low_rank else {}
     if not stays and not ranks and not draft.constant:
         _check_zeros(model)
 
@@ -259,6 +259,16 @@ def _without(finding: Finding, excluded: frozenset[str]) -> Finding:
         for coupling, units in zip(finding.grouping.couplings, finding.dead, strict=True)
     ]
     return replace(finding, dead=dead)
+
+
+def _spare(finding: Finding, kept: Sequence[Tensor]) -> frozenset[str]:
+    """Tensors that keep zeros so that their widths fit, which is no low rank to make use of."""
+    return frozenset(
+        part.name
+        for coupling, units, dead in zip(finding.grouping.couplings, kept, finding.dead, strict=True)
+        if bool((units & dead).any())
+        for part in coupling.slices()
+    )
 
 
 def _means_(tensors: dict[str, Tensor], finding: Finding, stays: Cuts) -> dict[str, tuple[int, int]]:

@@ -111,6 +111,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             return torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
             run("trace", model, args, kwargs)
+            _check_not_quantized(model)
             try:
                 # Symbolic tracing passes over Python that does not depend on values, such as counters and prints.
                 return torch.export.export(fx.symbolic_trace(model), args, kwargs, strict=False)
@@ -120,6 +121,20 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
                     f"the values of a tensor ({first_line(error)}); use torch.where or torch.cond there, or trace "
                     "the parts of the model on their own"
                 ) from error
+
+
+def _check_not_quantized(model: nn.Module) -> None:
+    """Say so if it is a quantized layer that cannot be traced.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for path, module in model.named_modules():
+        if ".quantized." in f"{type(module).__module__}.":
+            raise ValueError(
+                f"trace: {path or type(model).__name__!r} is a quantized layer ({type(module).__name__}), which cannot "
+                "be traced; shrink first and quantize after"
+            )
 
 
 __all__ = ["Traced", "prepared", "trace"]
