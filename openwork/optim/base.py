@@ -375,11 +375,12 @@ class ProximalOptimizer(Optimizer):
 
     def _kept(self, group: Group) -> list[Tensor]:
         """What every parameter keeps, from the last solve where there was one."""
-        saved = [self.state[p].get("kept") if p in self.state else None for p in group["params"]]
-        if all(kept is not None for kept in saved):
-            return saved
-        present = group["penalty"].kept_list([p.detach() for p in group["params"]])
-        return [now if kept is None else kept for now, kept in zip(present, saved, strict=True)]
+        params: list[Tensor] = group["params"]
+        saved = {p: self.state[p]["kept"] for p in params if "kept" in self.state.get(p, {})}
+        if len(saved) == len(params):
+            return [saved[p] for p in params]
+        present = group["penalty"].kept_list([p.detach() for p in params])
+        return [saved.get(p, now) for p, now in zip(params, present, strict=True)]
 
     def read_out(self) -> ReadOut:
         """Numbers of the last step; waits for a device."""

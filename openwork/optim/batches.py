@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -18,12 +19,12 @@ class Batch:
     """Tensors updated together: whole parameters, or pieces of large ones cut between groups.
 
     Args:
-        penalty: For the list of the tensors.
+        penalty: For the list of the tensors; of the kind that the optimizer needs, as the one it was split from.
         owners: The parameter each piece belongs to.
         tensors: Lists of views that match ``owners``, by name: ``"weight"``, ``"grad"`` and state.
     """
 
-    penalty: Penalty
+    penalty: Any
     owners: list[Tensor] = field(default_factory=list[Tensor])
     tensors: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
 

@@ -12,6 +12,9 @@ from openwork.penalties import Penalty, Zero
 from openwork.structure import Rank
 from openwork.wiring import Coupling, Side
 
+# How many names of parameters a line of the table shows.
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -70,7 +73,9 @@ class CouplingChoice:
 
     def parameters(self) -> str:
         """Names of what its groups have entries in."""
-        return ", ".join(part.name for part in self.coupling.side(self.side))
+        names = [part.name for part in self.coupling.side(self.side)]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return ", ".join(names[:_SHOWN]) + more
 
 
 class ParamGroups(list[dict[str, Any]]):

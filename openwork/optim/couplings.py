@@ -1,14 +1,13 @@
 """Which couplings of a model become groups."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from openwork.optim.choices import Choice, CouplingChoice, ParamGroups
 from openwork.optim.selection import parameter_names
-from openwork.penalties import Coupled, Penalty, Target, Zero
+from openwork.penalties import Coupled, GroupPenalty, Penalty, Target, Zero
 from openwork.wiring import AxisSlices, Coupling, Side, inspect
 
 
@@ -57,20 +56,28 @@ def coupled_groups(
             of = ", ".join(dict.fromkeys(coupling.name for coupling in selection.taken[name]))
             parameters.append(Choice(name, parameter, coupled, f"{side} of {of}"))
         elif parameter.requires_grad:
-            parameters.append(Choice(name, parameter, Zero(), f"{side} of no coupling that is penalized"))
+            parameters.append(Choice(name, parameter, Zero(), f"not among the coupled {side}"))
         else:
             parameters.append(Choice(name, parameter, None, "frozen"))
     return ParamGroups(parameters, choices)
 
 
-def _couple(penalty: Penalty, sides: Sequence[Sequence[AxisSlices]], shapes: dict[str, tuple[int, ...]]) -> Penalty:
+def _couple(
+    penalty: Penalty, sides: Sequence[Sequence[AxisSlices]], shapes: Mapping[str, tuple[int, ...]]
+) -> Target | Coupled:
     """A copy of a penalty whose groups are units of couplings.
 
     Raises:
         TypeError: If it does not drop groups that can be chosen.
     """
-    if isinstance(penalty, Target):
-        return replace(penalty, penalty=_couple(penalty.penalty, sides, shapes))
+    if isinstance(penalty, Target) and isinstance(penalty.penalty, GroupPenalty):
+        # All units of all couplings are ranked together.
+        return Target(Coupled.of(penalty.penalty, sides, shapes), penalty.zero_fraction)
+    if not isinstance(penalty, GroupPenalty):
+        raise TypeError(
+            f"regularize: units of couplings need a penalty that drops groups, as GroupLasso does, got {penalty!r}; "
+            "take another, or leave example_inputs out"
+        )
     return Coupled.of(penalty, sides, shapes)
 
 

@@ -18,6 +18,7 @@ def parameter_names(model: nn.Module) -> dict[nn.Parameter, list[str]]:
 
 
 def items(selection: Selection) -> Sequence[str | type[nn.Module]]:
+    """What a selection lists."""
     return [selection] if isinstance(selection, str | type) else selection
 
 

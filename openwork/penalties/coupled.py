@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby, takewhile
 from math import prod
 
 import torch
@@ -11,15 +12,15 @@ from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.partitions import Cut, Slices
-from openwork.penalties.base import GroupPenalty, Part, Solution
+from openwork.penalties.base import DiagonalProx, GroupPenalty, Part, Solution
 from openwork.penalties.pieces import Piece, Scattered, Strip, Units, pack
 from openwork.penalties.wrapper import Wrapper
 from openwork.penalties.zero import Zero
 from openwork.structure import Structure, Support
 from openwork.wiring import AxisSlices
 
-# Solves for a list of matrices with one penalty; the lists are those a solver takes, points or duals and metrics.
-Solve = Callable[..., list[Solution]]
+# Solves with one penalty for what a solver takes: a list of points, or one of duals and one of metrics.
+Solve = Callable[[DiagonalProx, list[list[Tensor]]], list[Solution]]
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ class Coupled(Wrapper):
 
     @override
     def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
-        return self._solve(lambda penalty, x: penalty.prox_list(x, step), xs)
+        return self._solve(lambda penalty, lists: penalty.prox_list(lists[0], step), xs)
 
     @override
     def solve_(
         self, b: list[Tensor], d: list[Tensor], weight: Scalar, start: list[Tensor] | None = None
     ) -> list[Solution]:
-        return self._solve(lambda penalty, b, d: penalty.solve_(b, d, weight), b, d)
+        return self._solve(lambda penalty, lists: penalty.solve_(lists[0], lists[1], weight), b, d)
 
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
         """The weights at which the units of each coupling become zero; see ``GroupPenalty.critical``."""
@@ -106,7 +107,7 @@ class Coupled(Wrapper):
             dim = here[0].dim if here else 0
             # An index of no unit stays.
             alive = bits.new_ones(shape[dim])
-            for units, own in zip(here, bits.split([units.width for units in here]), strict=True):
+            for units, own in zip(here, torch.split(bits, [units.width for units in here]), strict=True):
                 along = replace(units, dim=0)
                 piece = along.take(alive)
                 along.put_(alive, own.view([-1 if axis == along.axis else 1 for axis in range(piece.ndim)]))
@@ -115,10 +116,10 @@ class Coupled(Wrapper):
 
     @override
     def distinct(self, kept: Sequence[Tensor]) -> list[Tensor]:
-        bits = [
-            iter(bits.split([units.width for units in here])) for bits, here in zip(kept, self._on_weight, strict=True)
-        ]
-        return [[next(bits[units.position]) for units in members][0] for members in self.couplings]
+        pairs = zip(kept, self._on_weight, strict=True)
+        coming = [iter(torch.split(bits, [units.width for units in here])) for bits, here in pairs]
+        all_of_them = [[next(coming[units.position]) for units in members] for members in self.couplings]
+        return [same[0] for same in all_of_them]
 
     @override
     def split(self, shapes: Sequence[Sequence[int]], limit: int | None) -> Iterator[Part]:
@@ -127,10 +128,9 @@ class Coupled(Wrapper):
                 f"Coupled: the weights must have the shapes {list(self.shapes)}, got {[tuple(s) for s in shapes]}; "
                 "keep the parameters of the param group that regularize made together and in order"
             )
-        known: dict[int | None, tuple[Part, ...]] = self.__dict__.setdefault("_parts", {})
-        if limit not in known:
-            known[limit] = tuple(self._split(limit))
-        yield from known[limit]
+        if limit not in self._parts:
+            self._parts[limit] = tuple(self._split(limit))
+        yield from self._parts[limit]
 
     # -- as one weight, if there is only one ------------------------------------------------------------------------
 
@@ -168,6 +168,11 @@ class Coupled(Wrapper):
 
     # -- how --------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _parts(self) -> dict[int | None, tuple[Part, ...]]:
+        """What ``split`` said before; an optimizer asks at every step."""
+        return {}
+
     def _on(self, axis: int) -> GroupPenalty:
         return self.penalty.regroup(Slices(axis))
 
@@ -194,15 +199,15 @@ class Coupled(Wrapper):
 
     def _solve(self, solve: Solve, *lists: Sequence[Tensor]) -> list[Solution]:
         like = lists[0]
-        # Free entries first; what belongs to units is written over them.
-        points = {i: solve(Zero(), *([xs[i]] for xs in lists))[0].x for i in self._partly_free}
+        # Free entries first; what belongs to units is written over them, and not over what was given.
+        points = {i: solve(Zero(), [[xs[i]] for xs in lists])[0].x.clone() for i in self._partly_free}
         by_axis: dict[int, list[int]] = {}
         for number, joint in enumerate(self._joints):
             by_axis.setdefault(joint.axis, []).append(number)
         solutions: dict[int, Solution] = {}
         for axis, numbers in by_axis.items():
-            matrices = ([self._joints[number].gather(xs) for number in numbers] for xs in lists)
-            solutions |= zip(numbers, solve(self._on(axis), *matrices), strict=True)
+            matrices = [[self._joints[number].gather(xs) for number in numbers] for xs in lists]
+            solutions |= zip(numbers, solve(self._on(axis), matrices), strict=True)
         residuals: dict[int, list[Tensor]] = {}
         for number, joint in enumerate(self._joints):
             for units, values in joint.scatter(solutions[number].x, like):
@@ -286,10 +291,12 @@ class Coupled(Wrapper):
             along = replace(units, dim=0)
             along.put_(covered, torch.ones_like(along.take(covered)))
         runs: list[Strip] = []
-        values, lengths = covered.unique_consecutive(return_counts=True)
-        for value, start, length in zip(values, lengths.cumsum(0) - lengths, lengths, strict=True):
-            if not value:
-                runs.append(Strip(position, here[0].dim, int(length), int(start)))
+        start = 0
+        for is_covered, indices in groupby(map(bool, covered)):
+            length = len(list(indices))
+            if not is_covered:
+                runs.append(Strip(position, here[0].dim, length, start))
+            start += length
         return runs
 
 
@@ -329,7 +336,7 @@ class _Joint:
     def _columns(self, matrix: Tensor, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Columns of the matrix, shaped like the pieces, units first."""
         rows = self._rows(pieces)
-        parts = matrix.split([piece.numel() // len(matrix) for piece in rows], dim=1)
+        parts = torch.split(matrix, [piece.numel() // len(matrix) for piece in rows], dim=1)
         return [part.view(row.shape) for part, row in zip(parts, rows, strict=True)]
 
 
@@ -348,12 +355,15 @@ def _units(part: AxisSlices, position: int) -> Units:
             f"Coupled: in {part.name!r} some units have {int(counts.min())} indices along axis {part.dim} and others "
             f"{int(counts.max())}; exclude it"
         )
-    run = int(numbers.unique_consecutive(return_counts=True)[1][0])
+    indices, found = list(map(int, known)), list(map(int, numbers))
+    run = sum(1 for _ in takewhile(lambda number: number == found[0], found))
     repeats, length = times // run, width * run
-    start = int(known[0])
-    period = int(known[length]) - start if repeats > 1 else length
+    start = indices[0]
+    period = indices[length] - start if repeats > 1 else length
     strip = [start + time * period + index for time in range(repeats) for index in range(length)]
-    in_turn = torch.arange(width).repeat_interleave(run).repeat(repeats)
-    if known.tolist() == strip and torch.equal(numbers, in_turn):
+    in_turn = [unit for _ in range(repeats) for unit in range(width) for _ in range(run)]
+    if indices == strip and found == in_turn:
         return Strip(position, part.dim, width, start, run, repeats, period - length)
-    return Scattered(position, part.dim, width, tuple(known[numbers.argsort(stable=True)].tolist()))
+    return Scattered(
+        position, part.dim, width, tuple(sorted(indices, key=dict(zip(indices, found, strict=True)).__getitem__))
+    )

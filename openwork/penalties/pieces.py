@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -104,7 +105,7 @@ class Strip(Units):
             dim += 1
         else:
             x = x.narrow(dim, self.start, length)
-        return x if self.run == 1 else x.unflatten(dim, (self.width, self.run))
+        return x if self.run == 1 else _divided(x, dim, self.width, self.run)
 
     def some(self, first: int, width: int) -> "Strip":
         """The ``width`` units from number ``first`` on."""
@@ -127,21 +128,29 @@ class Scattered(Units):
     def indices(self) -> int:
         return len(self.order)
 
+    @cached_property
+    def _indices(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def _index(self, device: torch.device) -> Tensor:
-        # Copied once, since nobody may wait for a device in a step.
-        known: dict[torch.device, Tensor] = self.__dict__.setdefault("_indices", {})
-        if device not in known:
-            known[device] = torch.tensor(self.order, device=device)
-        return known[device]
+        # Copied to a device once, since nobody may wait for it in a step.
+        if device not in self._indices:
+            self._indices[device] = torch.tensor(self.order, device=device)
+        return self._indices[device]
 
     @override
     def take(self, x: Tensor) -> Tensor:
         picked = x.index_select(self.dim, self._index(x.device))
-        return picked.unflatten(self.dim, (self.width, len(self.order) // self.width))
+        return _divided(picked, self.dim, self.width, len(self.order) // self.width)
 
     @override
     def put_(self, x: Tensor, values: Tensor) -> None:
         x.index_copy_(self.dim, self._index(x.device), values.flatten(self.dim, self.dim + 1))
+
+
+def _divided(x: Tensor, dim: int, *lengths: int) -> Tensor:
+    """An axis as several, a view of any strided tensor."""
+    return x.view(*x.shape[:dim], *lengths, *x.shape[dim + 1 :])
 
 
 def pack(sized: Iterable[tuple[T, int]], limit: int | None) -> Iterator[list[T]]:
