@@ -248,9 +248,11 @@ class ProximalOptimizer(Optimizer):
         return group["params"] if params and group["penalty"].joins else params
 
     def _batches(self, group: Group, params: list[Tensor], *, grads: bool = True) -> Iterator[Batch]:
+        if not params:
+            return iter(())
         if group["foreach"] is False:
             limit = 0
-        elif not params or group["compile"]:
+        elif group["compile"]:
             limit = None
         else:
             limit = CPU_ENTRIES if params[0].device.type == "cpu" else DEVICE_ENTRIES

@@ -110,7 +110,8 @@ class Coupled(Wrapper):
             for units, own in zip(here, torch.split(bits, [units.width for units in here]), strict=True):
                 along = replace(units, dim=0)
                 piece = along.take(alive)
-                along.put_(alive, own.view([-1 if axis == along.axis else 1 for axis in range(piece.ndim)]))
+                row = own.view([-1 if axis == along.axis else 1 for axis in range(piece.ndim)])
+                along.put_(alive, row.expand(piece.shape))
             structures.append(Support(Slices(dim), alive))
         return structures
 
