@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/data),)
 export OPENWORK_DATA ?= $(abspath ../shared/data)
 endif
 
-BENCH := solver_table step_time loop_overhead
+BENCH := solver_table step_time coupled_step loop_overhead
 REPRODUCE := identification mnist_logistic fashion_nuclear
 
 .PHONY: help demo test test-quick lint types format bench reproduce $(BENCH) $(REPRODUCE) clean

@@ -230,7 +230,7 @@ class ProximalOptimizer(Optimizer):
         self._advance(group, gate)
         kept: dict[Tensor, list[Tensor]] = {}
         squares: Scalar = 0.0
-        params = [p for p in group["params"] if p.grad is not None]
+        params = self._moving(group)
         for batch in self._batches(group, params):
             batch.tensors["grad"] = self._ready(group, batch, gate)
             for owner, solution in zip(batch.owners, self._update(group, batch, gate), strict=True):
@@ -242,12 +242,17 @@ class ProximalOptimizer(Optimizer):
                 param.copy_(self.state[param]["master"])
         self._record(group, kept, squares, gate)
 
+    def _moving(self, group: Group) -> list[Tensor]:
+        """Parameters that take part in a step: those with a gradient, and all that share groups with them."""
+        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+        return group["params"] if params and group["penalty"].joins else params
+
     def _batches(self, group: Group, params: list[Tensor], *, grads: bool = True) -> Iterator[Batch]:
-        if not group["penalty"].separable:
-            limit = None
-        elif group["foreach"] is False:
+        if not params:
+            return iter(())
+        if group["foreach"] is False:
             limit = 0
-        elif not params or group["compile"]:
+        elif group["compile"]:
             limit = None
         else:
             limit = CPU_ENTRIES if params[0].device.type == "cpu" else DEVICE_ENTRIES
@@ -256,9 +261,10 @@ class ProximalOptimizer(Optimizer):
     def _tensors(self, group: Group, param: Tensor, grads: bool) -> dict[str, Tensor]:
         state = self._state(group, param)
         tensors = {name: state[name] for name in (*self.anchors, *self._sums(group))}
-        tensors["weight"] = state.get("master", param)
-        if grads and param.grad is not None:
-            tensors["grad"] = param.grad
+        tensors["param"], tensors["weight"] = param, state.get("master", param)
+        if grads:
+            # Only a group that has entries in several parameters comes here without a gradient.
+            tensors["grad"] = torch.zeros_like(param) if param.grad is None else param.grad
         return tensors
 
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
@@ -327,16 +333,18 @@ class ProximalOptimizer(Optimizer):
         Parameters without a penalty stay as they are. Inside, there is one backup copy of the others. Before the first
         step of a stage the weights are left as they are, since there is no prox point yet.
         """
-        backups: list[tuple[Tensor, Tensor]] = []
+        backups: dict[Tensor, Tensor] = {}
         try:
-            for param, point in self._structured_points():
-                backups.append((param, param.detach().clone(memory_format=torch.preserve_format)))
-                with torch.no_grad():
-                    param.copy_(point)
+            with torch.no_grad():
+                for batch, points in self._structured_points():
+                    for owner, piece, point in zip(batch.owners, batch["param"], points, strict=True):
+                        if owner not in backups:
+                            backups[owner] = owner.detach().clone(memory_format=torch.preserve_format)
+                        piece.copy_(point)
             yield
         finally:
             with torch.no_grad():
-                for param, backup in backups:
+                for param, backup in backups.items():
                     param.copy_(backup)
 
     @torch.no_grad()
@@ -355,27 +363,31 @@ class ProximalOptimizer(Optimizer):
                     stacklevel=2,
                 )
                 break
-        for param, point in self._structured_points():
-            param.copy_(point)
-            if "master" in self.state[param]:
-                self.state[param]["master"].copy_(point)
+        for batch, points in self._structured_points():
+            for name in ("param", "weight"):
+                torch._foreach_copy_(batch[name], points)
 
     def structures(self) -> dict[Tensor, Structure]:
         """Structure of every penalized parameter, from the last solve where there was one."""
         found: dict[Tensor, Structure] = {}
         for group in self.param_groups:
-            penalty = group["penalty"]
-            if isinstance(penalty, Zero):
-                continue
-            for param in group["params"]:
-                kept = self.state[param].get("kept") if param in self.state else None
-                found[param] = penalty.structure(param.detach()) if kept is None else penalty.read(kept)
+            if not isinstance(group["penalty"], Zero):
+                found |= zip(group["params"], group["penalty"].read_list(self._kept(group)), strict=True)
         return found
+
+    def _kept(self, group: Group) -> list[Tensor]:
+        """What every parameter keeps, from the last solve where there was one."""
+        params: list[Tensor] = group["params"]
+        saved = {p: self.state[p]["kept"] for p in params if "kept" in self.state.get(p, {})}
+        if len(saved) == len(params):
+            return [saved[p] for p in params]
+        present = group["penalty"].kept_list([p.detach() for p in params])
+        return [saved.get(p, now) for p, now in zip(params, present, strict=True)]
 
     def read_out(self) -> ReadOut:
         """Numbers of the last step; waits for a device."""
         groups = [group for group in self.param_groups if not isinstance(group["penalty"], Zero)]
-        kept = [structure.kept for structure in self.structures().values()]
+        kept = [k for group in groups for k in group["penalty"].distinct(self._kept(group))]
         return ReadOut(
             alive=sum(int(k.sum()) for k in kept),
             total=sum(k.numel() for k in kept),
@@ -390,30 +402,19 @@ class ProximalOptimizer(Optimizer):
         return int(max(float(group["skipped"]) for group in self.param_groups))
 
     @torch.no_grad()
-    def _structured_points(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
         """Penalized parameters that are not exactly structured themselves, with their structured weights."""
         for group in self.param_groups:
             if not group["step"] > 0 or isinstance(group["penalty"], Zero):
                 continue
             params = [p for p in group["params"] if p in self.state]
-            pieces: list[Tensor] = []
-            owner: Tensor | None = None
+            if params and group["penalty"].joins:
+                params = group["params"]
             for batch in self._batches(group, params, grads=False):
                 points = self._points(group, batch)
                 if points is None:
                     return
-                for param, point in zip(batch.owners, points, strict=True):
-                    if owner is not None and param is not owner:
-                        yield owner, self._joined(group, owner, pieces)
-                        pieces = []
-                    owner = param
-                    pieces.append(point)
-            if owner is not None:
-                yield owner, self._joined(group, owner, pieces)
-
-    def _joined(self, group: Group, param: Tensor, pieces: list[Tensor]) -> Tensor:
-        cut = group["penalty"].cut(param.shape)
-        return pieces[0] if len(pieces) == 1 or cut is None else torch.cat(pieces, cut.dim)
+                yield batch, points
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

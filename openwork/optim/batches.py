@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from math import prod
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from openwork.penalties import Penalty
@@ -20,21 +19,17 @@ class Batch:
     """Tensors updated together: whole parameters, or pieces of large ones cut between groups.
 
     Args:
+        penalty: For the list of the tensors; of the kind that the optimizer needs, as the one it was split from.
         owners: The parameter each piece belongs to.
         tensors: Lists of views that match ``owners``, by name: ``"weight"``, ``"grad"`` and state.
     """
 
+    penalty: Any
     owners: list[Tensor] = field(default_factory=list[Tensor])
     tensors: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
 
     def __getitem__(self, name: str) -> list[Tensor]:
         return self.tensors[name]
-
-    def append(self, owner: Tensor, tensors: dict[str, Tensor]) -> None:
-        """Add a piece."""
-        self.owners.append(owner)
-        for name, tensor in tensors.items():
-            self.tensors.setdefault(name, []).append(tensor)
 
 
 def batches(rows: Iterable[tuple[Tensor, dict[str, Tensor]]], penalty: Penalty, limit: int | None) -> Iterator[Batch]:
@@ -48,29 +43,12 @@ def batches(rows: Iterable[tuple[Tensor, dict[str, Tensor]]], penalty: Penalty, 
     Yields:
         Batches that hold every entry once, the pieces of a parameter in order.
     """
-    batch, entries = Batch(), 0
-    for owner, tensors in rows:
-        for piece, size in _pieces(owner, tensors, penalty, limit):
-            if batch.owners and limit is not None and entries + size > limit:
-                yield batch
-                batch, entries = Batch(), 0
-            batch.append(owner, piece)
-            entries += size
-    if batch.owners:
+    rows = list(rows)
+    for part in penalty.split([owner.shape for owner, _ in rows], limit):
+        batch = Batch(part.penalty)
+        for piece in part.pieces:
+            owner, tensors = rows[piece.position]
+            batch.owners.append(owner)
+            for name, tensor in tensors.items():
+                batch.tensors.setdefault(name, []).append(piece.take(tensor))
         yield batch
-
-
-def _pieces(
-    owner: Tensor, tensors: dict[str, Tensor], penalty: Penalty, limit: int | None
-) -> Iterator[tuple[dict[str, Tensor], int]]:
-    size = owner.numel()
-    cut = penalty.cut(owner.shape) if limit and size > limit and penalty.separable else None
-    if cut is None or not limit:
-        yield tensors, size
-        return
-    row = prod(owner.shape) // owner.shape[cut.dim]
-    length = max(1, limit // (row * cut.unit)) * cut.unit
-    for start in range(0, owner.shape[cut.dim], length):
-        stop = min(start + length, owner.shape[cut.dim])
-        piece = {name: torch.narrow(tensor, cut.dim, start, stop - start) for name, tensor in tensors.items()}
-        yield piece, row * (stop - start)

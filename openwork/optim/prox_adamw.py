@@ -206,7 +206,7 @@ class ProxAdamW(ProximalOptimizer):
             batch["momentum"],
             batch["square"],
             batch["largest"] if group["amsgrad"] else None,
-            penalty=group["penalty"],
+            penalty=batch.penalty,
             **self._scalars(
                 group,
                 lr=rate(group),

@@ -167,7 +167,7 @@ class ProxSGD(ProximalOptimizer):
             batch["weight"],
             batch["grad"],
             batch["momentum"],
-            penalty=group["penalty"],
+            penalty=batch.penalty,
             **self._scalars(
                 group,
                 lr=rate(group),
@@ -260,7 +260,7 @@ class OriginalProxSGD(ProximalOptimizer):
             batch["momentum"],
             batch["square"],
             batch["point"],
-            penalty=group["penalty"],
+            penalty=batch.penalty,
             **self._scalars(
                 group,
                 penalty_scale=group["penalty_scale"],

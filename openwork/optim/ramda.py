@@ -172,7 +172,7 @@ class RAMDA(DualAveraging):
             batch["anchor"],
             batch["grad_sum"],
             batch["square_sum"],
-            penalty=group["penalty"],
+            penalty=batch.penalty,
             **self._scalars(
                 group,
                 weight=gate * self._weight(group),
@@ -187,7 +187,7 @@ class RAMDA(DualAveraging):
             batch["anchor"],
             batch["grad_sum"],
             batch["square_sum"],
-            penalty=group["penalty"],
+            penalty=batch.penalty,
             start=batch["weight"],
             **self._metric(group),
         )

@@ -1,136 +1,102 @@
 """Which parameter of a model gets which groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
-from math import prod
-from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from openwork.optim.choices import Choice, ParamGroups
+from openwork.optim.couplings import coupled_groups
+from openwork.optim.selection import Selection, items, parameter_names, select
 from openwork.partitions import Elements, Partition, Slices
 from openwork.penalties import Penalty, Zero
-from openwork.structure import Rank
-from openwork.wiring import Role, role_of
-
-Selection = str | type[nn.Module] | Sequence[str | type[nn.Module]]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was decided about one parameter.
-
-    Args:
-        name: Its name in the model; the first one, if it is shared.
-        parameter: The parameter.
-        penalty: What it is penalized with, ``Zero()`` if it is free; None if it is in no param group.
-        why: The reason.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    penalty: Penalty | None
-    why: str
-
-    def groups(self) -> tuple[str, str]:
-        """Partition, and number x size of its groups, in words."""
-        if self.penalty is None:
-            return "left out", ""
-        if isinstance(self.penalty, Zero):
-            return "free", ""
-        # Which structure the penalty makes, read without solving: what is kept does not matter here.
-        structure = self.penalty.read(self.parameter.new_zeros(0, dtype=torch.bool))
-        if isinstance(structure, Rank):
-            return "one matrix", ""
-        shape = self.parameter.shape
-        return str(structure.groups), f"{prod(structure.groups.grid(shape))} x {structure.groups.size(shape)}"
-
-
-class ParamGroups(list[dict[str, Any]]):
-    """Param groups for an optimizer: one for each partition, and one for the free parameters.
-
-    Each is a dictionary with ``"params"``, ``"names"`` (one for each parameter) and ``"penalty"``, as ``torch.optim``
-    and its ``add_param_group`` take it.
-
-    Args:
-        choices: What was decided, one for each parameter of the model.
-    """
-
-    def __init__(self, choices: Sequence[Choice]) -> None:
-        super().__init__()
-        self.choices = tuple(choices)
-        members: dict[Penalty, list[Choice]] = {}
-        for choice in self.choices:
-            if choice.penalty is not None:
-                members.setdefault(choice.penalty, []).append(choice)
-        # Sorting is stable: free parameters last, all else in the order of the model.
-        for penalty, chosen in sorted(members.items(), key=lambda item: isinstance(item[0], Zero)):
-            params, names = [c.parameter for c in chosen], [c.name for c in chosen]
-            self.append({"params": params, "names": names, "penalty": penalty})
-
-    def describe(self) -> str:
-        """Which parameter got which groups and why, as a table."""
-        rows = [("parameter", "shape", "groups", "number x size", "why")]
-        rows += [(c.name, " x ".join(map(str, c.parameter.shape)), *c.groups(), c.why) for c in self.choices]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+from openwork.wiring import Role, Side, role_of
 
 
 def regularize(
-    model: nn.Module, penalty: Penalty, *, include: Selection | None = None, exclude: Selection | None = None
+    model: nn.Module,
+    penalty: Penalty,
+    example_inputs: object = None,
+    side: Side = "consumers",
+    *,
+    include: Selection | None = None,
+    exclude: Selection | None = None,
 ) -> ParamGroups:
-    """Give every weight of a model the papers' groups: the entries that read one input feature are one group.
+    """Give the weights of a model groups: those of the papers, or those that can be removed.
 
-    Biases, normalizations, embeddings and parameters of unknown layers stay free. ``print(regularize(...).describe())``
-    says which parameter got which groups and why.
+    Without ``example_inputs`` every weight has the papers' groups: the entries that read one input feature are one
+    group. Biases, normalizations, embeddings and parameters of unknown layers stay free.
+
+    With them, the model is traced, and a group is one unit of one removable coupling (``openwork.wiring.inspect`` lists
+    them): on side ``"consumers"`` all that reads the unit, in all weights that do, and on side ``"producers"`` all that
+    writes it, biases and scales of normalizations included. A group is zero exactly if its unit can be removed without
+    a change. Its size, for penalties that ask, is that of all its entries together. Entries of no removable coupling
+    stay free, and so do whole couplings that have a frozen parameter. A parameter that is coupled to others and has no
+    gradient in a step moves as if it were zero, provided that any of the coupled ones has a gradient.
+
+    ``print(regularize(...).describe())`` says which parameter got which groups and why.
 
     Args:
         model: Any module. A shared parameter is taken once, and stays free if any of its layers would leave it free.
         penalty: Copied with the groups of each layer in place of its own; used as it is if it has none.
+        example_inputs: A tensor, a tuple of arguments or a dictionary of keyword arguments that ``model`` accepts.
+            Only shapes matter. The penalty must have groups then.
+        side: Which side of a coupling is a group.
         include: Only these: names of parameters or modules, in which ``*``, ``?`` and ``[...]`` are wildcards, or
             module types. The full name of a parameter insists on it, whatever its layer: it gets the input slices of
-            its layer; of an unknown layer ``Slices(1)``, or ``Elements()`` if it has fewer than two dimensions.
-        exclude: Not these, written the same way; it has the last word.
+            its layer; of an unknown layer ``Slices(1)``, or ``Elements()`` if it has fewer than two dimensions. A
+            coupling is taken if all its parameters on that side are included.
+        exclude: Not these, written the same way; it has the last word. A coupling is not taken if any of its parameters
+            on that side is excluded.
 
     Returns:
-        Param groups that hold each trainable parameter once, penalized ones first, in the order of the model.
+        Param groups that hold each trainable parameter once, penalized ones first, in the order of the model. All
+        couplings are one param group.
 
     Raises:
-        TypeError: If ``penalty`` is not a penalty.
+        TypeError: If ``penalty`` is not a penalty, or has no groups although couplings are asked for.
         ValueError: If a selection matches nothing, a parameter named in full is frozen, a parameter has no shape yet,
-            or no parameter is left to penalize.
+            no parameter or coupling is left to penalize, ``side`` is not one of the two or needs ``example_inputs``,
+            or the model cannot be traced.
 
     References:
         Huang & Lee, RAMDA (NeurIPS 2024), arXiv:2403.14398: input slices as groups; biases, norms, embeddings free.
     """
     if not isinstance(penalty, Penalty):
         raise TypeError(f"regularize: penalty must be a penalty such as GroupLasso(1e-4), got {penalty!r}")
-    included = None if include is None else _select(model, include, "include")
-    excluded = frozenset[str]() if exclude is None else _select(model, exclude, "exclude")
-    insisted = frozenset(wanted for wanted in _items(include or ()) if isinstance(wanted, str))
+    if side not in ("producers", "consumers"):
+        raise ValueError(f"regularize: side must be 'producers' or 'consumers', got {side!r}")
+    if side == "producers" and example_inputs is None:
+        raise ValueError(
+            "regularize: side='producers' groups the units of couplings, which show only when the model runs; "
+            "pass example_inputs"
+        )
+    included = None if include is None else select(model, include, "include")
+    excluded = frozenset[str]() if exclude is None else select(model, exclude, "exclude")
+    names = parameter_names(model)
+    for parameter, its_names in names.items():
+        _check(parameter, its_names, [name for name in its_names if name in items(include or ())])
+    if example_inputs is not None:
+        return coupled_groups(model, penalty, example_inputs, side, included, excluded)
 
     choices: list[Choice] = []
     chosen = False
-    for parameter, names in _names(model).items():
-        named = [name for name in names if name in insisted]
-        _check(parameter, names, named)
+    for parameter, its_names in names.items():
+        named = [name for name in its_names if name in items(include or ())]
         groups = None
         if not parameter.requires_grad:
             why = "frozen"
-        elif not excluded.isdisjoint(names):
+        elif not excluded.isdisjoint(its_names):
             why = "in exclude"
-        elif included is not None and included.isdisjoint(names):
+        elif included is not None and included.isdisjoint(its_names):
             why = "not in include"
         else:
-            groups, why = _input_slices(model, parameter, names)
+            groups, why = _input_slices(model, parameter, its_names)
             if groups is None and named:
                 groups, why = _own_slices(model, parameter, named[0]), f"named in include ({why})"
         chosen = chosen or groups is not None
         free = Zero() if parameter.requires_grad else None
-        choices.append(Choice(names[0], parameter, free if groups is None else penalty.regroup(groups), why))
+        choices.append(Choice(its_names[0], parameter, free if groups is None else penalty.regroup(groups), why))
     if not chosen:
         reasons = ", ".join(f"{choice.name} ({choice.why})" for choice in choices[:4])
         more = ", ..." if len(choices) > 4 else ""
@@ -139,14 +105,6 @@ def regularize(
             "give the full name of one in include to insist on it"
         )
     return ParamGroups(choices)
-
-
-def _names(model: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """All names of every parameter, in the order of the model."""
-    names: dict[nn.Parameter, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    return names
 
 
 def _check(parameter: nn.Parameter, names: Sequence[str], named: Sequence[str]) -> None:
@@ -164,42 +122,6 @@ def _check(parameter: nn.Parameter, names: Sequence[str], named: Sequence[str]) 
             f"regularize: include names {named[0]!r}, which does not train (requires_grad is False, "
             f"dtype {parameter.dtype}); let it train or take it out of include"
         )
-
-
-def _items(selection: Selection) -> Sequence[str | type[nn.Module]]:
-    return [selection] if isinstance(selection, str | type) else selection
-
-
-def _select(model: nn.Module, selection: Selection, argument: str) -> frozenset[str]:
-    """Names of the parameters that a selection means.
-
-    Raises:
-        ValueError: If an item of it matches nothing.
-    """
-    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    modules = dict(model.named_modules(remove_duplicate=False))
-    selected: set[str] = set()
-    for item in _items(selection):
-        if isinstance(item, str):
-            found = [name for name in parameters if fnmatchcase(name, item) or fnmatchcase(name, f"{item}.*")]
-        else:
-            owners = tuple(f"{name}." if name else "" for name, module in modules.items() if isinstance(module, item))
-            found = [name for name in parameters if name.startswith(owners)]
-        if not found:
-            # The nearest names, or the types that there are.
-            known = (
-                [*parameters, *filter(None, modules)]
-                if isinstance(item, str)
-                else {type(m).__name__ for m in modules.values()}
-            )
-            wanted = item if isinstance(item, str) else item.__name__
-            nearest = ", ".join(get_close_matches(wanted, known, cutoff=0.0))
-            raise ValueError(
-                f"regularize: {argument} {wanted!r} matches no parameter of {type(model).__name__}; "
-                f"nearest are {nearest}"
-            )
-        selected.update(found)
-    return frozenset(selected)
 
 
 def _layer_and_role(model: nn.Module, name: str) -> tuple[str, Role | None]:

@@ -132,7 +132,7 @@ class RMDA(DualAveraging):
             batch["grad"],
             batch["anchor"],
             batch["grad_sum"],
-            penalty=group["penalty"],
+            penalty=batch.penalty,
             **self._scalars(
                 group,
                 weight=gate * self._weight(group),
@@ -143,5 +143,5 @@ class RMDA(DualAveraging):
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:
-        solutions = rmda_points(batch["anchor"], batch["grad_sum"], penalty=group["penalty"], **self._metric(group))
+        solutions = rmda_points(batch["anchor"], batch["grad_sum"], penalty=batch.penalty, **self._metric(group))
         return [solution.x for solution in solutions]

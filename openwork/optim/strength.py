@@ -1,6 +1,6 @@
 """The strength at which everything vanishes, by which all others are measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -13,9 +13,10 @@ from openwork.kernels import Scalar
 from openwork.optim.base import ProximalOptimizer
 from openwork.optim.regularize import Selection, regularize
 from openwork.optim.rmda import RMDA
-from openwork.penalties import Penalty, Solution
+from openwork.penalties import Part, Penalty, Solution, Target, Zero
 from openwork.penalties.base import DiagonalProx
 from openwork.penalties.wrapper import Wrapper
+from openwork.wiring import Side
 
 P = TypeVar("P", bound=Penalty)
 
@@ -28,6 +29,8 @@ def strength_max(
     loss: Callable[[Any, Any], Tensor],
     batch: tuple[Any, Any],
     penalty: Penalty,
+    example_inputs: object = None,
+    side: Side = "consumers",
     *,
     optimizer: Callable[[list[dict[str, Any]]], ProximalOptimizer] = RMDA,
     include: Selection | None = None,
@@ -43,6 +46,8 @@ def strength_max(
         loss: Of the model's outputs and the targets, averaged over samples.
         batch: Inputs and targets.
         penalty: Its kind, groups and other options; its ``lam`` is not looked at.
+        example_inputs: To penalize couplings, as for ``regularize``.
+        side: Which side of them, as for ``regularize``.
         optimizer: Builds the optimizer from param groups: a class, or ``functools.partial(RAMDA, lr=0.02)``.
         include: Which parameters to penalize, as for ``regularize``.
         exclude: Which not to.
@@ -55,15 +60,19 @@ def strength_max(
         ValueError: If something survives every strength, as at ``lr = 0``.
     """
     penalty = _with_strength(penalty, 1.0)
-    recorder = _Recorder(penalty)
+    subproblems: list[Survives] = []
     with torch.random.fork_rng():
         model = deepcopy(model)
         model.zero_grad()
-        stepper = optimizer(regularize(model, recorder, include=include, exclude=exclude))
+        groups = regularize(model, penalty, example_inputs, side, include=include, exclude=exclude)
+        for group in groups:
+            if not isinstance(group["penalty"], Zero):
+                group["penalty"] = _Recorder(group["penalty"], subproblems)
+        stepper = optimizer(groups)
         with torch.enable_grad():
             loss(model(batch[0]), batch[1]).backward()
         stepper.step()
-    return _smallest(recorder.subproblems)
+    return _smallest(subproblems)
 
 
 def _smallest(subproblems: list[Survives]) -> float:
@@ -97,7 +106,7 @@ def _with_strength(penalty: P, lam: float) -> P:
     if "lam" in names:
         return replace(penalty, lam=lam)  # pyright: ignore
     # A target chooses its own strength, weights together.
-    if "penalty" in names and penalty.separable:
+    if "penalty" in names and not isinstance(penalty, Target):
         return replace(penalty, penalty=_with_strength(penalty.penalty, lam))  # pyright: ignore
     raise TypeError(f"strength_max: penalty must have a strength named lam, as GroupLasso has, got {penalty!r}")
 
@@ -106,7 +115,13 @@ def _with_strength(penalty: P, lam: float) -> P:
 class _Recorder(Wrapper):
     """A penalty that keeps the subproblems it is given."""
 
-    subproblems: list[Survives] = field(default_factory=list[Survives], compare=False)
+    subproblems: list[Survives] = field(compare=False)
+
+    @override
+    def split(self, shapes: Sequence[Sequence[int]], limit: int | None) -> Iterator[Part]:
+        for part in self.penalty.split(shapes, limit):
+            recorder = part.penalty if isinstance(part.penalty, Zero) else replace(self, penalty=part.penalty)
+            yield Part(recorder, part.pieces)
 
     @override
     def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:

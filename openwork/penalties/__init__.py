@@ -1,6 +1,7 @@
 """Penalties: value, proximal operator, and the structure they leave in a weight."""
 
-from openwork.penalties.base import DiagonalProx, GroupPenalty, Penalty, Solution
+from openwork.penalties.base import DiagonalProx, GroupPenalty, Part, Penalty, Solution
+from openwork.penalties.coupled import Coupled
 from openwork.penalties.group_l0 import GroupL0
 from openwork.penalties.group_lasso import GroupLasso
 from openwork.penalties.group_mcp import GroupMCP
@@ -18,6 +19,7 @@ from openwork.penalties.zero import Zero
 __all__ = [
     "L0",
     "L1",
+    "Coupled",
     "Descent",
     "DiagonalProx",
     "GroupL0",
@@ -28,6 +30,7 @@ __all__ = [
     "LHalf",
     "Nonnegative",
     "NuclearNorm",
+    "Part",
     "Penalty",
     "ProximalGradient",
     "Solution",

@@ -1,8 +1,9 @@
 """What a penalty is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 from typing import NamedTuple, Self
 
 import torch
@@ -11,6 +12,7 @@ from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.partitions import Cut, Partition, Stacked
+from openwork.penalties.pieces import Piece, Strip, pack
 from openwork.structure import Rank, Structure, Support
 
 # Equal tensors up to this many entries are solved as one stack, which costs a copy and saves a launch each.
@@ -31,6 +33,18 @@ class Solution(NamedTuple):
     residual: Tensor
 
 
+class Part(NamedTuple):
+    """What is solved in one call.
+
+    Args:
+        penalty: One for a list of the pieces.
+        pieces: Views of the weights, disjoint from those of other parts.
+    """
+
+    penalty: "Penalty"
+    pieces: tuple[Piece, ...]
+
+
 class Penalty(ABC):
     """A function ``f >= 0`` of one weight with ``f(0) = 0``, known by its value, its prox and the structure it leaves.
 
@@ -44,6 +58,11 @@ class Penalty(ABC):
     def convex(self) -> bool:
         """Whether ``f`` is convex."""
         return True
+
+    @property
+    def joins(self) -> bool:
+        """Whether entries of several weights form a group, so that it takes the list of all of them, in order."""
+        return False
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
@@ -91,6 +110,53 @@ class Penalty(ABC):
     def read(self, kept: Tensor) -> Structure:
         """The structure that a solution's ``kept`` stands for: singular values, unless a subclass says otherwise."""
         return Rank(kept)
+
+    def split(self, shapes: Sequence[Sequence[int]], limit: int | None) -> Iterator[Part]:
+        """Divide a list of weights into parts that can be solved one after the other.
+
+        Args:
+            shapes: Of the weights.
+            limit: Entries in a part, about; None for as many as can be, 0 for one weight per part.
+
+        Yields:
+            Parts that hold every entry once, the pieces of a weight in the order in which their ``kept`` are joined.
+        """
+        if not self.separable:
+            limit = None
+        sized = (piece for position, shape in enumerate(shapes) for piece in self._cut_up(position, shape, limit))
+        for pieces in pack(sized, limit):
+            yield Part(self, tuple(pieces))
+
+    def _cut_up(self, position: int, shape: Sequence[int], limit: int | None) -> Iterator[tuple[Piece, int]]:
+        size = prod(shape)
+        cut = self.cut(shape) if limit and size > limit else None
+        if cut is None or not limit:
+            yield Piece(position), size
+            return
+        row, length = size // shape[cut.dim], shape[cut.dim]
+        step = max(1, limit // (row * cut.unit)) * cut.unit
+        for start in range(0, length, step):
+            width = min(step, length - start)
+            yield Strip(position, cut.dim, width, start), row * width
+
+    def kept_list(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """What ``Solution.kept`` is of weights that are solutions.
+
+        Args:
+            xs: All weights.
+
+        Returns:
+            One tensor per weight.
+        """
+        return [self.structure(x).kept for x in xs]
+
+    def read_list(self, kept: Sequence[Tensor]) -> list[Structure]:
+        """The structures that all weights' ``kept`` stand for; see ``read``."""
+        return [self.read(one) for one in kept]
+
+    def distinct(self, kept: Sequence[Tensor]) -> list[Tensor]:
+        """All weights' ``kept``, in which a group that has entries in several weights comes once."""
+        return list(kept)
 
 
 class DiagonalProx(Penalty):
@@ -185,6 +251,10 @@ class GroupPenalty(DiagonalProx):
         Returns:
             One number >= 0 per group: ``solve`` drops the group iff its ``weight`` is at least that; infinite if never.
         """
+
+    def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
+        """The weights at which the groups of several weights become zero; see ``critical``."""
+        return [self.critical(*pair) for pair in zip(b, d, strict=True)]
 
     @override
     def structure(self, x: Tensor) -> Structure:

@@ -10,6 +10,7 @@ from typing_extensions import override
 from openwork.kernels import Scalar
 from openwork.partitions import Cut
 from openwork.penalties.base import GroupPenalty, Solution
+from openwork.penalties.coupled import Coupled
 from openwork.penalties.wrapper import Wrapper
 
 
@@ -29,13 +30,13 @@ class Target(Wrapper):
         ValueError: If ``zero_fraction`` is outside [0, 1].
     """
 
-    penalty: GroupPenalty  # pyright: ignore[reportIncompatibleVariableOverride]
+    penalty: GroupPenalty | Coupled  # pyright: ignore[reportIncompatibleVariableOverride]
     zero_fraction: float
 
     separable = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.penalty, GroupPenalty):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self.penalty, GroupPenalty | Coupled):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"Target: penalty must drop groups, as GroupLasso does, got {self.penalty!r}")
         if not 0 <= self.zero_fraction <= 1:
             raise ValueError(f"Target: zero_fraction must lie in [0, 1], got {self.zero_fraction}")
@@ -64,7 +65,7 @@ class Target(Wrapper):
 
     def _weight(self, b: list[Tensor], d: list[Tensor], weight: Scalar) -> Scalar:
         """The weight at which the prescribed number of groups vanishes; 0 if ``weight`` is."""
-        criticals = [self.penalty.critical(*pair).flatten() for pair in zip(b, d, strict=True)]
+        criticals = [critical.flatten() for critical in self.penalty.criticals(b, d)]
         ranking = torch.cat(criticals) if criticals else torch.empty(0)
         zeros = round(self.zero_fraction * ranking.numel())
         if zeros == 0:

@@ -27,6 +27,11 @@ class Wrapper(DiagonalProx):
     def convex(self) -> bool:
         return self.penalty.convex
 
+    @property
+    @override
+    def joins(self) -> bool:
+        return self.penalty.joins
+
     @override
     def value(self, x: Tensor) -> Tensor:
         return self.penalty.value(x)
@@ -38,6 +43,18 @@ class Wrapper(DiagonalProx):
     @override
     def read(self, kept: Tensor) -> Structure:
         return self.penalty.read(kept)
+
+    @override
+    def kept_list(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        return self.penalty.kept_list(xs)
+
+    @override
+    def read_list(self, kept: Sequence[Tensor]) -> list[Structure]:
+        return self.penalty.read_list(kept)
+
+    @override
+    def distinct(self, kept: Sequence[Tensor]) -> list[Tensor]:
+        return self.penalty.distinct(kept)
 
     @override
     def check(self, x: Tensor) -> None:

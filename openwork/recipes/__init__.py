@@ -3,6 +3,7 @@
 from openwork.recipes.digits import nuclear_digits, proxadamw_digits, proxsgd_digits, ramda_digits, rmda_digits
 from openwork.recipes.images import (
     ramda_cifar10_resnet50,
+    ramda_fashion_lenet5,
     ramda_fashion_mlp7_nuclear,
     ramda_mnist_logistic,
     rmda_cifar10_vgg19,
@@ -17,6 +18,7 @@ __all__ = [
     "proxsgd_digits",
     "ramda_cifar10_resnet50",
     "ramda_digits",
+    "ramda_fashion_lenet5",
     "ramda_fashion_mlp7_nuclear",
     "ramda_mnist_logistic",
     "ramda_shakespeare_gpt",

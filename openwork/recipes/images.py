@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -9,6 +10,10 @@ from openwork import data, models
 from openwork.optim import RAMDA, RMDA, ProximalOptimizer, regularize
 from openwork.penalties import GroupLasso, NuclearNorm
 from openwork.training import Precision, Run, supervised
+from openwork.wiring import Side
+
+# To trace with: only its shape matters.
+IMAGE = torch.zeros(1, 1, 28, 28)
 
 
 def rmda_mnist_logistic(
@@ -67,10 +72,11 @@ def rmda_fashion_lenet5(
     averaging: float = 0.1,
     epochs: int = 20,
     batch_size: int = 128,
+    side: Side = "consumers",
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> Run:
-    """LeNet-5 (20-50) on Fashion-MNIST with RMDA: channels and hidden units dropped.
+    """LeNet-5 (20-50) on Fashion-MNIST with RMDA: channels and hidden units dropped, so that they can be removed.
 
     Args:
         lam: Strength of the group lasso, per unit of weight norm.
@@ -78,14 +84,55 @@ def rmda_fashion_lenet5(
         averaging: Fraction moved towards the prox point at each step, in (0, 1].
         epochs: Passes over the training samples.
         batch_size: Samples per step.
+        side: What is zero of a channel that goes: what reads it (consumers) or what writes it (producers).
         seed: Of weights, validation split and order of the samples.
         data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
     """
     network = models.lenet5((20, 50), seed=seed)
+    optimizer = RMDA(regularize(network, GroupLasso(lam), IMAGE, side), lr=lr, averaging=averaging)
+    return _halves(network, optimizer, epochs, batch_size, seed, data_dir)
+
+
+def ramda_fashion_lenet5(
+    lam: float = 3e-4,
+    lr: float = 0.01,
+    averaging: float = 0.1,
+    epochs: int = 20,
+    batch_size: int = 128,
+    side: Side = "consumers",
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Run:
+    """LeNet-5 (20-50) on Fashion-MNIST with RAMDA: channels and hidden units dropped, so that they can be removed.
+
+    Args:
+        lam: Strength of the group lasso, per unit of weight norm.
+        lr: Learning rate; a tenth in the second half.
+        averaging: Fraction moved towards the prox point at each step, in (0, 1].
+        epochs: Passes over the training samples.
+        batch_size: Samples per step.
+        side: What is zero of a channel that goes: what reads it (consumers) or what writes it (producers).
+        seed: Of weights, validation split and order of the samples.
+        data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
+    """
+    network = models.lenet5((20, 50), seed=seed)
+    optimizer = RAMDA(regularize(network, GroupLasso(lam), IMAGE, side), lr=lr, averaging=averaging)
+    return _halves(network, optimizer, epochs, batch_size, seed, data_dir)
+
+
+def _halves(
+    network: nn.Module,
+    optimizer: ProximalOptimizer,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    data_dir: Path | None,
+) -> Run:
+    """Fashion-MNIST, with a new stage in the second half."""
     return supervised(
         network,
         cross_entropy,
-        RMDA(regularize(network, GroupLasso(lam)), lr=lr, averaging=averaging),
+        optimizer,
         data=data.fashion_mnist(data_dir, seed=seed),
         epochs=epochs,
         milestones=[epochs // 2] if epochs > 1 else [],

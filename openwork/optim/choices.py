@@ -1,0 +1,118 @@
+"""What was decided about the parameters of a model, and the param groups that follow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from openwork.penalties import Penalty, Zero
+from openwork.structure import Rank
+from openwork.wiring import Coupling, Side
+
+# How many names of parameters a line of the table shows.
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided about one parameter.
+
+    Args:
+        name: Its name in the model; the first one, if it is shared.
+        parameter: The parameter.
+        penalty: What it is penalized with, ``Zero()`` if it is free; None if it is in no param group.
+        why: The reason.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    penalty: Penalty | None
+    why: str
+
+    def groups(self) -> tuple[str, str]:
+        """Partition, and number x size of its groups, in words."""
+        if self.penalty is None:
+            return "left out", ""
+        if isinstance(self.penalty, Zero):
+            return "free", ""
+        if self.penalty.joins:
+            return "coupled", ""
+        # Which structure the penalty makes, read without solving: what is kept does not matter here.
+        structure = self.penalty.read(self.parameter.new_zeros(0, dtype=torch.bool))
+        if isinstance(structure, Rank):
+            return "one matrix", ""
+        shape = self.parameter.shape
+        return str(structure.groups), f"{prod(structure.groups.grid(shape))} x {structure.groups.size(shape)}"
+
+
+@dataclass(frozen=True)
+class CouplingChoice:
+    """What was decided about one coupling.
+
+    Args:
+        coupling: The coupling.
+        side: Which of its slices form the groups.
+        taken: Whether its units are groups.
+        why: The reason if they are not, else empty.
+    """
+
+    coupling: Coupling
+    side: Side
+    taken: bool
+    why: str
+
+    def groups(self) -> tuple[str, str]:
+        """Whether units are groups, and number x size of them, in words."""
+        if not self.taken:
+            return "none", ""
+        width = self.coupling.width
+        return "units", f"{width} x {sum(part.entries for part in self.coupling.side(self.side)) // width}"
+
+    def parameters(self) -> str:
+        """Names of what its groups have entries in."""
+        names = [part.name for part in self.coupling.side(self.side)]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return ", ".join(names[:_SHOWN]) + more
+
+
+class ParamGroups(list[dict[str, Any]]):
+    """Param groups for an optimizer: one for each partition, and one for the free parameters.
+
+    Each is a dictionary with ``"params"``, ``"names"`` (one for each parameter) and ``"penalty"``, as ``torch.optim``
+    and its ``add_param_group`` take it.
+
+    Args:
+        choices: What was decided, one for each parameter of the model.
+        couplings: What was decided about its couplings, if they were asked for.
+    """
+
+    def __init__(self, choices: Sequence[Choice], couplings: Sequence[CouplingChoice] = ()) -> None:
+        super().__init__()
+        self.choices = tuple(choices)
+        self.couplings = tuple(couplings)
+        members: dict[Penalty, list[Choice]] = {}
+        for choice in self.choices:
+            if choice.penalty is not None:
+                members.setdefault(choice.penalty, []).append(choice)
+        # Sorting is stable: free parameters last, all else in the order of the model.
+        for penalty, chosen in sorted(members.items(), key=lambda item: isinstance(item[0], Zero)):
+            params, names = [c.parameter for c in chosen], [c.name for c in chosen]
+            self.append({"params": params, "names": names, "penalty": penalty})
+
+    def describe(self) -> str:
+        """Which parameter got which groups and why, as a table; and which couplings did, as another, if there are."""
+        rows = [("parameter", "shape", "groups", "number x size", "why")]
+        rows += [(c.name, " x ".join(map(str, c.parameter.shape)), *c.groups(), c.why) for c in self.choices]
+        if not self.couplings:
+            return _table(rows)
+        coupled = [("coupling", "groups", "number x size", "parameters", "why")]
+        coupled += [(c.coupling.name, *c.groups(), c.parameters(), c.why) for c in self.couplings]
+        return f"{_table(coupled)}\n\n{_table(rows)}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
