@@ -184,8 +184,8 @@ class Shrunk:
 
     @property
     def timing(self) -> Timing | None:
-        """The one to compare runs by: of the largest batch, not compiled if there is such a one."""
-        return max(self.timings, key=lambda timing: (not timing.compiled, timing.batch or 0), default=None)
+        """The one to compare runs by: of the largest batch, and of several such ones one that is not compiled."""
+        return max(self.timings, key=lambda timing: (timing.batch or 0, not timing.compiled), default=None)
 
 
 def read_shrunk(folder: Path) -> Shrunk | None:

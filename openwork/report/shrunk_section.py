@@ -6,7 +6,7 @@ from html import escape
 from openwork.report.contents import EVALUATIONS
 from openwork.report.html import cell, lines, named, notes_list, table
 from openwork.report.shrunk import Change, Measured, Proof, Resized, Shape, Shrunk, Timing
-from openwork.report.text import Unit, scientific, shown
+from openwork.report.text import Unit, scientific, shown, significant
 
 MOST_OPEN = 12  # rows of a table that is not folded away
 MOST_BARS = 200  # of the picture; of more, those that lost the largest part
@@ -46,19 +46,17 @@ def conditions(timing: Timing) -> str:
 
 def _proven(proof: Proof) -> str:
     example, *fresh = proof.batches or [0]
-    on = f"on an example of {example:,}" + (f" and on random inputs, {_and(fresh)} at a time" if fresh else "")
-    equal = (
-        "Predictions on the data are the same before and after."
-        if proof.same_predictions
-        else "Some predictions on the data are not the same: where the two largest outputs are almost equal, rounding decides."
+    on = f"on an example of {example:,} sample{'' if example == 1 else 's'}" + (
+        f" and on random inputs, {_and(fresh)} at a time" if fresh else ""
     )
+    equal = " Predictions on the data are the same before and after." if proof.same_predictions else ""
     counted = (
         f" {proof.predictions:,} of {proof.samples:,} predictions there were clear enough to count, and all agreed."
     )
     return (
         f"Proven to compute the same: outputs differ by {scientific(proof.difference, 1)} of the largest at most, "
         f"where {scientific(proof.tolerance)} is allowed in {proof.dtype}, {on}."
-        f"{counted if proof.samples else ''} {equal}"
+        f"{counted if proof.samples else ''}{equal}"
     )
 
 
@@ -104,12 +102,17 @@ def _timings(timings: Sequence[Timing]) -> str:
 
 
 def _measured(found: Measured, unit: Unit, *, main: bool = False) -> str:
-    return cell(found.median, unit, main=main, small=f"{shown(found.low, unit)} to {shown(found.high, unit)}")
+    return cell(found.median, unit, main=main, small=f"{significant(found.low)} to {shown(found.high, unit)}")
 
 
 def _why(shrunk: Shrunk) -> str:
-    reasons = f"<h3>Why there is no gain</h3>\n{notes_list(shrunk.why)}" if shrunk.why else ""
-    return notes_list(shrunk.notes) + reasons
+    reasons = f"<h3>What limits the gain</h3>\n{notes_list(_sentences(shrunk.why))}" if shrunk.why else ""
+    differ = [] if shrunk.proof.same_predictions else ["some predictions on the data are not the same before and after"]
+    return notes_list(_sentences([*differ, *shrunk.notes])) + reasons
+
+
+def _sentences(said: Sequence[str]) -> list[str]:
+    return [f"{text[:1].upper()}{text[1:].removesuffix('.')}." for text in said if text]
 
 
 def _picture(shrunk: Shrunk) -> str:
@@ -138,7 +141,8 @@ def _bar(before: int, after: int, widest: int) -> str:
 
 def _tensors(tensors: Sequence[Resized]) -> str:
     rows = [
-        f"<tr><th scope=row>{named(tensor.name)}</th><td>{'new' if tensor.before is None else _shape(tensor.before)}</td>"
+        f"<tr><th scope=row>{named(tensor.name)}</th>"
+        f"<td>{'new' if tensor.before is None else _shape(tensor.before)}</td>"
         f"<td class=main>{_shape(tensor.after)}</td></tr>"
         for tensor in tensors
     ]
@@ -151,7 +155,8 @@ def _shape(shape: Shape) -> str:
 
 def _splits(shrunk: Shrunk) -> str:
     rows = [
-        f"<tr><th scope=row>{named(split.name)}</th>{cell(split.most, 'count')}{cell(split.rank, 'count', main=True)}</tr>"
+        f"<tr><th scope=row>{named(split.name)}</th>"
+        f"{cell(split.most, 'count')}{cell(split.rank, 'count', main=True)}</tr>"
         for split in shrunk.splits
     ]
     return _foldable("Layers of low rank, now two each", ["Layer", "Possible rank", "Rank"], rows)
@@ -177,17 +182,15 @@ def _unread(shrunk: Shrunk) -> str:
         f"<td class=words>{escape('; '.join(unread.reasons)) or '–'}</td></tr>"
         for unread in shrunk.unread
     ]
-    return _foldable(
-        "Units that nothing reads and that had to stay", ["First tensor", "Units", "What holds them"], rows
-    )
+    title = "Units that nothing reads and that had to stay"
+    return _foldable(title, ["First tensor", "Units", "What holds them"], rows, kind="reasons")
 
 
-def _foldable(title: str, head: Sequence[str], rows: Sequence[str]) -> str:
+def _foldable(title: str, head: Sequence[str], rows: Sequence[str], *, kind: str = "") -> str:
     if not rows:
         return ""
     if len(rows) <= MOST_OPEN:
-        return f"<h3>{title}</h3>\n{table(head, rows, kind='brief')}"
+        return f"<h3>{title}</h3>\n{table(head, rows, kind=kind)}"
     return (
-        f"<details><summary>{title} <span>{len(rows):,} rows</span></summary>\n"
-        f"{table(head, rows, kind='brief')}</details>"
+        f"<details><summary>{title} <span>{len(rows):,} rows</span></summary>\n{table(head, rows, kind=kind)}</details>"
     )
