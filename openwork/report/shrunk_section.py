@@ -92,13 +92,17 @@ def _timings(timings: Sequence[Timing]) -> str:
     if not timings:
         return ""
     rows = [
-        f"<tr><th scope=row>{'Latency' if timing.batch is None else f'Latency, batch {timing.batch:,}'}"
+        f"<tr><th scope=row>{_latency(timing.batch)}"
         f"<small>{escape(conditions(timing))}</small></th>{_measured(timing.before_ms, 'ms')}"
         f"{_measured(timing.after_ms, 'ms', main=True)}{_measured(timing.speedup, 'times')}</tr>"
         for timing in timings
     ]
     say = "Time of one call: the median of many rounds, in which both take turns, and below it the quartiles."
     return table(["", "Before", "After", "Speed-up"], rows, kind="before-after") + f'\n<p class="say">{say}</p>'
+
+
+def _latency(batch: int | None) -> str:
+    return "Latency" if batch is None else f"Latency, batch\u00a0{batch:,}"
 
 
 def _measured(found: Measured, unit: Unit, *, main: bool = False) -> str:

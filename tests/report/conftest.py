@@ -128,7 +128,7 @@ class Prunable(nn.Module):
         return self.head(self.wide((x + self.branch(x)).mean(dim=(2, 3))))
 
 
-def prunable() -> tuple[nn.Module, torch.Tensor]:
+def prunable() -> tuple[Prunable, torch.Tensor]:
     """Units, a branch, and rank to take out, and example inputs."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
@@ -136,7 +136,7 @@ def prunable() -> tuple[nn.Module, torch.Tensor]:
         model = Prunable().eval()
     with torch.no_grad():
         model.next.weight[:, 3:] = 0
-        model.branch[0].weight.zero_()
+        model.branch.get_parameter("0.weight").zero_()
         model.wide.weight.copy_(torch.randn(40, 2, generator=generator) @ torch.randn(2, 12, generator=generator))
     return model, torch.randn(2, 1, 8, 8, generator=generator)
 

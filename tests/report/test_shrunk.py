@@ -10,7 +10,7 @@ from tests.report.test_report import Page, numbers, report_of
 
 
 def said(page: Page) -> str:
-    return page.text.replace("\u202f", " ")
+    return page.text.replace("\u202f", " ").replace("\u00a0", " ")
 
 
 def test_a_real_run_trained_and_shrunk(shrunk_digits: Path, tmp_path: Path):
