@@ -133,6 +133,8 @@ class Proof:
         samples: Outputs whose predictions were compared.
         predictions: Of those, how many had a margin large enough to count, and agreed.
         same_predictions: Whether predictions on the data were the same.
+        on_data: How many there were; None if the file does not say.
+        differing: How many of those differ; None if the file does not say.
     """
 
     difference: float
@@ -142,6 +144,8 @@ class Proof:
     samples: int
     predictions: int
     same_predictions: bool
+    on_data: int | None
+    differing: int | None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class Shrunk:
     Args:
         params: Parameters.
         size_bytes: Bytes of parameters and buffers.
-        macs: Multiply-accumulate operations.
+        macs: Multiply-accumulate operations for one sample.
         uncounted: Operations whose arithmetic is not in ``macs``.
         scores: Accuracies, and whatever else was evaluated, by name.
         timings: Latencies.
@@ -311,7 +315,7 @@ def _shrunk(file: _Part) -> Shrunk:
         ],
         notes=report["notes"].texts(),
         why=file["why"].texts(),
-        proof=_proof(report["certificate"], same_predictions=file["same_predictions"].flag()),
+        proof=_proof(report["certificate"], file),
     )
 
 
@@ -332,7 +336,10 @@ def _resized(name: str, pair: _Part) -> Resized:
     return Resized(name, None if before.value is None else before.shape(), after.shape())
 
 
-def _proof(part: _Part, *, same_predictions: bool) -> Proof:
+def _proof(part: _Part, file: _Part) -> Proof:
+    on_data, differing = (
+        file[key].count() if key in file.members() else None for key in ("predictions", "differing_predictions")
+    )
     return Proof(
         difference=part["difference"].number(),
         tolerance=part["tolerance"].number(),
@@ -340,5 +347,7 @@ def _proof(part: _Part, *, same_predictions: bool) -> Proof:
         batches=[item.count() for item in part["batches"].items()],
         samples=part["samples"].count(),
         predictions=part["predictions"].count(),
-        same_predictions=same_predictions,
+        same_predictions=file["same_predictions"].flag(),
+        on_data=on_data,
+        differing=differing,
     )

@@ -49,7 +49,10 @@ def _proven(proof: Proof) -> str:
     on = f"on an example of {example:,} sample{'' if example == 1 else 's'}" + (
         f" and on random inputs, {_and(fresh)} at a time" if fresh else ""
     )
-    equal = " Predictions on the data are the same before and after." if proof.same_predictions else ""
+    every = "Predictions" if proof.on_data is None else f"All {proof.on_data:,} predictions"
+    # A network that predicts no classes has no predictions to compare.
+    told = proof.same_predictions and proof.on_data != 0
+    equal = f" {every} on the data are the same before and after." if told else ""
     counted = (
         f" {proof.predictions:,} of {proof.samples:,} predictions there were clear enough to count, and all agreed."
     )
@@ -68,17 +71,16 @@ def _and(numbers: Sequence[int]) -> str:
 def _sizes(shrunk: Shrunk) -> str:
     known: dict[str, tuple[str, Unit]] = {key: (label, unit) for key, label, unit in EVALUATIONS}
     # Of another measure, the name says what it is.
-    scores = [(*known.get(key, (key, "loss")), change) for key, change in shrunk.scores.items()]
+    names = [*(key for key in known if key in shrunk.scores), *(key for key in shrunk.scores if key not in known)]
+    scores = [(*known.get(key, (key, "loss")), shrunk.scores[key]) for key in names]
     rows: list[tuple[str, Unit, Change]] = [
         ("Parameters", "count", shrunk.params),
         ("Size", "bytes", shrunk.size_bytes),
-        ("Multiply-accumulates", "count", shrunk.macs),
+        ("Multiply-accumulates per sample", "count", shrunk.macs),
         *scores,
     ]
     left_out = (
-        f'<p class="say">Not among the multiply-accumulates: {", ".join(map(named, shrunk.uncounted))}.</p>'
-        if shrunk.uncounted
-        else ""
+        f'<p class="say">Not counted there: {", ".join(map(named, shrunk.uncounted))}.</p>' if shrunk.uncounted else ""
     )
     made = [
         f"<tr><th scope=row>{escape(label)}</th>{cell(change.before, unit)}{cell(change.after, unit, main=True)}"
@@ -111,8 +113,15 @@ def _measured(found: Measured, unit: Unit, *, main: bool = False) -> str:
 
 def _why(shrunk: Shrunk) -> str:
     reasons = f"<h3>What limits the gain</h3>\n{notes_list(_sentences(shrunk.why))}" if shrunk.why else ""
-    differ = [] if shrunk.proof.same_predictions else ["some predictions on the data are not the same before and after"]
-    return notes_list(_sentences([*differ, *shrunk.notes])) + reasons
+    return notes_list(_sentences([*_differing(shrunk.proof), *shrunk.notes])) + reasons
+
+
+def _differing(proof: Proof) -> list[str]:
+    if proof.same_predictions:
+        return []
+    if proof.on_data is None or proof.differing is None:
+        return ["some predictions on the data are not the same before and after"]
+    return [f"{proof.differing:,} of {proof.on_data:,} predictions on the data are not the same before and after"]
 
 
 def _sentences(said: Sequence[str]) -> list[str]:

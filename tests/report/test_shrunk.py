@@ -3,6 +3,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from openwork.report import write_report
 from openwork.report.read import read_run
 from openwork.report.text import shown, significant, size
@@ -42,8 +44,8 @@ def test_everything_that_shrink_reports_is_shown(new_shrunk):
         "1, 3 and 5 at a time. 11 of 11 predictions there were clear enough to count, and all agreed. Predictions on "
         "the data are the same before and after."
     ) in text
-    assert "Multiply-accumulates 34,048 10,380 30.49 %" in text
-    assert "Not among the multiply-accumulates: aten. _fft_r2c ." in text
+    assert "Multiply-accumulates per sample 34,048 10,380 30.49 %" in text
+    assert "Not counted there: aten. _fft_r2c ." in text
     assert "Test accuracy 95.26 % 95.26 %" in text
     assert "perplexity 3.5 –" in text
     assert (
@@ -121,6 +123,19 @@ def test_a_network_that_could_not_be_shrunk(new_shrunk):
     assert "Predictions on the data are the same" not in page.text
     for title in ("Units", "Shapes", "Constants", "What limits the gain", "Speed-up"):
         assert title not in page.words
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"predictions": 503, "differing_predictions": 0}, "All 503 predictions on the data are the same before and"),
+        ({"predictions": 503, "differing_predictions": 2, "same_predictions": False}, "2 of 503 predictions on the"),
+        ({"predictions": 0, "differing_predictions": 0}, ""),
+    ],
+)
+def test_predictions_on_the_data_are_counted_where_the_file_says_how_many(new_shrunk, change: dict, told: str):
+    text = Page(write_report([new_shrunk(change=lambda record: record.update(change))])).text
+    assert told in text if told else "predictions on the data" not in text.lower()
 
 
 def test_names_are_escaped(new_shrunk):
