@@ -182,8 +182,8 @@ def _tick(value: float, unit: Unit) -> str:
             return f"{value:,.0f}"
         case "residual":
             return scientific(value)
-        case "loss":
-            return f"{value:.4g}"
+        case _:
+            return shown(value, unit)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Literal
 
 from openwork.files import Json
 from openwork.report.read import RunFolder, number, table
+from openwork.report.shrunk import Shrunk
 from openwork.report.text import Unit, percent
 
 REPORT_SCHEMA = 1
@@ -73,6 +74,7 @@ class RunContents:
         clock: Whether ``curves`` are over epochs or over units of training.
         curves: Numbers over time by name, None where one is missing; ``clock`` itself is one of them.
         layers: What survives in each weight.
+        shrunk: What shrink took out; None if nobody has shrunk the run.
         alive: Groups of each weight that were not zero, over time.
         arguments: Arguments of the recipe.
         machine: Where it ran.
@@ -89,6 +91,7 @@ class RunContents:
     clock: Literal["epoch", "unit"]
     curves: Mapping[str, Sequence[float | None]]
     layers: Sequence[Layer]
+    shrunk: Shrunk | None
     alive: Mapping[str, Sequence[float | None]]
     arguments: Mapping[str, Json]
     machine: Mapping[str, Json]
@@ -180,6 +183,7 @@ def _run(run: RunFolder, name: str) -> RunContents:
         # A run that counts nothing is drawn over the numbers of its records.
         curves={clock: [n if t is None else t for n, t in enumerate(times, start=1)], **curves},
         layers=layers,
+        shrunk=run.shrunk,
         alive={
             name: [number(table(table(record, "layers"), name), "alive") for record in run.records]
             for name in table(last, "layers")
@@ -243,6 +247,8 @@ def _headline(results: Sequence[Result], run: RunFolder) -> str:
     parts = [part for part in (_quality(results), _structure(results)) if part]
     said = ", with ".join(parts) if parts else "No result was recorded"
     said = said[0].upper() + said[1:]
+    if run.shrunk is not None and run.shrunk.params.left is not None:
+        said = f"{said}, shrunk to {percent(run.shrunk.params.left, 1)} of its parameters"
     return f"{said}." if run.final is not None else f"{said}, so far."
 
 
@@ -272,6 +278,8 @@ def _notes(results: Sequence[Result], layers: Sequence[Layer], run: RunFolder) -
         )
     if skipped:
         notes.append(f"{skipped:,.0f} steps were skipped, because their gradients were not finite.")
+    if run.shrunk is not None:  # which says itself what was gained
+        return notes
     gone = {result.key for result in results if result.best_known}
     if "low_rank_level" in gone:
         notes.append("A low rank makes the network smaller and faster once its weights are replaced by their factors.")

@@ -1,4 +1,4 @@
-// Reading values off the charts, and sorting the table. The page says everything without this.
+// Reading values off the charts, sorting the table, and printing what is folded away. The page says everything without this.
 for (const figure of document.querySelectorAll("[data-chart]")) {
   const { axes: [left, right], span: [first, last], clock, times, lines } = JSON.parse(figure.dataset.chart);
   const plot = figure.querySelector(".plot"), output = figure.querySelector("output");
@@ -18,6 +18,7 @@ for (const figure of document.querySelectorAll("[data-chart]")) {
   });
   plot.addEventListener("pointerleave", () => { rule.remove(); show(times.length - 1); });
 }
+addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details")) folded.open = true; });
 for (const head of document.querySelectorAll("th[data-sort]")) {
   head.tabIndex = 0;
   const sort = () => {

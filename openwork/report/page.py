@@ -8,9 +8,11 @@ from openwork.files import Json
 from openwork.report.charts import Chart
 from openwork.report.contents import EVALUATIONS, STRUCTURES, Contents, Layer, RunContents
 from openwork.report.curves import certificate, comparison, training
+from openwork.report.html import cell, lines, named, notes_list
 from openwork.report.life import Life, lives
 from openwork.report.read import RunFolder
-from openwork.report.text import Unit, shown
+from openwork.report.shrunk_section import conditions, shrunk_section
+from openwork.report.text import shown
 
 VARIANTS = (("weights", "weights"), ("structured", "structured"), ("final", "finished"))
 PIXELS_HIGH = 128  # of a picture of groups: with no more groups than that, every group has sharp edges
@@ -69,16 +71,12 @@ def _header(report: Contents, alone: RunContents | None) -> str:
     lines = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
     return (
         f'<header>\n<p class="over">openwork report</p>\n<h1>{escape(report.headline)}</h1>\n'
-        f'<p class="under">{lines}</p>\n{_notes(_shared_notes(report.runs))}</header>'
+        f'<p class="under">{lines}</p>\n{notes_list(_shared_notes(report.runs))}</header>'
     )
 
 
 def _shared_notes(runs: Sequence[RunContents]) -> list[str]:
     return [note for note in runs[0].notes if all(note in run.notes for run in runs)]
-
-
-def _notes(notes: Sequence[str]) -> str:
-    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>\n' if notes else ""
 
 
 def _facts(run: RunContents) -> list[str]:
@@ -97,12 +95,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _cell(value: float | None, unit: Unit, *, main: bool = False) -> str:
-    if value is None:
-        return '<td class="none">–</td>'
-    return f'<td data-value="{value!r}"{" class=main" if main else ""}>{shown(value, unit)}</td>'
-
-
 def _results(run: RunContents) -> str:
     columns = [("weights", "Weights"), ("structured", "Structured weights"), ("final", "Finished network")]
     columns = [(key, label) for key, label in columns if any(getattr(r, key) is not None for r in run.results)]
@@ -110,7 +102,7 @@ def _results(run: RunContents) -> str:
         return "<h2>Result</h2>\n<p>The run recorded no accuracy, loss or sparsity.</p>"
     rows = [
         f"<tr><th scope=row>{escape(result.label)}</th>"
-        + "".join(_cell(getattr(result, key), result.unit, main=key == columns[-1][0]) for key, _ in columns)
+        + "".join(cell(getattr(result, key), result.unit, main=key == columns[-1][0]) for key, _ in columns)
         + "</tr>"
         for result in run.results
     ]
@@ -122,7 +114,7 @@ def _results(run: RunContents) -> str:
     head = "".join(f"<th scope=col>{label}</th>" for _, label in columns)
     return (
         f'<h2>Result</h2>\n<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>\n'
-        f"<tbody>{_lines(rows)}</tbody></table></div>\n"
+        f"<tbody>{lines(rows)}</tbody></table></div>\n"
         f'<p class="say">{" ".join(says[key] for key, _ in columns)}</p>'
     )
 
@@ -147,25 +139,42 @@ def _table_of_runs(runs: Sequence[RunContents]) -> str:
         columns += [(key, variant, words) for variant, words in variants]
         above.append(f"<th scope=colgroup colspan={len(variants)}>{escape(label)}</th>")
         below += [f"<th scope=col data-sort={n}>{words}</th>" for n, (_, words) in enumerate(variants, start=first)]
+    shrunk = any(run.shrunk for run in runs)
+    if shrunk:
+        first = len(columns) + 1
+        above.append("<th scope=colgroup colspan=2>Shrunk</th>")
+        below += [
+            f"<th scope=col data-sort={first}>parameters</th>",
+            f"<th scope=col data-sort={first + 1}>speed-up</th>",
+        ]
     rows = [
-        f"<tr><th scope=row>{_name(run.name)}"
+        f"<tr><th scope=row>{named(run.name)}"
         f"{'' if run.complete else '<small>not finished</small>'}</th>"
         + "".join(
-            _cell(getattr(result, variant), result.unit) if (result := run.result(key)) else _cell(None, "count")
+            cell(getattr(result, variant), result.unit) if (result := run.result(key)) else cell(None, "count")
             for key, variant, _ in columns
         )
+        + (_shrunk_cells(run) if shrunk else "")
         + "</tr>"
         for run in runs
     ]
     return (
         f'<h2>Results</h2>\n<div class="scroll"><table class="runs"><thead><tr>{"".join(above)}</tr>'
-        f"<tr>{''.join(below)}</tr></thead>\n<tbody>{_lines(rows)}</tbody></table></div>"
+        f"<tr>{''.join(below)}</tr></thead>\n<tbody>{lines(rows)}</tbody></table></div>"
     )
 
 
+def _shrunk_cells(run: RunContents) -> str:
+    after, timing = (run.shrunk.params.after, run.shrunk.timing) if run.shrunk else (None, None)
+    if timing is None:
+        return cell(after, "count") + cell(None, "times")
+    batch = "" if timing.batch is None else f"batch {timing.batch:,}, "
+    return cell(after, "count") + cell(timing.speedup.median, "times", small=f"{batch}{conditions(timing)}")
+
+
 def _details(run: RunContents, folder: RunFolder, notes: Sequence[str]) -> str:
-    inside = _lines([_notes(notes), _results(run), *_sections(run, folder)])
-    return f"<details><summary>{_name(run.name)} <span>{escape(run.headline)}</span></summary>{inside}</details>"
+    inside = lines([notes_list(notes), _results(run), *_sections(run, folder)])
+    return f"<details><summary>{named(run.name)} <span>{escape(run.headline)}</span></summary>{inside}</details>"
 
 
 def _sections(run: RunContents, folder: RunFolder) -> list[str]:
@@ -173,6 +182,7 @@ def _sections(run: RunContents, folder: RunFolder) -> list[str]:
     marked = "A dotted upright line marks a change of the learning rate." if any(c.marks for c in charts) else ""
     exact = "How exactly the last step's subproblem was solved, and how long the set of zeros has stood still."
     return [
+        shrunk_section(run.shrunk) if run.shrunk else "",
         _charts("Training", charts, say=marked, place=run.name),
         _layers(run.layers),
         _lives(lives(folder)),
@@ -186,7 +196,7 @@ def _charts(title: str, charts: Sequence[Chart], *, say: str, place: str = "") -
     if not drawn:
         return ""
     told = f'<p class="say">{escape(say)}</p>\n' if say else ""
-    return f'<h2>{escape(title)}</h2>\n{told}<div class="charts">{_lines(drawn)}</div>'
+    return f'<h2>{escape(title)}</h2>\n{told}<div class="charts">{lines(drawn)}</div>'
 
 
 def _chart(chart: Chart, place: str) -> str:
@@ -208,8 +218,8 @@ def _layers(layers: Sequence[Layer]) -> str:
     if not layers:
         return ""
     rows = [
-        f"<tr><th scope=row>{_name(layer.name)}</th>{_cell(layer.alive, 'count')}"
-        f"{_cell(layer.total, 'count')}{_cell(layer.size, 'count')}"
+        f"<tr><th scope=row>{named(layer.name)}</th>{cell(layer.alive, 'count')}"
+        f"{cell(layer.total, 'count')}{cell(layer.size, 'count')}"
         f'<td class="bar" data-value="{layer.sparsity!r}"><span>{shown(layer.sparsity, "fraction")}</span> '
         f'<i><b style="width:{100 * layer.sparsity:.2f}%"></b></i></td></tr>'
         for layer in layers
@@ -218,7 +228,7 @@ def _layers(layers: Sequence[Layer]) -> str:
         '<h2>Sparsity per layer</h2>\n<p class="say">Groups that are not zero, out of all, and the entries in each; '
         'singular values where the penalty acts on the rank.</p>\n<div class="scroll"><table><thead><tr>'
         "<th scope=col>Weight</th><th scope=col>Alive</th><th scope=col>Of</th><th scope=col>Group size</th>"
-        f'<th scope=col class="bar">Zero</th></tr></thead>\n<tbody>{_lines(rows)}</tbody></table></div>'
+        f'<th scope=col class="bar">Zero</th></tr></thead>\n<tbody>{lines(rows)}</tbody></table></div>'
     )
 
 
@@ -226,7 +236,7 @@ def _lives(pictures: Sequence[Life]) -> str:
     figures = [
         f'<figure><img src="{life.url}" class="{"sharp" if life.groups <= PIXELS_HIGH else "smooth"}" '
         f'alt="{escape(life.name)}: {life.last} of {life.groups} groups alive at the end, {life.first} at the start">'
-        f"<figcaption>{_name(life.name)}"
+        f"<figcaption>{named(life.name)}"
         f"<span>{life.last:,} of {life.groups:,}</span></figcaption></figure>"
         for life in pictures
     ]
@@ -235,7 +245,7 @@ def _lives(pictures: Sequence[Life]) -> str:
     return (
         '<h2>Which groups are alive</h2>\n<p class="say">Time runs from left to right and groups from top to bottom: '
         "blue while a group is alive, bare while it is zero; where there are too many for a line each, the shade is "
-        f'the fraction alive.</p>\n<div class="lives">{_lines(figures)}</div>'
+        f'the fraction alive.</p>\n<div class="lives">{lines(figures)}</div>'
     )
 
 
@@ -256,12 +266,3 @@ def _plain(value: Json) -> str:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return str(value)
     return ", ".join(_plain(item) for item in value)
-
-
-def _name(name: str) -> str:
-    """A name that may be broken into lines at its dots."""
-    return f'<span class="name">{escape(name).replace(".", ".<wbr>")}</span>'
-
-
-def _lines(parts: Sequence[str]) -> str:
-    return "\n".join(["", *(part for part in parts if part), ""])

@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 from openwork.files import Json, read_json, read_records
+from openwork.report.shrunk import Shrunk, read_shrunk
 
 RUN_SCHEMA = 1
 
@@ -19,12 +20,14 @@ class RunFolder:
         recipe: ``recipe.json``: what was run, with which arguments, where.
         records: ``metrics.jsonl``: one record per epoch (or other period), at least one.
         final: ``final.json``: numbers of the finished network; None while the run is not finished.
+        shrunk: ``shrink.json``: what shrink did to it; None if nobody has shrunk it.
     """
 
     folder: Path
     recipe: Mapping[str, Json]
     records: Sequence[Mapping[str, Json]]
     final: Mapping[str, Json] | None
+    shrunk: Shrunk | None = None
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -56,7 +59,8 @@ def read_run(folder: Path) -> RunFolder:
         what = "holds no complete record" if metrics.is_file() else "does not exist"
         raise ValueError(f"report: {metrics} {what}; let the run reach the end of its first epoch")
     final = folder / "final.json"
-    return RunFolder(folder, recipe, records, read_json(final) if final.is_file() else None)
+    ended = read_json(final) if final.is_file() else None
+    return RunFolder(folder, recipe, records, ended, read_shrunk(folder))
 
 
 def number(record: Mapping[str, Json], key: str) -> float | None:

@@ -1,8 +1,9 @@
 """Numbers as text."""
 
+from math import floor, log10
 from typing import Literal
 
-Unit = Literal["fraction", "loss", "count", "residual"]
+Unit = Literal["fraction", "loss", "count", "residual", "bytes", "ms", "times"]
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -21,6 +22,23 @@ def scientific(value: float, digits: int = 0) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number of ordinary size with so many digits, never as a power of ten, such as 1.50 or 1,234."""
+    rounded = float(f"{value:.{digits - 1}e}")  # 9.996 has one digit before the point and 10.0 has two
+    if rounded == 0:
+        return "0"
+    return f"{rounded:,.{max(digits - 1 - floor(log10(abs(rounded))), 0)}f}"
+
+
+def size(value: float) -> str:
+    """Bytes as text, in the decimal units that disks are sold by."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 999.5 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:,.0f}\u202fbytes" if unit == "bytes" else f"{significant(value)}\u202f{unit}"
+
+
 def shown(value: float | None, unit: Unit) -> str:
     """A number as a reader sees it, a dash where there is none."""
     match value, unit:
@@ -34,3 +52,9 @@ def shown(value: float | None, unit: Unit) -> str:
             return scientific(value, digits=1)
         case value, "loss":
             return f"{value:.4g}"
+        case value, "bytes":
+            return size(value)
+        case value, "ms":
+            return f"{significant(value)}\u202fms"
+        case value, "times":
+            return f"{significant(value)}×"

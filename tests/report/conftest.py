@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from typing_extensions import override
 
+from openwork.files import write_json
 from openwork.metrics import pack_bits
+from openwork.shrinking import ShrinkReport, shrink
+from openwork.training import Recipe, fit, new_folder, rebuild, write_recipe
 
 MakeRun = Callable[..., Path]
 
@@ -104,5 +109,95 @@ def new_run(tmp_path: Path) -> MakeRun:
 
     def make(name: str = "a", **options: object) -> Path:
         return make_run(tmp_path / name, **options)  # pyright: ignore[reportArgumentType]
+
+    return make
+
+
+class Prunable(nn.Module):
+    """A small network in which everything happens that shrink can report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.next = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 12, 3)
+        self.branch = nn.Sequential(nn.Conv2d(12, 12, 1), nn.ReLU())
+        self.wide, self.head = nn.Linear(12, 40), nn.Linear(40, 4)
+
+    @override
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.next(self.norm(self.conv(x)).relu()).relu()
+        return self.head(self.wide((x + self.branch(x)).mean(dim=(2, 3))))
+
+
+def prunable() -> tuple[Prunable, torch.Tensor]:
+    """Units, a branch, and rank to take out, and example inputs."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Prunable().eval()
+    with torch.no_grad():
+        model.next.weight[:, 3:] = 0
+        model.branch.get_parameter("0.weight").zero_()
+        model.wide.weight.copy_(torch.randn(40, 2, generator=generator) @ torch.randn(2, 12, generator=generator))
+    return model, torch.randn(2, 1, 8, 8, generator=generator)
+
+
+def shrink_record(report: ShrinkReport) -> dict:
+    """What ``openwork shrink`` writes, times and scores made up."""
+
+    def latency(batch: int, *, compiled: bool, times: float) -> dict:
+        return {
+            "batch": batch,
+            "threads": 2,
+            "compiled": compiled,
+            "device": "cpu",
+            "before_ms": {"median": 0.25 * times, "low": 0.24 * times, "high": 0.27 * times},
+            "after_ms": {"median": 0.25, "low": 0.2375, "high": 0.2625},
+            "speedup": {"median": times, "low": 0.96 * times, "high": 1.08 * times},
+        }
+
+    return {
+        "schema": 1,
+        "report": report.to_json(),
+        "macs": [34_048, 10_380],
+        "uncounted": ["aten._fft_r2c"],
+        "latency": [
+            latency(1, compiled=False, times=1.02),
+            latency(128, compiled=False, times=1.75),
+            latency(128, compiled=True, times=2.5),
+        ],
+        "accuracy": {"valid_accuracy": [0.9375, 0.9375], "test_accuracy": [0.9526, 0.9526], "perplexity": [3.5, None]},
+        "same_predictions": True,
+        "why": ["at batch 1 the time goes into starting operations"],
+    }
+
+
+@pytest.fixture(scope="session")
+def shrunk_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ``ramda_digits``, trained for a few epochs, rebuilt, finished and shrunk."""
+    folder = tmp_path_factory.mktemp("digits") / "digits"
+    recipe = Recipe("ramda_digits", {"lam": 1e-3, "epochs": 6, "averaging": 0.2, "hidden": [32, 16]})
+    write_recipe(new_folder(folder), recipe)
+    fit(recipe.build(), folder, progress=False)
+    run = rebuild(folder)
+    write_json(folder / "shrink.json", shrink_record(shrink(run.finish(), run.example).report))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shrink_report() -> ShrinkReport:
+    """Of a small network in which everything happens."""
+    return shrink(*prunable()).report
+
+
+@pytest.fixture
+def new_shrunk(new_run: MakeRun, shrink_report: ShrinkReport) -> MakeRun:
+    """Makes the folder of a run that was shrunk, changed by a function if need be."""
+
+    def make(name: str = "a", change: Callable[[dict], None] = lambda record: None, **options: object) -> Path:
+        folder = new_run(name, **options)
+        record = shrink_record(shrink_report)
+        change(record)
+        (folder / "shrink.json").write_text(json.dumps(record))
+        return folder
 
     return make

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from openwork.report import write_report
+from openwork.report.read import read_run
 
 
 def test_no_folder():
@@ -87,3 +88,78 @@ def test_an_output_folder_that_cannot_be_made(new_run, tmp_path: Path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(OSError, match=r"cannot make the folder .*taken: .*; choose another for out"):
         write_report([new_run()], out=tmp_path / "taken")
+
+
+def test_a_shrink_file_that_is_not_json(new_shrunk):
+    folder = new_shrunk()
+    (folder / "shrink.json").write_text('{"schema": 1, "report": {')
+    with pytest.raises(ValueError, match=r"shrink\.json is not JSON: .* in line 1; .* write it anew$"):
+        write_report([folder])
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("schema", [2, None, "1"])
+def test_a_shrink_file_of_another_schema(new_shrunk, schema: object):
+    folder = new_shrunk(change=lambda record: record.update(schema=schema))
+    with pytest.raises(
+        ValueError, match=rf"shrink\.json has schema {schema!r}, and this version of openwork reads 1; "
+    ):
+        write_report([folder])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(("report",), ("macs",), ("uncounted",), ("latency",), ("accuracy",), ("same_predictions",), ("why",)),
+        *(
+            ("report", key)
+            for key in ("params", "size_bytes", "widths", "shapes", "held", "folded", "constant", "ranks")
+        ),
+        *(("report", key) for key in ("notes", "certificate")),
+        *(("report", "certificate", key) for key in ("difference", "tolerance", "dtype", "batches", "predictions")),
+        *(("report", "widths", 0, key) for key in ("name", "before", "after", "tensors")),
+        *(
+            ("latency", 1, key)
+            for key in ("batch", "threads", "compiled", "device", "before_ms", "after_ms", "speedup")
+        ),
+        ("latency", 1, "speedup", "low"),
+    ],
+)
+def test_a_shrink_file_in_which_something_is_missing_or_else(new_shrunk, path: tuple):
+    *above, key = path
+
+    def place(record: dict):
+        for step in above:
+            record = record[step]
+        return record
+
+    folder = new_shrunk("missing", lambda record: place(record).pop(key))
+    with pytest.raises(ValueError, match=rf"shrink\.json: .* has no '{key}'; run `openwork shrink` again$"):
+        write_report([folder])
+    folder = new_shrunk("odd", lambda record: place(record).update({key: 1.5}))
+    if key in ("difference", "tolerance", "low"):
+        read_run(folder)
+        folder = new_shrunk("text", lambda record: place(record).update({key: "x" * 1000}))
+    with pytest.raises(
+        ValueError, match=rf"shrink\.json: .*{key}\S* must be .*; run `openwork shrink` again$"
+    ) as error:
+        write_report([folder])
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"macs": [1]}, r"macs must be a list of 2, got \[1\]"),
+        ({"macs": [1, -1]}, r"macs\[1\] must be a whole number, not negative, got -1"),
+        ({"macs": "12"}, "macs must be a list, got '12'"),
+        ({"why": [3]}, r"why\[0\] must be a text, got 3"),
+        ({"accuracy": {"a": [True, 1]}}, r"accuracy\.a\[0\] must be a number, got True"),
+        ({"accuracy": {"a": [float("nan"), 1]}}, r"accuracy\.a\[0\] must be a number, got nan"),
+        ({"same_predictions": 1}, "same_predictions must be true or false, got 1"),
+        ({"report": []}, r"report must be an object, got \[\]"),
+    ],
+)
+def test_a_shrink_file_with_a_wrong_value(new_shrunk, change: dict, said: str):
+    with pytest.raises(ValueError, match=rf"shrink\.json: {said}; run `openwork shrink` again$"):
+        write_report([new_shrunk(change=lambda record: record.update(change))])
