@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import prod
 from typing import NamedTuple, Self
 
@@ -255,6 +255,11 @@ class GroupPenalty(DiagonalProx):
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
         """The weights at which the groups of several weights become zero; see ``critical``."""
         return [self.critical(*pair) for pair in zip(b, d, strict=True)]
+
+    def counting_as(self, size: int) -> Self:
+        """This penalty with groups that count as having so many entries; itself if their number does not matter."""
+        known = {field.name for field in fields(self)}  # pyright: ignore
+        return replace(self, counts_as=size) if "counts_as" in known else self  # pyright: ignore
 
     @override
     def structure(self, x: Tensor) -> Structure:

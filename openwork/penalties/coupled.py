@@ -71,6 +71,30 @@ class Coupled(Wrapper):
         couplings = tuple(tuple(_units(part, positions[part.name]) for part in side) for side in sides)
         return cls(penalty, couplings, tuple(tuple(shape) for shape in shapes.values()))
 
+    def after_cut(self, shapes: Sequence[tuple[int, ...]], stays: Sequence[Mapping[int, Tensor]]) -> "Coupled":
+        """The penalty of what is left of the weights, in which every unit that is left costs what it did.
+
+        Args:
+            shapes: Of the weights that are left.
+            stays: For each weight the indices that stay, by dimension.
+
+        Returns:
+            The penalty.
+        """
+        couplings: list[tuple[Units, ...]] = []
+        for members in self.couplings:
+            entries = sum(prod(self.shapes[u.position]) // self.shapes[u.position][u.dim] * u.indices for u in members)
+            size = members[0].counts_as or entries // members[0].width
+            left = [_left(u, self.shapes[u.position], stays[u.position]) for u in members]
+            found = [
+                replace(_units(AxisSlices("", u.dim, shapes[u.position], numbers), u.position), counts_as=size)
+                for u, numbers in zip(members, left, strict=True)
+                if bool((numbers >= 0).any())
+            ]
+            if found:
+                couplings.append(tuple(found))
+        return Coupled(self.penalty, tuple(couplings), tuple(shapes))
+
     # -- all weights together ---------------------------------------------------------------------------------------
 
     @property
@@ -80,7 +104,7 @@ class Coupled(Wrapper):
 
     def value_list(self, xs: Sequence[Tensor]) -> Tensor:
         """The penalty of all weights, a 0-dim tensor."""
-        return torch.stack([self._on(joint.axis).value(joint.gather(xs)) for joint in self._joints]).sum()
+        return torch.stack([self._on(*joint.kind).value(joint.gather(xs)) for joint in self._joints]).sum()
 
     @override
     def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
@@ -94,7 +118,7 @@ class Coupled(Wrapper):
 
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
         """The weights at which the units of each coupling become zero; see ``GroupPenalty.critical``."""
-        return [self._on(joint.axis).critical(joint.gather(b), joint.gather(d)) for joint in self._joints]
+        return [self._on(*joint.kind).critical(joint.gather(b), joint.gather(d)) for joint in self._joints]
 
     @override
     def kept_list(self, xs: Sequence[Tensor]) -> list[Tensor]:
@@ -174,8 +198,9 @@ class Coupled(Wrapper):
         """What ``split`` said before; an optimizer asks at every step."""
         return {}
 
-    def _on(self, axis: int) -> GroupPenalty:
-        return self.penalty.regroup(Slices(axis))
+    def _on(self, axis: int, counts_as: int | None = None) -> GroupPenalty:
+        penalty = self.penalty.regroup(Slices(axis))
+        return penalty if counts_as is None else penalty.counting_as(counts_as)
 
     @cached_property
     def _joints(self) -> list["_Joint"]:
@@ -202,13 +227,13 @@ class Coupled(Wrapper):
         like = lists[0]
         # Free entries first; what belongs to units is written over them, and not over what was given.
         points = {i: solve(Zero(), [[xs[i]] for xs in lists])[0].x.clone() for i in self._partly_free}
-        by_axis: dict[int, list[int]] = {}
+        by_kind: dict[tuple[int, int | None], list[int]] = {}
         for number, joint in enumerate(self._joints):
-            by_axis.setdefault(joint.axis, []).append(number)
+            by_kind.setdefault(joint.kind, []).append(number)
         solutions: dict[int, Solution] = {}
-        for axis, numbers in by_axis.items():
+        for kind, numbers in by_kind.items():
             matrices = [[self._joints[number].gather(xs) for number in numbers] for xs in lists]
-            solutions |= zip(numbers, solve(self._on(axis), matrices), strict=True)
+            solutions |= zip(numbers, solve(self._on(*kind), matrices), strict=True)
         residuals: dict[int, list[Tensor]] = {}
         for number, joint in enumerate(self._joints):
             for units, values in joint.scatter(solutions[number].x, like):
@@ -275,7 +300,7 @@ class Coupled(Wrapper):
         place = {piece: position for position, piece in enumerate(pieces)}
         inside = tuple(
             tuple(
-                Strip(place[units], units.axis, units.width)
+                Strip(place[units], units.axis, units.width, counts_as=units.counts_as)
                 if units in place
                 else replace(units, position=place[Piece(units.position)])
                 for units in members
@@ -311,6 +336,8 @@ class _Joint:
     def __init__(self, members: tuple[Units, ...]) -> None:
         self.members = members
         self.axis = members[0].axis if len(members) == 1 else 0
+        # What is solved together: units along one axis that count as equally large.
+        self.kind = (self.axis, members[0].counts_as)
 
     def gather(self, xs: Sequence[Tensor]) -> Tensor:
         """All entries, units along ``axis``."""
@@ -339,6 +366,20 @@ class _Joint:
         rows = self._rows(pieces)
         parts = torch.split(matrix, [piece.numel() // len(matrix) for piece in rows], dim=1)
         return [part.view(row.shape) for part, row in zip(parts, rows, strict=True)]
+
+
+def _left(units: Units, shape: tuple[int, ...], stays: Mapping[int, Tensor]) -> Tensor:
+    """For each index that stays along the axis of units the number of its unit, of those that stay; -1 for none."""
+    along = replace(units, dim=0)
+    numbers = torch.full((shape[units.dim],), -1)
+    piece = along.take(numbers)
+    row = torch.arange(units.width).view([-1 if axis == along.axis else 1 for axis in range(piece.ndim)])
+    along.put_(numbers, row.expand(piece.shape))
+    if units.dim in stays:
+        numbers = numbers[stays[units.dim].to(numbers.device)]
+    present = torch.zeros(units.width, dtype=torch.int64)
+    present[numbers[numbers >= 0]] = 1
+    return torch.where(numbers < 0, -1, (present.cumsum(0) - 1)[numbers.clamp_min(0)])
 
 
 def _units(part: AxisSlices, position: int) -> Units:

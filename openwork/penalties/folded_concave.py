@@ -57,6 +57,7 @@ class FoldedConcave(GroupPenalty):
     gamma: float = 3.0
     groups: Partition = Slices(1)
     weight: Weight = "sqrt_size"
+    counts_as: int | None = None
 
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
@@ -79,7 +80,7 @@ class FoldedConcave(GroupPenalty):
         """The stretches of ``[0, gamma lam]`` in order."""
 
     def _strength(self, x: Tensor) -> float:
-        return self.lam * group_weight(self.groups, x, self.weight)
+        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
 
     @override
     def value(self, x: Tensor) -> Tensor:

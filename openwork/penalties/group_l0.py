@@ -22,6 +22,7 @@ class GroupL0(GroupPenalty):
         lam: Strength, >= 0: ``lam * w_g`` is the loss that a group must save to stay.
         groups: Which entries form a group.
         weight: ``w_g`` is the group's size, so that ``lam`` is per weight as for ``L0``, its square root, or one.
+        counts_as: What is taken for the size of a group; default what it has.
 
     Raises:
         ValueError: If ``lam`` is negative.
@@ -30,12 +31,13 @@ class GroupL0(GroupPenalty):
     lam: float
     groups: Partition = Slices(1)
     weight: Weight = "size"
+    counts_as: int | None = None
 
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
 
     def _strength(self, x: Tensor) -> float:
-        return self.lam * group_weight(self.groups, x, self.weight)
+        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
 
     @property
     @override

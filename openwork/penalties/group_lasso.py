@@ -14,11 +14,11 @@ from openwork.penalties.base import GroupPenalty, Solution, check_strength, metr
 Weight = Literal["sqrt_size", "size", "one"]
 
 
-def group_weight(groups: Partition, x: Tensor, weight: Weight) -> float:
+def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | None) -> float:
     """Factor of a group's term: the square root of its size, as in the papers, its size, or one."""
     if weight == "one":
         return 1.0
-    size = float(groups.size(x.shape))
+    size = float(groups.size(x.shape) if counts_as is None else counts_as)
     return size if weight == "size" else size**0.5
 
 
@@ -77,6 +77,8 @@ class GroupLasso(GroupPenalty):
         lam: Strength, >= 0, per unit of weight norm, against a loss averaged over samples.
         groups: Which entries form a group.
         weight: ``w_g`` is the square root of the group's size, as in the papers, its size, or one.
+        counts_as: What is taken for the size of a group; default what it has. A group of which a part was taken out
+            counts as what it was.
 
     Raises:
         ValueError: If ``lam`` is negative.
@@ -88,12 +90,13 @@ class GroupLasso(GroupPenalty):
     lam: float
     groups: Partition = Slices(1)
     weight: Weight = "sqrt_size"
+    counts_as: int | None = None
 
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
 
     def _strength(self, x: Tensor) -> float:
-        return self.lam * group_weight(self.groups, x, self.weight)
+        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
 
     @override
     def value(self, x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class GroupMCP(FoldedConcave):
             small like ``GroupL0``.
         groups: Which entries form a group.
         weight: ``w_g`` is the square root of the group's size, its size, or one.
+        counts_as: What is taken for the size of a group; default what it has.
 
     Raises:
         ValueError: If ``lam`` is negative or ``gamma`` not positive.

@@ -27,6 +27,7 @@ class GroupSCAD(FoldedConcave):
         gamma: Norm, in units of ``lam * w_g``, from which on a group is not shrunk, > 2.
         groups: Which entries form a group.
         weight: ``w_g`` is the square root of the group's size, its size, or one.
+        counts_as: What is taken for the size of a group; default what it has.
 
     Raises:
         ValueError: If ``lam`` is negative or ``gamma`` at most 2.

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -42,10 +42,12 @@ class Units(Piece, ABC):
     Args:
         dim: The axis of the tensor.
         width: Number of units.
+        counts_as: What is taken for the size of a unit, in all tensors together; None for what it has.
     """
 
     dim: int
     width: int
+    counts_as: int | None = field(default=None, kw_only=True)
 
     @property
     def axis(self) -> int:

@@ -27,6 +27,7 @@ class SparseGroupLasso(GroupPenalty):
         alpha: Share of the lasso, in [0, 1].
         groups: Which entries form a group.
         weight: ``w_g`` is the square root of the group's size, its size, or one.
+        counts_as: What is taken for the size of a group; default what it has.
 
     Raises:
         ValueError: If ``lam`` is negative, or ``alpha`` outside [0, 1].
@@ -39,6 +40,7 @@ class SparseGroupLasso(GroupPenalty):
     alpha: float = 0.5
     groups: Partition = Slices(1)
     weight: Weight = "sqrt_size"
+    counts_as: int | None = None
 
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
@@ -47,7 +49,9 @@ class SparseGroupLasso(GroupPenalty):
 
     def _strengths(self, x: Tensor) -> tuple[float, float]:
         """Strength of the lasso and of each group norm."""
-        return self.lam * self.alpha, self.lam * (1 - self.alpha) * group_weight(self.groups, x, self.weight)
+        return self.lam * self.alpha, self.lam * (1 - self.alpha) * group_weight(
+            self.groups, x, self.weight, self.counts_as
+        )
 
     def _soften(self, x: Tensor, threshold: Scalar) -> Tensor:
         if isinstance(threshold, Tensor) and threshold.ndim:

@@ -20,7 +20,7 @@ from openwork.shrinking.plan import Plan, Replacement
 from openwork.shrinking.ranks import splits
 from openwork.shrinking.report import Held, ShrinkReport, Width
 from openwork.shrinking.verification import coarsest, verify
-from openwork.wiring import rms_eps, trace
+from openwork.wiring import Side, rms_eps, trace
 
 Cuts = Mapping[str, Mapping[int, Tensor]]
 
@@ -138,7 +138,7 @@ def shrink(
         constant=tuple(draft.constant),
         ranks=ranks,
         certificate=certificate,
-        notes=tuple(_notes(model, small, finding, kept, ranks, optimizer)),
+        notes=tuple(_notes(model, small, draft, finding, kept, ranks, optimizer)),
     )
     if optimizer is not None:
         follow_(optimizer, model, small, stays)
@@ -317,9 +317,21 @@ def _held(finding: Finding) -> tuple[Held, ...]:
     )
 
 
+def _one_sided(draft: _Draft, finding: Finding, kept: Sequence[Tensor]) -> int:
+    """Units that went although what writes them or what reads them is not zero, so that they could have changed."""
+    sizes = {name: tensor.detach().abs() for name, tensor in draft.model.named_parameters()}
+    count = 0
+    for coupling, units in zip(finding.grouping.couplings, kept, strict=True):
+        sides: list[Side] = ["producers", "consumers"]
+        living = [coupling.sum(sizes, side) > 0 for side in sides if coupling.side(side)]
+        count += sum(int(any(bool(alive[unit]) for alive in living)) for unit in (~units).nonzero().flatten().tolist())
+    return count
+
+
 def _notes(
     model: nn.Module,
     small: nn.Module,
+    draft: _Draft,
     finding: Finding,
     kept: Sequence[Tensor],
     ranks: Mapping[str, tuple[int, int]],
@@ -334,6 +346,9 @@ def _notes(
     spare = sum(int((units & dead).sum()) for units, dead in zip(kept, finding.dead, strict=True))
     if spare:
         notes.append(f"{spare} units that nothing reads stay so that widths fit")
+    one_sided = 0 if optimizer is None else _one_sided(draft, finding, kept)
+    if one_sided:
+        notes.append(f"{one_sided} units were zero on one side only, and could have come back had they stayed")
     if optimizer is not None and ranks:
         notes.append(f"{len(ranks)} layers of low rank became two, whose optimizer state starts anew")
     return notes
