@@ -2,7 +2,19 @@
 
 from openwork.shrinking.plan import Plan, Replacement
 from openwork.shrinking.report import ShrinkReport
+from openwork.shrinking.saving import load, save
 from openwork.shrinking.shrink import Shrunk, shrink
 from openwork.shrinking.verification import Certificate, NotEqual, verify
 
-__all__ = ["Certificate", "NotEqual", "Plan", "Replacement", "ShrinkReport", "Shrunk", "shrink", "verify"]
+__all__ = [
+    "Certificate",
+    "NotEqual",
+    "Plan",
+    "Replacement",
+    "ShrinkReport",
+    "Shrunk",
+    "load",
+    "save",
+    "shrink",
+    "verify",
+]

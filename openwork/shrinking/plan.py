@@ -69,7 +69,9 @@ class Plan:
         return {
             "schema": SCHEMA,
             "model": self.model,
-            "shapes": {name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()},
+            "shapes": {
+                name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()
+            },
             "attributes": {path: dict(values) for path, values in self.attributes.items()},
             "replacements": [{"path": r.path, "kind": r.kind, "numbers": dict(r.numbers)} for r in self.replacements],
         }
@@ -138,7 +140,7 @@ class Plan:
 
 
 def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model the numbers of other tensors, of other shapes where they have those; ties survive.
+    """Give a model the numbers of other tensors, of other shapes and types where they have those; ties survive.
 
     Args:
         model: Changed in place.
@@ -166,7 +168,7 @@ def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def _filled(old: Tensor, new: Tensor) -> Tensor:
     if old.shape == new.shape and old.dtype == new.dtype:
         return old.copy_(new)
-    new = new.detach().to(old.device, old.dtype, copy=True).contiguous()
+    new = new.detach().to(old.device, copy=True).contiguous()
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 

@@ -188,7 +188,9 @@ class _Draft:
     def drop_unused_(self, stays: Cuts) -> None:
         """Leave attention as it was where no tensor of it is cut."""
         self.replacements = [
-            r for r in self.replacements if r.kind != "attention" or any(name.startswith(f"{r.path}.") for name in stays)
+            r
+            for r in self.replacements
+            if r.kind != "attention" or any(name.startswith(f"{r.path}.") for name in stays)
         ]
 
     def split_(self, tensors: dict[str, Tensor], excluded: frozenset[str]) -> dict[str, tuple[int, int]]:
@@ -202,9 +204,7 @@ class _Draft:
             found[path] = split.rank, min(weight.shape[:2])
         return found
 
-    def plan(
-        self, model: nn.Module, small: nn.Module, tensors: Mapping[str, Tensor], attributes: Attributes
-    ) -> Plan:
+    def plan(self, model: nn.Module, small: nn.Module, tensors: Mapping[str, Tensor], attributes: Attributes) -> Plan:
         """What turns ``model`` into the smaller one; ``small``, a copy of it, is used to look at what is put in."""
         old = {name: tuple(x.shape) for name, x in (*model.named_parameters(), *model.named_buffers())}
         new = {name: tuple(x.shape) for name, x in tensors.items()}
@@ -223,7 +223,9 @@ def _is_attention(module: nn.Module) -> bool:
 
 def _is_stack(module: nn.Module) -> bool:
     """Whether a recurrent module has several layers or directions to split."""
-    kinds = [kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, kind) and type(module).forward is kind.forward]
+    kinds = [
+        kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, kind) and type(module).forward is kind.forward
+    ]
     return bool(kinds) and isinstance(module, nn.RNNBase) and (module.num_layers > 1 or module.bidirectional)
 
 

@@ -75,7 +75,7 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
     if logger is not None:
         logger.end_training()
     module = run.finish()
-    final = {**run.evaluate(), "seconds": round(position.seconds, 3)}
+    final = {**run.evaluate(module), "seconds": round(position.seconds, 3)}
     if main:
         write_bytes(out / WEIGHTS, to_safetensors(_tensors(module)))
         write_json(out / FINAL, final)
