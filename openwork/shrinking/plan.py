@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from openwork.files import Json
 from openwork.shrinking.attributes import set_attributes
+from openwork.shrinking.configurations import configure_
 from openwork.shrinking.parts import Attention, Constant, Recurrent, Split, two_layers
 
 SCHEMA = 1
@@ -57,23 +58,24 @@ class Plan:
             none before.
         attributes: New values by path of the module and name of the attribute.
         replacements: In the order in which they are made, before anything else.
+        configuration: New values of the fields of the model's configuration, where it has one that says how wide it is.
     """
 
     model: str
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
     attributes: Mapping[str, Mapping[str, Json]]
     replacements: tuple[Replacement, ...] = ()
+    configuration: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def to_json(self) -> dict[str, Json]:
         """Plain values."""
         return {
             "schema": SCHEMA,
             "model": self.model,
-            "shapes": {
-                name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()
-            },
+            "shapes": {name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()},
             "attributes": {path: dict(values) for path, values in self.attributes.items()},
             "replacements": [{"path": r.path, "kind": r.kind, "numbers": dict(r.numbers)} for r in self.replacements],
+            "configuration": dict(self.configuration),
         }
 
     @classmethod
@@ -98,6 +100,7 @@ class Plan:
                 },
                 {path: dict(values) for path, values in found["attributes"].items()},
                 tuple(Replacement(r["path"], r["kind"], r["numbers"]) for r in found["replacements"]),
+                dict(found["configuration"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError("the plan is incomplete; restore the file from a copy or write it anew") from error
@@ -117,6 +120,7 @@ class Plan:
             replacement.make_(model)
         set_tensors(model, tensors)
         set_attributes(model, self.attributes)
+        configure_(model, self.configuration)
 
     def _check(self, model: nn.Module) -> None:
         name = type(model).__qualname__

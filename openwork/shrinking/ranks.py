@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from openwork.shrinking.parts import Attention, Split, best_split, low_rank, matrix_of
 
 
-def splits(
-    model: nn.Module, tensors: Mapping[str, Tensor], exclude: Sequence[str]
-) -> dict[str, tuple[Split, nn.Sequential]]:
+def splits(model: nn.Module, tensors: Mapping[str, Tensor], exclude: Sequence[str]) -> dict[str, tuple[Split, nn.Sequential]]:
     """Layers that two layers replace, with fewer parameters and fewer multiplications.
 
     Args:
@@ -57,9 +55,7 @@ def _with(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """A copy of a layer with other numbers."""
     other = deepcopy(layer)
     old = cast("nn.Parameter", layer.weight)
-    other.register_parameter(
-        "weight", nn.Parameter(weight, requires_grad=old.requires_grad and weight.is_floating_point())
-    )
+    other.register_parameter("weight", nn.Parameter(weight, requires_grad=old.requires_grad and weight.is_floating_point()))
     if bias is not None:
         other.register_parameter("bias", nn.Parameter(bias))
     return other

@@ -75,9 +75,7 @@ class ShrinkReport:
             "widths": [
                 {"name": w.name, "tensors": list(w.tensors), "before": w.before, "after": w.after} for w in self.widths
             ],
-            "shapes": {
-                name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()
-            },
+            "shapes": {name: [None if old is None else list(old), list(new)] for name, (old, new) in self.shapes.items()},
             "held": [{"name": h.name, "units": h.units, "reasons": list(h.reasons)} for h in self.held],
             "folded": self.folded,
             "constant": list(self.constant),

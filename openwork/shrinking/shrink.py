@@ -13,6 +13,7 @@ from openwork.forward_pass import check_module
 from openwork.metrics import params, size_bytes
 from openwork.shrinking.attributes import Attributes, of_layers, told
 from openwork.shrinking.branches import constant_branches
+from openwork.shrinking.configurations import Fitted, check_configuration, fit, has_configuration
 from openwork.shrinking.finding import Finding, find
 from openwork.shrinking.keeping import choose, cuts
 from openwork.shrinking.optimizers import check_optimizer, follow_
@@ -65,7 +66,9 @@ def shrink(
         optimizer: Built over the model's parameters; it goes on with those of the smaller model, its state cut along.
             Constants then stay where they are.
         round_to: Keep lengths of cut axes multiples of this, by keeping some zero units; >= 1.
-        uniform: Keep layers of one kind equally wide, as configurations of Hugging Face models need.
+        uniform: Keep layers of one kind equally wide. The configuration of a Hugging Face model then says so, and what
+            it cannot say stays whole, so that ``save_pretrained`` and ``from_pretrained`` give the small model back;
+            constants stay where they are, and layers of low rank as they are.
         exclude: Names of parameters or modules, with wildcards, whose units all stay.
         fold: Let biases take over constants; makes a bias where there is none.
         low_rank: Split layers of low rank in two where that saves parameters and time.
@@ -88,13 +91,17 @@ def shrink(
     excluded = _matching(model, exclude)
     if optimizer is not None:
         check_optimizer(model, optimizer)
-    fold = fold and optimizer is None
+    # A configuration knows neither biases that the class does not have nor layers in place of others.
+    configured = uniform and has_configuration(model)
+    fold, low_rank = fold and optimizer is None and not configured, low_rank and not configured
     draft = _Draft.of(model, split_recurrent=split_recurrent)
     finding = draft.find(example_inputs, fold=fold)
     if fold:
         while draft.replace_constants_(finding, example_inputs, excluded):
             finding = draft.find(example_inputs, fold=fold)
     finding = _without(finding, excluded)
+    fitted = fit(draft.model, finding, round_to=round_to) if configured else Fitted(finding, {}, ())
+    finding = fitted.finding
     kept = choose(finding, round_to=round_to, uniform=uniform)
     folds = [one for one in finding.folds if not kept[one.coupling][one.unit]]
     stays = cuts(finding.grouping.couplings, kept)
@@ -117,9 +124,11 @@ def shrink(
         _check_zeros(model)
 
     small = deepcopy(model)
-    plan = draft.plan(model, small, tensors, attributes)
+    plan = replace(draft.plan(model, small, tensors, attributes), configuration=fitted.fields)
     plan.apply_(small, tensors)
     certificate = verify(model, small, example_inputs, dtype=coarsest(finding.traced), seed=seed)
+    if fitted.fields:
+        check_configuration(small, example_inputs, dtype=coarsest(finding.traced), seed=seed)
     report = ShrinkReport(
         params=(params(model).total, params(small).total),
         size_bytes=(size_bytes(model), size_bytes(small)),
@@ -134,7 +143,7 @@ def shrink(
         constant=tuple(draft.constant),
         ranks=ranks,
         certificate=certificate,
-        notes=tuple(_notes(model, small, finding, kept, ranks, optimizer)),
+        notes=(*_notes(model, small, finding, kept, ranks, optimizer), *_whole(fitted.whole)),
     )
     if optimizer is not None:
         follow_(optimizer, model, small, stays)
@@ -188,9 +197,7 @@ class _Draft:
     def drop_unused_(self, stays: Cuts) -> None:
         """Leave attention as it was where no tensor of it is cut."""
         self.replacements = [
-            r
-            for r in self.replacements
-            if r.kind != "attention" or any(name.startswith(f"{r.path}.") for name in stays)
+            r for r in self.replacements if r.kind != "attention" or any(name.startswith(f"{r.path}.") for name in stays)
         ]
 
     def split_(self, tensors: dict[str, Tensor], excluded: frozenset[str]) -> dict[str, tuple[int, int]]:
@@ -204,7 +211,9 @@ class _Draft:
             found[path] = split.rank, min(weight.shape[:2])
         return found
 
-    def plan(self, model: nn.Module, small: nn.Module, tensors: Mapping[str, Tensor], attributes: Attributes) -> Plan:
+    def plan(
+        self, model: nn.Module, small: nn.Module, tensors: Mapping[str, Tensor], attributes: Attributes
+    ) -> Plan:
         """What turns ``model`` into the smaller one; ``small``, a copy of it, is used to look at what is put in."""
         old = {name: tuple(x.shape) for name, x in (*model.named_parameters(), *model.named_buffers())}
         new = {name: tuple(x.shape) for name, x in tensors.items()}
@@ -223,9 +232,7 @@ def _is_attention(module: nn.Module) -> bool:
 
 def _is_stack(module: nn.Module) -> bool:
     """Whether a recurrent module has several layers or directions to split."""
-    kinds = [
-        kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, kind) and type(module).forward is kind.forward
-    ]
+    kinds = [kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, kind) and type(module).forward is kind.forward]
     return bool(kinds) and isinstance(module, nn.RNNBase) and (module.num_layers > 1 or module.bidirectional)
 
 
@@ -323,6 +330,11 @@ def _notes(
     if optimizer is not None and ranks:
         notes.append(f"{len(ranks)} layers of low rank became two, whose optimizer state starts anew")
     return notes
+
+
+def _whole(names: Sequence[str]) -> list[str]:
+    said = ", ".join(names)
+    return [f"the configuration has no field for the widths of {said}, which stay whole"] if names else []
 
 
 __all__ = ["NotEqual", "Shrunk", "shrink"]

@@ -207,7 +207,9 @@ def relative(expected: Tensor, found: Tensor) -> float:
     return largest / scale if scale > 0 else (0.0 if largest == 0 else float("inf"))
 
 
-def _raise(before: nn.Module, after: nn.Module, given: Given, difference: float, tolerance: float, same: bool) -> None:
+def _raise(
+    before: nn.Module, after: nn.Module, given: Given, difference: float, tolerance: float, same: bool
+) -> None:
     culprit = _culprit(before, after, given, tolerance)
     what = f"by {difference:.1e} of the largest output, where {tolerance:.0e} is allowed"
     what += "" if same else ", and predictions change"

@@ -131,10 +131,7 @@ def is_gpt2_linear(layer: nn.Module) -> bool:
     weight = getattr(layer, "weight", None)
     named = any(cls.__name__ == "Conv1D" for cls in type(layer).__mro__)
     return (
-        named
-        and isinstance(weight, nn.Parameter)
-        and weight.ndim == 2
-        and weight.shape[1] == getattr(layer, "nf", None)
+        named and isinstance(weight, nn.Parameter) and weight.ndim == 2 and weight.shape[1] == getattr(layer, "nf", None)
     )
 
 

@@ -173,7 +173,9 @@ def test_zeros_of_a_length_that_an_attribute_feeds_are_fine() -> None:
         (lambda x: x.transpose(0, 1), [5], "a recurrence runs over it"),
     ],
 )
-def test_what_comes_in_where_it_is_not_zero(before: Callable[[Tensor], Tensor], widths: list[int], why: str) -> None:
+def test_what_comes_in_where_it_is_not_zero(
+    before: Callable[[Tensor], Tensor], widths: list[int], why: str
+) -> None:
     class Before(nn.Module):
         def __init__(self) -> None:
             super().__init__()

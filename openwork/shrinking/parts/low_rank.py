@@ -142,9 +142,7 @@ def two_layers(layer: nn.Module, split: Split) -> nn.Sequential:
         The two layers.
     """
     weight = matrix_of(layer, split.kernel_in)
-    return _two(
-        layer, weight.new_zeros(split.rank, weight.shape[1]), weight.new_zeros(weight.shape[0], split.rank), split
-    )
+    return _two(layer, weight.new_zeros(split.rank, weight.shape[1]), weight.new_zeros(weight.shape[0], split.rank), split)
 
 
 def _two(layer: nn.Module, a: Tensor, b: Tensor, split: Split) -> nn.Sequential:

@@ -80,10 +80,7 @@ def _one_position(call: Call, x: Value, channel_dim: int) -> Value:
         elif label.dims:
             call.block(label, "the convolution slides over it")
     return replace(
-        x,
-        shape=(x.shape[channel_dim],),
-        labels=tuple(labels),
-        live=_flat(x.living((channel_dim,)), x.shape[channel_dim]),
+        x, shape=(x.shape[channel_dim],), labels=tuple(labels), live=_flat(x.living((channel_dim,)), x.shape[channel_dim])
     )
 
 
