@@ -81,7 +81,7 @@ def configure_(model: nn.Module, fields: Mapping[str, Json]) -> None:
     for module in model.modules():
         if "config" in vars(module):
             module.config = deepcopy(vars(module)["config"], memo)
-    _set(model.config, fields)
+    _set(cast("Any", model).config, fields)
 
 
 def check_configuration(small: nn.Module, example_inputs: object, *, dtype: torch.dtype | None, seed: int) -> None:
@@ -192,7 +192,7 @@ def _changes(config: object, finding: Finding, which: int, count: int) -> Iterat
     coupling = finding.grouping.couplings[which]
     fields = dict(_fields(config))
     # How long the axes are, and how long they would be.
-    lengths = {coupling.width: count}
+    lengths: dict[int, Json] = {coupling.width: count}
     for part in coupling.slices():
         known = int((part.units >= 0).sum())
         lengths.setdefault(known, known * count // coupling.width)
@@ -205,7 +205,7 @@ def _changes(config: object, finding: Finding, which: int, count: int) -> Iterat
         if value is None and _OPTIONAL.search(name)
         for new in lengths.values()
     ]
-    counts = {
+    counts: dict[str, Json] = {
         name: value * count // coupling.width
         for name, value in fields.items()
         if type(value) is int and _COUNTS.search(name) and value * count % coupling.width == 0 and value

@@ -103,7 +103,8 @@ def _read_about(path: Path, about: Mapping[str, Json]) -> tuple[str, Plan]:
         )
     if schema != SCHEMA:
         raise ValueError(
-            f"load: {path} has schema {schema}, and this version of openwork reads {SCHEMA}; use the version that wrote it"
+            f"load: {path} has schema {schema}, and this version of openwork reads {SCHEMA}; use the version that "
+            "wrote it"
         )
     if about.get("plan") is None:
         return name, Plan(name, {}, {})
@@ -168,7 +169,8 @@ def _check_sizes(path: Path, model: nn.Module, tensors: Mapping[str, Tensor], pl
         if name not in added and here.get(name) != shape:
             found = f"has shape {here[name]}" if name in here else "is not there"
             raise ValueError(
-                f"load: {path} needs {name!r} of shape {shape} in the {plan.model} that into gives, where it {found}; {way}"
+                f"load: {path} needs {name!r} of shape {shape} in the {plan.model} that into gives, where it {found}; "
+                f"{way}"
             )
     for name in here:
         if name not in expected and not name.startswith(replaced):

@@ -26,6 +26,10 @@ from openwork.wiring import rms_eps, trace
 Cuts = Mapping[str, Mapping[int, Tensor]]
 
 
+class NothingZero(ValueError):
+    """A model without exact zeros, which nobody can shrink."""
+
+
 @dataclass(frozen=True, eq=False)
 class Shrunk:
     """A smaller model, and what was done to get it.
@@ -81,7 +85,8 @@ def shrink(
 
     Raises:
         TypeError: If ``model`` is no module.
-        ValueError: If nothing is exactly zero, an argument is wrong, or the model does not run on ``example_inputs`` or
+        NothingZero: If nothing is exactly zero.
+        ValueError: If an argument is wrong, or the model does not run on ``example_inputs`` or
             cannot be traced.
         NotEqual: If the smaller model does not compute the same; nothing has changed then.
     """
@@ -295,10 +300,10 @@ def _check_zeros(model: nn.Module) -> None:
     """Refuse a model without zeros.
 
     Raises:
-        ValueError: If no weight has a zero.
+        NothingZero: If no weight has a zero.
     """
     if not any(bool((p == 0).any()) for p in model.parameters() if p.ndim > 1):
-        raise ValueError("shrink: nothing is exactly zero; call optimizer.settle_() first")
+        raise NothingZero("shrink: nothing is exactly zero; call optimizer.settle_() first")
 
 
 def _held(finding: Finding) -> tuple[Held, ...]:
@@ -337,4 +342,4 @@ def _whole(names: Sequence[str]) -> list[str]:
     return [f"the configuration has no field for the widths of {said}, which stay whole"] if names else []
 
 
-__all__ = ["NotEqual", "Shrunk", "shrink"]
+__all__ = ["NotEqual", "NothingZero", "Shrunk", "shrink"]

@@ -55,7 +55,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_command_that_does_not_exist(says: Says) -> None:
     assert says("trian") == "there is no command 'trian'; did you mean train?"
-    assert says("fly") == "there is no command 'fly'; there are train, report, recipes"
+    assert says("fly") == "there is no command 'fly'; there are train, inspect, shrink, export, report, recipes"
 
 
 def test_a_recipe_that_does_not_exist(says: Says) -> None:
