@@ -30,6 +30,8 @@ HEAVY = {
     "jsonargparse",
     "lightning",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
     "rich",
     "scipy",
     "sklearn",

@@ -63,13 +63,19 @@ def fit(model: nn.Module, finding: Finding, *, round_to: int) -> Fitted:
     whole: list[int] = []
     while True:
         kept = choose(finding, round_to=round_to, uniform=True)
-        fields, failed = _fields_for(model, finding, kept)
-        if not failed:
-            names = [finding.grouping.couplings[which].name for which in whole]
-            return Fitted(finding, fields, tuple(names))
+        found = _expressed(model, finding, kept)
         # What stays may hold others that have to be as wide, so it is chosen anew.
-        whole += failed
-        dead = [units & (which not in failed) for which, units in enumerate(finding.dead)]
+        if isinstance(found, dict):
+            names = [finding.grouping.couplings[which].name for which in sorted(whole)]
+            return Fitted(finding, found, tuple(names))
+        if isinstance(found, _Whole):
+            whole += found.members
+            dead = [units & (which not in found.members) for which, units in enumerate(finding.dead)]
+        else:
+            dead = [
+                _spared(units, found.count) if which in found.members else units
+                for which, units in enumerate(finding.dead)
+            ]
         finding = replace(finding, dead=dead)
 
 
@@ -114,11 +120,35 @@ def check_configuration(small: nn.Module, example_inputs: object, *, dtype: torc
         ) from error
 
 
-def _fields_for(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> tuple[dict[str, Json], list[int]]:
-    """New values of the fields, and the couplings of the first kind that none stands for."""
+@dataclass(frozen=True)
+class _Whole:
+    """Couplings that must stay whole."""
+
+    members: list[int]
+
+
+@dataclass(frozen=True)
+class _Wider:
+    """Couplings that must keep this many units."""
+
+    members: list[int]
+    count: int
+
+
+def _spared(dead: Tensor, count: int) -> Tensor:
+    """Fewer dead units, so that ``count`` are left."""
+    at = dead.nonzero().flatten()
+    spared = dead.clone()
+    spared[at[: max(0, count - int((~dead).sum()))]] = False
+    return spared
+
+
+def _expressed(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> dict[str, Json] | _Whole | _Wider:
+    """New values of the fields, or what has to be chosen otherwise for there to be some."""
     couplings = finding.grouping.couplings
-    config = deepcopy(model.config)
-    fields: dict[str, Json] = {}
+    old = cast("Any", model).config
+    config = deepcopy(old)
+    found: list[tuple[list[int], dict[str, Json]]] = []
     done = [torch.ones_like(units) for units in kept]
     for members in kinds(couplings):
         if all(bool(kept[which].all()) for which in members):
@@ -126,15 +156,41 @@ def _fields_for(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> t
         for which in members:
             done[which] = kept[which]
         expected = _expected(model, finding, done)
-        for change in _changes(config, finding, members[0], int(kept[members[0]].sum())):
-            changed = deepcopy(config)
-            _set(changed, change)
+        for change in _changes(old, finding, members[0], int(kept[members[0]].sum())):
+            changed = _changed(config, change)
             if _same(_build(model, changed), expected):
-                config, fields = changed, {**fields, **change}
+                config = changed
+                found.append((members, change))
                 break
         else:
-            return fields, members
-    return fields, []
+            return _Whole(members)
+    fields = {name: value for _, change in found for name, value in change.items()}
+    if _valid(config) or not _valid(old):
+        return fields
+    # A library may ask more of its numbers than its models do, such as that one divides another.
+    for members, change in found:
+        width = couplings[members[0]].width
+        for count in range(int(kept[members[0]].sum()) + 1, width):
+            wider = [other for other in _changes(old, finding, members[0], count) if other.keys() == change.keys()]
+            if any(_valid(_changed(config, other)) for other in wider):
+                return _Wider(members, count)
+    return _Whole(found[-1][0])
+
+
+def _changed(config: object, fields: Mapping[str, Json]) -> object:
+    changed = deepcopy(config)
+    _set(changed, fields)
+    return changed
+
+
+def _valid(config: object) -> bool:
+    """Whether a configuration that can check itself has nothing to say."""
+    validate = getattr(config, "validate", None)
+    try:
+        return validate is None or validate() is not False
+    except Exception:
+        # Each library has errors of its own.
+        return False
 
 
 @dataclass(frozen=True)

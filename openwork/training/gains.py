@@ -20,8 +20,6 @@ SMALL, GAINS = "small.safetensors", "shrink.json"
 
 # A model that is not this much faster is not called faster.
 FASTER = 1.05
-# Of the arithmetic's saving, what has to show in the time for the arithmetic to be what takes it.
-SHOWS = 0.7
 # At batch 1, how much more a sample may take than in a large batch before what is around the arithmetic counts.
 OVERHEAD = 3.0
 # Multiples of this fill the registers of processors.
@@ -182,9 +180,9 @@ def _why(report: ShrinkReport, saved: tuple[int, int], latency: Sequence[Latency
     for compared in slow:
         before = compared.latencies["before"]
         others = [c.latencies["before"] for c in latency if c.latencies["before"].compiled == before.compiled]
-        large = max(others, key=lambda one: one.batch or 0)
+        small, large = (pick(others, key=lambda one: one.batch or 0) for pick in (min, max))
         each = large.ms.median / (large.batch or 1)
-        if before.ms.median < each:
+        if small.ms.median < each:
             found.append(
                 f"at batch {large.batch} a sample takes longer than one alone: the machine is busy, or has fewer free "
                 "cores than threads, so these times say little; measure again with threads=1, or when it is idle"
@@ -201,15 +199,15 @@ def _why(report: ShrinkReport, saved: tuple[int, int], latency: Sequence[Latency
             )
         else:
             found.append(
-                f"at batch {before.batch} it is most likely bound by memory: there are {less:.2g} times fewer MACs, but "
-                "moving activations, and what is done to each of them, takes the time"
+                f"at batch {before.batch} it is most likely bound by memory: there are {less:.2g} times fewer MACs, "
+                "but moving activations, and what is done to each of them, takes the time"
             )
     odd = _odd(report)
     largest = max(latency, key=lambda compared: compared.latencies["before"].batch or 0)
-    if odd and largest.speedups["after"].median < min(FASTER, SHOWS * less):
+    if odd and less >= FASTER and largest in slow:
         what = "1 width is no multiple" if len(odd) == 1 else f"{len(odd)} widths are no multiples"
         found.append(f"{what} of {EVEN}, which processors like less, such as {odd[0]}; round_to={EVEN} may be faster")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _odd(report: ShrinkReport) -> list[str]:
