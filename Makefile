@@ -17,7 +17,7 @@ REPRODUCE := identification mnist_logistic fashion_nuclear
 .NOTPARALLEL:  # two benchmarks at once would time each other
 
 help:
-	@echo "make demo       train RAMDA on digits and write the HTML report"
+	@echo "make demo       train RAMDA on digits, shrink the model and write the HTML report"
 	@echo "make test       format check, lint, types, tests: what CI runs"
 	@echo "make test-quick the tests without the slow ones"
 	@echo "make bench      solver, step time and loop overhead: tables in benchmarks/results"
@@ -36,6 +36,7 @@ $(INSTALLED): requirements/torch.txt requirements/dev.txt pyproject.toml
 demo: $(INSTALLED)
 	@n=1; while [ -e runs/demo-$$n ]; do n=$$((n + 1)); done; \
 	$(BIN)/openwork train --out runs/demo-$$n && \
+	$(BIN)/openwork shrink runs/demo-$$n && \
 	$(BIN)/openwork report runs/demo-$$n && \
 	echo "Report: $(CURDIR)/runs/demo-$$n/report.html"
 

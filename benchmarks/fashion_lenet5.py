@@ -21,7 +21,7 @@ from openwork.metrics import compare_latency, macs
 from openwork.models import lenet5
 from openwork.optim import RAMDA, RMDA, ProximalOptimizer, regularize
 from openwork.penalties import GroupLasso
-from openwork.shrinking import NoZeros, shrink
+from openwork.shrinking import NothingZero, shrink
 from openwork.training import supervised
 
 NAME = "fashion_lenet5"
@@ -69,7 +69,7 @@ def reduced(model: nn.Module, data: Data) -> dict[str, Any]:
     """What shrinking leaves, proof that predictions stay, and times side by side."""
     try:
         shrunk = shrink(model, data.valid.inputs[:2])
-    except NoZeros:
+    except NothingZero:
         shrunk = None
     small = model if shrunk is None else shrunk.model
     x = data.test.inputs[:BATCH]

@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from openwork import (
         data,
         files,
@@ -21,17 +19,21 @@ if TYPE_CHECKING:
         penalties,
         recipes,
         report,
+        shrinking,
         structure,
         training,
         wiring,
     )
+    from openwork.shrinking import load, save, shrink
 
 __version__ = "0.1.0"
 
-# A new package is one name here, and one import above for type checkers and editors.
+# A new package is one name here, and one import above for type checkers and editors; a new function likewise.
+_FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
     "data",
     "files",
+    "load",
     "metrics",
     "models",
     "optim",
@@ -39,13 +41,18 @@ __all__ = [
     "penalties",
     "recipes",
     "report",
+    "save",
+    "shrink",
+    "shrinking",
     "structure",
     "training",
     "wiring",
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> object:
+    if name in _FUNCTIONS:
+        return getattr(import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
     if name in __all__:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")

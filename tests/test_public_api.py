@@ -22,11 +22,16 @@ PACKAGES = sorted(
 # is built on.
 NOT_LISTED = {"cli", "testing", "kernels", "reductions", "forward_pass"}
 
+# Functions that the package offers by their own name, and where they live.
+FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
+
 HEAVY = {
     "accelerate",
     "jsonargparse",
     "lightning",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
     "rich",
     "scipy",
     "sklearn",
@@ -40,8 +45,15 @@ def run(code: str) -> str:
 
 
 def test_every_package_is_reachable_from_the_top() -> None:
-    assert set(ow.__all__) == set(PACKAGES) - NOT_LISTED
+    assert set(ow.__all__) - set(FUNCTIONS) == set(PACKAGES) - NOT_LISTED
     assert set(ow.__all__) <= set(dir(ow))
+
+
+@pytest.mark.parametrize(("name", "home"), FUNCTIONS.items())
+def test_functions_at_the_top_are_those_of_their_packages(name: str, home: str) -> None:
+    assert name in ow.__all__
+    assert getattr(ow, name) is getattr(import_module(f"openwork.{home}"), name)
+    assert inspect.isfunction(getattr(ow, name))
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -15,6 +15,9 @@ Train networks whose structure is made while they learn.
 
 commands:
   train [RECIPE]   train a recipe, or go on with --resume RUN; default recipe: ramda_digits
+  inspect RECIPE   what a recipe's model could lose, and what blocks the rest, before training
+  shrink RUN       a smaller model that computes the same; sizes, arithmetic and times of both
+  export RUN       write its model as safetensors, ONNX or torch-export; the small one if it was shrunk
   report RUN...    write one self-contained HTML page, and report.json, about one or more runs
   recipes          what there is to train, one line each
 
@@ -34,7 +37,32 @@ def _report(arguments: Sequence[str]) -> int:
     return report(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "report": _report, "recipes": recipes}
+def _inspect(arguments: Sequence[str]) -> int:
+    from openwork.cli.inspect import inspect
+
+    return inspect(arguments)
+
+
+def _shrink(arguments: Sequence[str]) -> int:
+    from openwork.cli.shrink import shrink
+
+    return shrink(arguments)
+
+
+def _export(arguments: Sequence[str]) -> int:
+    from openwork.cli.export import export
+
+    return export(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "inspect": _inspect,
+    "shrink": _shrink,
+    "export": _export,
+    "report": _report,
+    "recipes": recipes,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,7 +51,8 @@ def _explain(made: ArgumentParser, message: str, unknown: str | None) -> str:
     command = made.prog.removeprefix("openwork ")
     if found := re.match(r"unrecognized arguments: (\S+)", message, flags=re.IGNORECASE):
         if not found[1].startswith("-"):
-            return f"{command} takes no argument {found[1]!r} there; a recipe comes before its options"
+            first = "a recipe comes before its options" if command.startswith(("train", "inspect")) else "leave it out"
+            return f"{command} takes no argument {found[1]!r} there; {first}"
         options = [f"--{name}" for name in ("help", *made.get_defaults().as_dict())]
         return f"{command} has no option {found[1].partition('=')[0]}; {unknown or nearest(found[1], options)}"
     if found := re.match(r'Parser key "(\w+)": Expected a (.+)\. Got value: (.*)$', message):

@@ -10,15 +10,14 @@ from jsonargparse import Namespace
 
 from openwork.cli.mistakes import Mistake, as_options, sentence
 from openwork.cli.options import parse, parser
+from openwork.cli.recipe_options import chosen_recipe
 from openwork.training import (
     CHECKPOINT,
     BadCheckpoint,
     Metrics,
-    Recipe,
     Run,
     Stopped,
     check_new,
-    find_recipe,
     fit,
     new_folder,
     processes,
@@ -28,6 +27,9 @@ from openwork.training import (
 
 DEFAULT = "ramda_digits"
 OUT, RESUME, TRACKER = "out", "resume", "tracker"
+_OUT_HELP = "folder for the run, new or empty; default runs/RECIPE-N"
+_RESUME_HELP = "go on with the run in this folder instead; takes no other option but --tracker"
+_TRACKER_HELP = "also log numbers for it"
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -46,7 +48,16 @@ def train(arguments: Sequence[str]) -> int:
     name, options = (arguments[0], arguments[1:]) if named else (DEFAULT, arguments)
     if any(option == "--resume" or option.startswith("--resume=") for option in options):
         return _resume(name if named else None, options)
-    recipe, chosen = _chosen(name, options)
+    recipe, chosen = chosen_recipe(
+        "train",
+        name,
+        options,
+        lambda made: [
+            made.add_argument(f"--{OUT}", type=Path | None, default=None, help=_OUT_HELP),
+            made.add_argument(f"--{RESUME}", type=Path | None, default=None, help=_RESUME_HELP),
+            made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help=_TRACKER_HELP),
+        ],
+    )
     out = chosen[OUT] or _next_folder(name)
     try:
         main = processes().is_main_process
@@ -60,29 +71,10 @@ def train(arguments: Sequence[str]) -> int:
     return _drive(run, out, chosen)
 
 
-def _chosen(name: str, arguments: Sequence[str]) -> tuple[Recipe, Namespace]:
-    try:
-        function = find_recipe(name)
-    except ValueError as error:
-        raise Mistake(sentence(error)) from error
-    made = parser(f"openwork train {name}", (function.__doc__ or "").partition("\n")[0], function)
-    own = list(made.get_defaults().as_dict())
-    for option, text in (
-        (OUT, "folder for the run, new or empty; default runs/RECIPE-N"),
-        (RESUME, "go on with the run in this folder instead; takes no other option but --tracker"),
-    ):
-        made.add_argument(f"--{option}", type=Path | None, default=None, help=text)
-    made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help="also log numbers for it")
-    values = parse(made, arguments)
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.as_dict().items()}
-    recipe = Recipe(name, {key: list(v) if isinstance(v := plain[key], tuple) else v for key in own})
-    return recipe, values
-
-
 def _resume(name: str | None, arguments: Sequence[str]) -> int:
     made = parser("openwork train --resume", "Go on with a run, as it was begun.")
     made.add_argument(f"--{RESUME}", type=Path, help="folder of the run")
-    made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help="also log numbers for it")
+    made.add_argument(f"--{TRACKER}", choices=["tensorboard"], default=None, help=_TRACKER_HELP)
     chosen = parse(
         made, arguments, "a run goes on with the arguments it was begun with; begin a new one to change them"
     )

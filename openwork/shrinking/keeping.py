@@ -26,7 +26,7 @@ def choose(finding: Finding, *, round_to: int, uniform: bool) -> list[Tensor]:
     """
     couplings = finding.grouping.couplings
     counts = [max(1, int((~dead).sum())) for dead in finding.dead]
-    together = [*finding.grouping.equal, *(_kinds(couplings) if uniform else [])]
+    together = [*finding.grouping.equal, *(kinds(couplings) if uniform else [])]
     while True:
         before = list(counts)
         for which, coupling in enumerate(couplings):
@@ -39,12 +39,13 @@ def choose(finding: Finding, *, round_to: int, uniform: bool) -> list[Tensor]:
             return [_kept(dead, count) for dead, count in zip(finding.dead, counts, strict=True)]
 
 
-def _kinds(couplings: Sequence[Coupling]) -> list[list[int]]:
-    kinds: dict[tuple[object, ...], list[int]] = {}
+def kinds(couplings: Sequence[Coupling]) -> list[list[int]]:
+    """Numbers of the couplings of each kind: those of layers that differ by a number in the name."""
+    found: dict[tuple[object, ...], list[int]] = {}
     for which, coupling in enumerate(couplings):
         names = {(re.sub(r"\d+", "*", part.name), part.dim) for part in coupling.slices()}
-        kinds.setdefault((coupling.width, frozenset(names)), []).append(which)
-    return [members for members in kinds.values() if len(members) > 1]
+        found.setdefault((coupling.width, frozenset(names)), []).append(which)
+    return list(found.values())
 
 
 def _rounded(coupling: Coupling, count: int, round_to: int) -> int:
@@ -88,4 +89,4 @@ def cuts(couplings: Sequence[Coupling], kept: Sequence[Tensor]) -> dict[str, dic
     return found
 
 
-__all__ = ["choose", "cuts"]
+__all__ = ["choose", "cuts", "kinds"]

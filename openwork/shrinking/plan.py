@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from openwork.files import Json
 from openwork.shrinking.attributes import set_attributes
+from openwork.shrinking.configurations import configure_
 from openwork.shrinking.parts import Attention, Constant, Recurrent, Split, two_layers
 
 SCHEMA = 1
@@ -57,12 +58,14 @@ class Plan:
             none before.
         attributes: New values by path of the module and name of the attribute.
         replacements: In the order in which they are made, before anything else.
+        configuration: New values of the fields of the model's configuration, where it has one that says how wide it is.
     """
 
     model: str
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
     attributes: Mapping[str, Mapping[str, Json]]
     replacements: tuple[Replacement, ...] = ()
+    configuration: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def to_json(self) -> dict[str, Json]:
         """Plain values."""
@@ -74,6 +77,7 @@ class Plan:
             },
             "attributes": {path: dict(values) for path, values in self.attributes.items()},
             "replacements": [{"path": r.path, "kind": r.kind, "numbers": dict(r.numbers)} for r in self.replacements],
+            "configuration": dict(self.configuration),
         }
 
     @classmethod
@@ -98,6 +102,7 @@ class Plan:
                 },
                 {path: dict(values) for path, values in found["attributes"].items()},
                 tuple(Replacement(r["path"], r["kind"], r["numbers"]) for r in found["replacements"]),
+                dict(found["configuration"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError("the plan is incomplete; restore the file from a copy or write it anew") from error
@@ -117,6 +122,7 @@ class Plan:
             replacement.make_(model)
         set_tensors(model, tensors)
         set_attributes(model, self.attributes)
+        configure_(model, self.configuration)
 
     def _check(self, model: nn.Module) -> None:
         name = type(model).__qualname__
@@ -140,7 +146,7 @@ class Plan:
 
 
 def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model the numbers of other tensors, of other shapes where they have those; ties survive.
+    """Give a model the numbers of other tensors, of other shapes and types where they have those; ties survive.
 
     Args:
         model: Changed in place.
@@ -168,7 +174,7 @@ def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def _filled(old: Tensor, new: Tensor) -> Tensor:
     if old.shape == new.shape and old.dtype == new.dtype:
         return old.copy_(new)
-    new = new.detach().to(old.device, old.dtype, copy=True).contiguous()
+    new = new.detach().to(old.device, copy=True).contiguous()
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 

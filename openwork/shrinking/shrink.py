@@ -13,6 +13,7 @@ from openwork.forward_pass import check_module
 from openwork.metrics import params, size_bytes
 from openwork.shrinking.attributes import Attributes, of_layers, told
 from openwork.shrinking.branches import constant_branches
+from openwork.shrinking.configurations import Fitted, check_configuration, fit, has_configuration
 from openwork.shrinking.finding import Finding, find
 from openwork.shrinking.keeping import choose, cuts
 from openwork.shrinking.optimizers import check_optimizer, follow_
@@ -25,8 +26,8 @@ from openwork.wiring import Side, rms_eps, trace
 Cuts = Mapping[str, Mapping[int, Tensor]]
 
 
-class NoZeros(ValueError):
-    """A model in which nothing is exactly zero, so that nothing can be taken out."""
+class NothingZero(ValueError):
+    """A model without exact zeros, which nobody can shrink."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,9 @@ def shrink(
         optimizer: Built over the model's parameters; it goes on with those of the smaller model, its state cut along.
             Constants then stay where they are.
         round_to: Keep lengths of cut axes multiples of this, by keeping some zero units; >= 1.
-        uniform: Keep layers of one kind equally wide, as configurations of Hugging Face models need.
+        uniform: Keep layers of one kind equally wide. The configuration of a Hugging Face model then says so, and what
+            it cannot say stays whole, so that ``save_pretrained`` and ``from_pretrained`` give the small model back;
+            constants stay where they are, and layers of low rank as they are.
         exclude: Names of parameters or modules, with wildcards, whose units all stay.
         fold: Let biases take over constants; makes a bias where there is none.
         low_rank: Split layers of low rank in two where that saves parameters and time.
@@ -82,8 +85,9 @@ def shrink(
 
     Raises:
         TypeError: If ``model`` is no module.
-        NoZeros: If nothing is exactly zero.
-        ValueError: If an argument is wrong, or the model does not run on ``example_inputs`` or cannot be traced.
+        NothingZero: If nothing is exactly zero.
+        ValueError: If an argument is wrong, or the model does not run on ``example_inputs`` or
+            cannot be traced.
         NotEqual: If the smaller model does not compute the same; nothing has changed then.
     """
     check_module("shrink", model)
@@ -92,13 +96,17 @@ def shrink(
     excluded = _matching(model, exclude)
     if optimizer is not None:
         check_optimizer(model, optimizer)
-    fold = fold and optimizer is None
+    # A configuration knows neither biases that the class does not have nor layers in place of others.
+    configured = uniform and has_configuration(model)
+    fold, low_rank = fold and optimizer is None and not configured, low_rank and not configured
     draft = _Draft.of(model, split_recurrent=split_recurrent)
     finding = draft.find(example_inputs, fold=fold)
     if fold:
         while draft.replace_constants_(finding, example_inputs, excluded):
             finding = draft.find(example_inputs, fold=fold)
     finding = _without(finding, excluded)
+    fitted = fit(draft.model, finding, round_to=round_to) if configured else Fitted(finding, {}, ())
+    finding = fitted.finding
     kept = choose(finding, round_to=round_to, uniform=uniform)
     folds = [one for one in finding.folds if not kept[one.coupling][one.unit]]
     stays = cuts(finding.grouping.couplings, kept)
@@ -121,9 +129,11 @@ def shrink(
         _check_zeros(model)
 
     small = deepcopy(model)
-    plan = draft.plan(model, small, tensors, attributes)
+    plan = replace(draft.plan(model, small, tensors, attributes), configuration=fitted.fields)
     plan.apply_(small, tensors)
     certificate = verify(model, small, example_inputs, dtype=coarsest(finding.traced), seed=seed)
+    if fitted.fields:
+        check_configuration(small, example_inputs, dtype=coarsest(finding.traced), seed=seed)
     report = ShrinkReport(
         params=(params(model).total, params(small).total),
         size_bytes=(size_bytes(model), size_bytes(small)),
@@ -138,7 +148,7 @@ def shrink(
         constant=tuple(draft.constant),
         ranks=ranks,
         certificate=certificate,
-        notes=tuple(_notes(model, small, draft, finding, kept, ranks, optimizer)),
+        notes=(*_notes(model, small, draft, finding, kept, ranks, optimizer), *_whole(fitted.whole)),
     )
     if optimizer is not None:
         follow_(optimizer, model, small, stays)
@@ -302,10 +312,10 @@ def _check_zeros(model: nn.Module) -> None:
     """Refuse a model without zeros.
 
     Raises:
-        NoZeros: If no weight has a zero.
+        NothingZero: If no weight has a zero.
     """
     if not any(bool((p == 0).any()) for p in model.parameters() if p.ndim > 1):
-        raise NoZeros("shrink: nothing is exactly zero; call optimizer.settle_() first")
+        raise NothingZero("shrink: nothing is exactly zero; call optimizer.settle_() first")
 
 
 def _held(finding: Finding) -> tuple[Held, ...]:
@@ -354,4 +364,9 @@ def _notes(
     return notes
 
 
-__all__ = ["NoZeros", "Shrunk", "shrink"]
+def _whole(names: Sequence[str]) -> list[str]:
+    said = ", ".join(names)
+    return [f"the configuration has no field for the widths of {said}, which stay whole"] if names else []
+
+
+__all__ = ["NothingZero", "Shrunk", "shrink"]

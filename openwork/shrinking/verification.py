@@ -93,16 +93,16 @@ def verify(
     worst, sizes, samples, certain = 0.0, list[int](), 0, 0
     with prepared(before), prepared(after), torch.no_grad():
         for batch in (None, *BATCHES):
-            given = (args, kwargs) if batch is None else _fresh((args, kwargs), batch, generator)
+            given = (args, kwargs) if batch is None else fresh((args, kwargs), batch, generator)
             if batch is not None and not _runs(before, given):
                 continue
-            expected = _outputs(before, given)
+            expected = outputs(before, given)
             found = _outputs_of_shrunk(after, given)
             difference, same, count, counted = _compare(expected, found)
             if not difference <= tolerance or not same:
                 _raise(before, after, given, difference, tolerance, same)
             worst, samples, certain = max(worst, difference), samples + count, certain + counted
-            sizes.append(_batch_size(given) if batch is None else batch)
+            sizes.append(batch_size(given) if batch is None else batch)
     return Certificate(
         difference=worst,
         tolerance=tolerance,
@@ -124,13 +124,14 @@ def _tensors(value: object) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _batch_size(given: Given) -> int:
+def batch_size(given: Given) -> int:
     """Length of the first dimension of the first tensor that has one."""
     return next((x.shape[0] for x in _tensors(given) if x.ndim), 0)
 
 
-def _fresh(given: Given, batch: int, generator: torch.Generator) -> Given:
-    size = _batch_size(given)
+def fresh(given: Given, batch: int, generator: torch.Generator) -> Given:
+    """Random inputs like others, of another batch size; ``verify`` says how."""
+    size = batch_size(given)
 
     def make(leaf: object) -> object:
         if not isinstance(leaf, Tensor) or leaf.numel() == 0:
@@ -158,14 +159,15 @@ def _runs(model: nn.Module, given: Given) -> bool:
     return True
 
 
-def _outputs(model: nn.Module, given: Given) -> list[Tensor]:
+def outputs(model: nn.Module, given: Given) -> list[Tensor]:
+    """All tensors that a model gives, in order."""
     return _tensors(model(*given[0], **given[1]))
 
 
 def _outputs_of_shrunk(model: nn.Module, given: Given) -> list[Tensor]:
     with _watched(model) as (entered, _):
         try:
-            return _outputs(model, given)
+            return outputs(model, given)
         except Exception as error:
             raise NotEqual(
                 f"shrink: the smaller model does not run ({first_line(error)}), in "
@@ -219,9 +221,9 @@ def _raise(before: nn.Module, after: nn.Module, given: Given, difference: float,
 def _culprit(before: nn.Module, after: nn.Module, given: Given, tolerance: float) -> str:
     """The first module, in the order in which they finish, whose output differs although its shape does not."""
     with _watched(before) as (_, expected):
-        _outputs(before, given)
+        outputs(before, given)
     with _watched(after) as (_, found):
-        _outputs(after, given)
+        outputs(after, given)
     for path, a in expected.items():
         b = found.get(path)
         if b is not None and a.shape == b.shape and a.is_floating_point() and relative(a, b) > tolerance:
@@ -253,4 +255,4 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         yield entered, given
 
 
-__all__ = ["Certificate", "NotEqual", "relative", "verify"]
+__all__ = ["Certificate", "Given", "NotEqual", "batch_size", "fresh", "outputs", "relative", "verify"]

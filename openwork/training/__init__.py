@@ -1,8 +1,9 @@
 """Training runs: built from a model, an optimizer and data, driven to the end, stopped and resumed bit for bit."""
 
 from openwork.training.checkpoint import BadCheckpoint
-from openwork.training.fit import CHECKPOINT, fit, last_report, rebuild
+from openwork.training.fit import CHECKPOINT, fit, last_report, rebuild, units_done
 from openwork.training.folder import Recipe, check_new, find_recipe, new_folder, read_recipe, write_recipe
+from openwork.training.gains import GAINS, SMALL, Gains, measure
 from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
 from openwork.training.signals import Stopped
@@ -10,7 +11,10 @@ from openwork.training.supervised import Precision, supervised
 
 __all__ = [
     "CHECKPOINT",
+    "GAINS",
+    "SMALL",
     "BadCheckpoint",
+    "Gains",
     "Metrics",
     "Precision",
     "Recipe",
@@ -20,10 +24,12 @@ __all__ = [
     "find_recipe",
     "fit",
     "last_report",
+    "measure",
     "new_folder",
     "processes",
     "read_recipe",
     "rebuild",
     "supervised",
+    "units_done",
     "write_recipe",
 ]

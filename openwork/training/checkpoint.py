@@ -125,6 +125,18 @@ def load_checkpoint(path: Path, run: Run) -> Position:
     return position
 
 
+def read_unit(path: Path) -> int:
+    """Units done when the checkpoint was written.
+
+    Raises:
+        BadCheckpoint: If it is damaged, or no checkpoint.
+    """
+    try:
+        return int(cast("Any", read_tensors(path))["unit"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(str(error)) from error
+
+
 def random_state() -> dict[str, State]:
     """States of all global random generators of this process, as tensors and plain values."""
     kind, keys, position, has_gauss, gauss = cast("tuple[str, Any, int, int, float]", np.random.get_state())

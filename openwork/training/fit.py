@@ -9,11 +9,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
 
-from openwork.files import append_record, read_records, truncate_records, write_bytes, write_json
-from openwork.training.checkpoint import BadCheckpoint, Position, load_checkpoint, save_checkpoint
+from openwork.files import append_record, read_records, truncate_records, write_json
+from openwork.shrinking import export_tensors
+from openwork.training.checkpoint import BadCheckpoint, Position, load_checkpoint, read_unit, save_checkpoint
 from openwork.training.folder import read_recipe
 from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
@@ -75,9 +74,9 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
     if logger is not None:
         logger.end_training()
     module = run.finish()
-    final = {**run.evaluate(), "seconds": round(position.seconds, 3)}
+    final = {**run.evaluate(module), "seconds": round(position.seconds, 3)}
     if main:
-        write_bytes(out / WEIGHTS, to_safetensors(_tensors(module)))
+        export_tensors(module, out / WEIGHTS)
         write_json(out / FINAL, final)
     processes().wait_for_everyone()
     return final
@@ -124,21 +123,19 @@ def rebuild(folder: Path) -> Run:
     return run
 
 
+def units_done(folder: Path) -> int:
+    """Units of a run that its last checkpoint holds; 0 without one.
+
+    Raises:
+        BadCheckpoint: If it is damaged.
+    """
+    return read_unit(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else 0
+
+
 def last_report(folder: Path) -> Metrics:
     """The last complete line of a folder's metrics, or nothing."""
     records = read_records(folder / METRICS) if (folder / METRICS).exists() else []
     return cast("Metrics", records[-1]) if records else {}
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module; a tied tensor under its first name only, as safetensors asks."""
-    seen: set[int] = set()
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict().items():
-        if tensor.numel() == 0 or tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            tensors[name] = tensor.detach().contiguous().cpu()
-    return tensors
 
 
 def _bar(console: Console) -> Progress:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from openwork.files import Json
 from openwork.optim import ProximalOptimizer
 from openwork.penalties import Zero
-from openwork.shrinking import NoZeros, Plan, Shrunk, follow_, shrink
+from openwork.shrinking import NothingZero, Plan, Shrunk, follow_, shrink
 
 
 def take_out_(model: nn.Module, example: Tensor, optimizer: Optimizer) -> Shrunk | None:
@@ -28,7 +28,7 @@ def take_out_(model: nn.Module, example: Tensor, optimizer: Optimizer) -> Shrunk
         optimizer.settle_()
     try:
         return shrink(model, example, optimizer=optimizer, low_rank=False)
-    except NoZeros:
+    except NothingZero:
         return None
 
 

@@ -25,7 +25,8 @@ class Run:
             else nothing.
         finish: Ends the run, wherever it is, and hands over a plain module with exactly structured weights, in
             evaluation mode.
-        evaluate: Numbers of the finished module, those on the test samples included; to be called once, at the end.
+        evaluate: Numbers of a module in place of the finished one, which it is itself or a smaller form of, those on
+            the test samples included; to be called only at the end, since nothing may be chosen by them.
         state_dict: Tensors and plain values to go on from, bit for bit; references, so save or copy them at once.
         load_state_dict: Goes on from what ``state_dict`` gave.
     """
@@ -36,6 +37,6 @@ class Run:
     period: int
     advance: Callable[[int], Metrics]
     finish: Callable[[], nn.Module]
-    evaluate: Callable[[], Metrics]
+    evaluate: Callable[[nn.Module], Metrics]
     state_dict: Callable[[], Mapping[str, State]]
     load_state_dict: Callable[[Mapping[str, object]], None]

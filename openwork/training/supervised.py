@@ -276,7 +276,7 @@ class _Supervised:
             "lr": float(group["lr"]),
         }
         if self.data.valid:
-            metrics |= self._evaluate("valid")
+            metrics |= self._evaluate(self.model, "valid")
         if not isinstance(self.optimizer, ProximalOptimizer):
             return metrics | self._sparsity()
         averaging = float(self.optimizer.averaging_now(group))
@@ -284,7 +284,7 @@ class _Supervised:
         with statistics_kept(self.model), self.optimizer.structured():
             if self.data.valid:
                 self._recalibrate()
-                metrics |= self._evaluate("valid", "structured_")
+                metrics |= self._evaluate(self.model, "valid", "structured_")
             structure = self._sparsity() | self._read_out()
             self._remember(metrics, structure)
         return metrics | structure
@@ -292,9 +292,9 @@ class _Supervised:
     def _position(self) -> Metrics:
         return {"unit": self.unit, "epoch": self.unit // self.period}
 
-    def _evaluate(self, split: Literal["valid", "test"], prefix: str = "") -> Metrics:
+    def _evaluate(self, module: nn.Module, split: Literal["valid", "test"], prefix: str = "") -> Metrics:
         samples = self.data.valid if split == "valid" else self.data.test
-        found = evaluate(self.model, self.loss, samples, batch_size=EVALUATION_BATCH, classes=self.data.classes)
+        found = evaluate(module, self.loss, samples, batch_size=EVALUATION_BATCH, classes=self.data.classes)
         return {f"{prefix}{split}_{key}": value for key, value in found.items()}
 
     def _sparsity(self) -> Metrics:
@@ -340,11 +340,17 @@ class _Supervised:
             self._recalibrate()
         return self.model.eval()
 
-    def evaluate(self) -> Metrics:
-        metrics = self._position() | self._sparsity() | self._read_out() if self.best is None else self.best.numbers
+    def evaluate(self, module: nn.Module) -> Metrics:
+        if module is not self.model:
+            # Structures are those of the optimizer's own weights.
+            metrics = self._position() | cast("Metrics", sparsity(module).record())
+        elif self.best is None:
+            metrics = self._position() | self._sparsity() | self._read_out()
+        else:
+            metrics = self.best.numbers
         if self.data.valid:
-            metrics = metrics | self._evaluate("valid")
-        return metrics | self._evaluate("test") if self.data.test else metrics
+            metrics = metrics | self._evaluate(module, "valid")
+        return metrics | self._evaluate(module, "test") if self.data.test else metrics
 
     def state_dict(self) -> Mapping[str, State]:
         scaler = self.accelerator.scaler

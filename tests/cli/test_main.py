@@ -10,6 +10,7 @@ from time import perf_counter
 import pytest
 
 from openwork.cli import main
+from openwork.cli.main import COMMANDS
 from openwork.files import read_records
 from openwork.recipes import __all__ as names
 
@@ -19,17 +20,11 @@ pytestmark = pytest.mark.filterwarnings("default::UserWarning")
 SMALL = ("--epochs", "4", "--averaging", "0.3", "--hidden", "[4]")
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert all(f"  {command} " in printed for command in ("train", "report", "recipes"))
+    assert all(f"  {command} " in printed for command in COMMANDS)
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +47,7 @@ def test_every_option_of_a_recipe_is_explained(capsys: pytest.CaptureFixture[str
         assert text in printed
 
 
-@pytest.mark.parametrize("command", [["train", "--help"], ["report", "--help"], ["recipes", "--help"]])
+@pytest.mark.parametrize("command", [[command, "--help"] for command in COMMANDS])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = main(command)

@@ -33,7 +33,12 @@ def network(kind: str) -> nn.Module:
         ends = [("1.weight", "1.bias", "3.weight", 10), ("3.weight", "3.bias", "5.weight", 8)]
     else:
         model = nn.Sequential(
-            nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 6, 3, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)
+            nn.Unflatten(1, (1, 6)),
+            nn.Conv1d(1, 6, 3, bias=False),
+            nn.BatchNorm1d(6),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(24, 3),
         ).double()
         ends = [("1.weight", "2.bias", "", 6)]
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from openwork import models
-from openwork.shrinking import NotEqual, NoZeros, Plan, shrink
+from openwork.shrinking import NotEqual, NothingZero, Plan, shrink
 from openwork.shrinking.parts import Attention, Constant, Recurrent
 from tests.shrinking.zeros import randomize
 
@@ -326,7 +326,11 @@ class Branching(nn.Module):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: shrink(mlp(4, 5, 3), randn(2, 4)), NoZeros, r"nothing is exactly zero; call optimizer.settle_\(\)"),
+        (
+            lambda: shrink(mlp(4, 5, 3), randn(2, 4)),
+            NothingZero,
+            r"nothing is exactly zero; call optimizer.settle_\(\)",
+        ),
         (lambda: shrink(mlp(4, 5, 3), None), ValueError, "example_inputs is empty"),
         (lambda: shrink(mlp(4, 5, 3), randn(2, 7)), ValueError, r"does not run on example_inputs \(tensor of shape"),
         (lambda: shrink(Branching().double(), randn(2, 4)), ValueError, "control flow depends on the values"),

@@ -92,7 +92,7 @@ def test_the_test_samples_are_only_looked_at_in_the_end() -> None:
     reports = epochs(run)
     assert not [key for report in reports for key in report if "test" in key]
     run.finish()
-    final = run.evaluate()
+    final = run.evaluate(run.model)
     assert {"test_loss", "test_accuracy", "valid_loss", "group_sparsity", "layers"} <= set(final)
     assert not [key for key in final if key.startswith("structured")]
 
@@ -132,7 +132,7 @@ def test_finish_hands_over_exact_zeros_and_their_numbers() -> None:
     run = supervised(model, cross_entropy, rmda(model, lam=0.03), data=blobs(), epochs=20, batch_size=32)
     last = epochs(run)[-1]
     module = run.finish()
-    final = run.evaluate()
+    final = run.evaluate(run.model)
     assert not module.training
     alive = sum(int((p != 0).any(0).sum()) for p in module.parameters() if p.ndim == 2)
     assert 0 < alive < 24
@@ -147,7 +147,7 @@ def test_a_low_rank_is_reported() -> None:
     last = epochs(run)[-1]
     run.finish()
     assert 0 < number(last, "low_rank_level") < 1
-    assert run.evaluate()["low_rank_level"] == last["low_rank_level"]
+    assert run.evaluate(run.model)["low_rank_level"] == last["low_rank_level"]
     assert "group_sparsity" not in last
 
 
@@ -159,7 +159,7 @@ def test_a_task_without_classes_reports_losses_only() -> None:
     last = epochs(run)[-1]
     run.finish()
     assert {"valid_loss", "structured_valid_loss"} <= set(last)
-    assert not [key for key in {**last, **run.evaluate()} if "accuracy" in key]
+    assert not [key for key in {**last, **run.evaluate(run.model)} if "accuracy" in key]
 
 
 def test_without_validation_samples_none_are_reported() -> None:
@@ -170,7 +170,7 @@ def test_without_validation_samples_none_are_reported() -> None:
     last = epochs(run)[-1]
     assert not [key for key in last if "valid" in key]
     run.finish()
-    assert "test_accuracy" in run.evaluate()
+    assert "test_accuracy" in run.evaluate(run.model)
 
 
 # -- options --------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_another_optimizer_decays_at_milestones() -> None:
     assert not [key for key in reports[-1] if key.startswith("structured") or key in ("alive", "averaging")]
     module = run.finish()
     assert module is model
-    assert run.evaluate()["unstructured_sparsity"] == 0
+    assert run.evaluate(run.model)["unstructured_sparsity"] == 0
 
 
 def test_half_precision_forward_leaves_a_plain_module() -> None:
@@ -321,7 +321,7 @@ def test_best_is_the_best_report_of_the_last_stage() -> None:
     best = min(final)
     assert best[1] != 30, "the last report is the best: this test shows nothing"
     run.finish()
-    evaluated = run.evaluate()
+    evaluated = run.evaluate(run.model)
     assert number(evaluated, "valid_accuracy") == -best[0]
     assert number(evaluated, "valid_loss") == pytest.approx(best[2])
     layers = cast("dict[str, dict[str, int]]", evaluated["layers"])
@@ -376,6 +376,6 @@ def test_a_run_goes_on_from_its_state(ours: bool, stop: int) -> None:
     found = [report for _ in range(stop, again.units) if (report := again.advance(1))]
     again.finish()
     assert found == reports
-    assert again.evaluate() == whole.evaluate()
+    assert again.evaluate(again.model) == whole.evaluate(whole.model)
     states = (again.model.state_dict().values(), whole.model.state_dict().values())
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
