@@ -1,8 +1,7 @@
 """Groups whose entries lie in several weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from itertools import groupby, takewhile
 from math import prod
 
@@ -46,12 +45,32 @@ class Coupled(Wrapper):
 
     separable = False
 
+    # Derived: each coupling; the units of each weight, in the order of the couplings; weights that have entries of no
+    # unit; and what ``split`` said before, since an optimizer asks at every step.
+    _joints: tuple["_Joint", ...] = field(init=False, repr=False, compare=False)
+    _on_weight: tuple[tuple[Units, ...], ...] = field(init=False, repr=False, compare=False)
+    _partly_free: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _parts: dict[int | None, tuple[Part, ...]] = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         if not isinstance(self.penalty, GroupPenalty) or self._on(0).groups != Slices(0):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"Coupled: penalty must drop groups that can be chosen, as GroupLasso does, got {self.penalty!r}; "
                 "take another, or leave example_inputs out"
             )
+        on_weight: list[list[Units]] = [[] for _ in self.shapes]
+        for members in self.couplings:
+            for units in members:
+                on_weight[units.position].append(units)
+        partly_free = (
+            position
+            for position, (shape, here) in enumerate(zip(self.shapes, on_weight, strict=True))
+            if sum(units.indices for units in here) < shape[here[0].dim]
+        )
+        object.__setattr__(self, "_joints", tuple(_Joint(members) for members in self.couplings))
+        object.__setattr__(self, "_on_weight", tuple(map(tuple, on_weight)))
+        object.__setattr__(self, "_partly_free", tuple(partly_free))
+        object.__setattr__(self, "_parts", {})
 
     @classmethod
     def of(
@@ -193,27 +212,9 @@ class Coupled(Wrapper):
 
     # -- how --------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _parts(self) -> dict[int | None, tuple[Part, ...]]:
-        """What ``split`` said before; an optimizer asks at every step."""
-        return {}
-
     def _on(self, axis: int, counts_as: int | None = None) -> GroupPenalty:
         penalty = self.penalty.regroup(Slices(axis))
         return penalty if counts_as is None else penalty.counting_as(counts_as)
-
-    @cached_property
-    def _joints(self) -> list["_Joint"]:
-        return [_Joint(members) for members in self.couplings]
-
-    @cached_property
-    def _on_weight(self) -> list[list[Units]]:
-        """The units of every weight, in the order of the couplings."""
-        here: list[list[Units]] = [[] for _ in self.shapes]
-        for members in self.couplings:
-            for units in members:
-                here[units.position].append(units)
-        return here
 
     def _per_weight(self, per_coupling: Sequence[Tensor]) -> list[Tensor]:
         """What is said of the units of each coupling, sorted to the weights."""
@@ -250,17 +251,8 @@ class Coupled(Wrapper):
             for i, x in enumerate(like)
         ]
 
-    @cached_property
-    def _partly_free(self) -> list[int]:
-        """Weights with entries that belong to no unit."""
-        return [
-            position
-            for position, (shape, here) in enumerate(zip(self.shapes, self._on_weight, strict=True))
-            if sum(units.indices for units in here) < shape[here[0].dim]
-        ]
-
     def _split(self, limit: int | None) -> Iterator[Part]:
-        whole = self._whole
+        whole = self._whole()
         staying = [members for members in self.couplings if members[0].position in whole]
         if staying:
             yield self._part(staying, [Piece(position) for position in sorted(whole)])
@@ -272,7 +264,6 @@ class Coupled(Wrapper):
         for packed in pack(strips, limit):
             yield Part(Zero(), tuple(strip for (strip,) in packed))
 
-    @cached_property
     def _whole(self) -> frozenset[int]:
         """Weights that cannot be cut: those with scattered units, and all that share a coupling with them."""
         found = {u.position for members in self.couplings for u in members if isinstance(u, Scattered)}

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -124,17 +123,18 @@ class Scattered(Units):
     """
 
     order: tuple[int, ...]
+    _indices: dict[torch.device, Tensor] = field(
+        default_factory=dict[torch.device, Tensor], init=False, repr=False, compare=False
+    )
 
     @property
     @override
     def indices(self) -> int:
         return len(self.order)
 
-    @cached_property
-    def _indices(self) -> dict[torch.device, Tensor]:
-        return {}
-
     def _index(self, device: torch.device) -> Tensor:
+        if torch.compiler.is_compiling():
+            return torch.tensor(self.order, device=device)
         # Copied to a device once, since nobody may wait for it in a step.
         if device not in self._indices:
             self._indices[device] = torch.tensor(self.order, device=device)

@@ -107,7 +107,7 @@ def one_by_one(
         for unit in range(width):
             at = [(names.index(part.name), entries(part, unit)) for part in side]
             vectors = [torch.cat([xs[i][here] for i, here in at]) for xs in (b, d)]
-            solution = penalty.regroup(Blocks((vectors[0].numel(),))).solve(*vectors, weight)
+            solution = penalty.regroup(Blocks((vectors[0].numel(),))).solve(vectors[0], vectors[1], weight)
             for (i, here), values in zip(at, solution.x.split([int(here.sum()) for _, here in at]), strict=True):
                 x[i][here] = values
             alive[-1][unit] = bool(solution.kept)
@@ -161,7 +161,7 @@ def test_parts_hold_every_entry_once_and_solve_the_same(sides: tuple[Side, ...],
             piece.take(seen[piece.position]).add_(1)
         pairs = [[piece.take(xs[piece.position]) for piece in part.pieces] for xs in (b, d)]
         assert isinstance(part.penalty, Coupled | Zero)
-        for piece, solution in zip(part.pieces, part.penalty.solve_(*pairs, 0.7), strict=True):
+        for piece, solution in zip(part.pieces, part.penalty.solve_(pairs[0], pairs[1], 0.7), strict=True):
             piece.take(x[piece.position]).copy_(solution.x)
             kept[piece.position].append(solution.kept)
             squares += float(solution.residual.square().sum())
