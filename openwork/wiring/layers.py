@@ -111,6 +111,14 @@ def _attention(layer: nn.MultiheadAttention) -> Roles:
     }
 
 
+def _free_attention(layer: nn.Module) -> Roles:
+    """What shrink puts in place of ``nn.MultiheadAttention``: its widths are free, so its maps are not equal runs."""
+    if not hasattr(layer, "in_proj_weight") or not hasattr(layer, "num_heads"):
+        return {}
+    weight, more = Role("weight", output=0, input=1), Role("bias", output=2)
+    return {"in_proj_weight": weight, "[qkv]_proj_weight": weight, "in_proj_bias": _BIAS, "bias_[kv]": more}
+
+
 def _recurrent(gates: int) -> Roles:
     weight = Role("weight", output=0, input=1, stacked=gates)
     bias = Role("bias", output=0, stacked=gates)
@@ -177,4 +185,4 @@ _LAYERS: dict[type, Roles | Callable[[Any], Roles]] = {
     ParametrizationList: {"original*": Role("original")},
 }
 # Classes of packages that we do not import, by name.
-_LAYERS_OF_OTHERS: dict[str, Callable[[nn.Module], Roles]] = {"Conv1D": _gpt2_linear}
+_LAYERS_OF_OTHERS: dict[str, Callable[[nn.Module], Roles]] = {"Conv1D": _gpt2_linear, "Attention": _free_attention}

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from openwork import models
+from openwork.optim import regularize
+from openwork.penalties import GroupLasso
 from openwork.shrinking import NotEqual, NothingZero, Plan, shrink
 from openwork.shrinking.parts import Attention, Constant, Recurrent
 from tests.shrinking.zeros import randomize
@@ -377,3 +379,13 @@ def test_a_quantized_layer_is_refused_by_name() -> None:
     quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
     with pytest.raises(ValueError, match=r"'0' is a quantized layer \(Linear\), .*; shrink first and quantize after"):
         shrink(quantized, torch.randn(2, 4))
+
+
+def test_what_took_the_place_of_attention_can_be_regularized_again() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval()
+    weights(layer, "self_attn.out_proj.weight")[:, :4] = 0
+    small = shrink(layer, randn(2, 5, 8)).model
+    text = regularize(small, GroupLasso(1e-3)).describe()
+    assert "self_attn.in_proj_weight" in text
+    assert "weight of Attention" in text
