@@ -107,10 +107,15 @@ def main() -> None:
     torch.set_num_threads(1)
     data = fashion_mnist(data_dir(), seed=SEED)
     rows: list[list[Cell]] = []
+    wanted = sys.argv[1:]  # such as consumers-0.0005, to train some parts only, in several processes at once
     for side, lam in RUNS:
+        if wanted and f"{side}-{lam:g}" not in wanted:
+            continue
         found = remembered(NAME, f"{side}-{lam:g}", lambda s=side, lam=lam: train(s, lam, data))
         for phase in ("trained", "refitted"):
             rows.append(row(side if lam else "dense", lam, phase, found[phase]))
+    if wanted:
+        return
     columns = ["side", "strength", "phase", "validation accuracy, %", "test accuracy, %", "widths", "parameters, %",
                "MACs, %", "faster at batch 128", "same predictions", "largest difference"]  # fmt: skip
     note = (
