@@ -43,7 +43,7 @@ def train(side: Side, lam: float, data: Data) -> dict[str, Any]:
     groups: Any = regularize(network, GroupLasso(lam), data.train.inputs[:2], side) if lam else network.parameters()
     optimizer = RMDA(groups, lr=LR, averaging=0.1)
     run = supervised(
-        network.to(memory_format=torch.channels_last),
+        network.to(memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
         cross_entropy,
         optimizer,
         data=data,
@@ -67,7 +67,7 @@ def train(side: Side, lam: float, data: Data) -> dict[str, Any]:
 
 def described(model: nn.Module, data: Data) -> dict[str, Any]:
     """Accuracies, what shrinking leaves, proof that predictions stay, and times side by side."""
-    model = model.to(memory_format=torch.contiguous_format).eval()
+    model = model.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
     try:
         shrunk = shrink(model, data.valid.inputs[:2])
     except NothingZero:

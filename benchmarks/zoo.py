@@ -63,10 +63,10 @@ def hugging_face(name: str) -> tuple[nn.Module, Any]:
             )  # fmt: skip
             return hf.LlamaForCausalLM(llama), tokens(30000)
         case _:
-            moe = hf.Qwen3MoeConfig(
-                hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4, head_dim=32,
-                num_experts=8, num_experts_per_tok=2, moe_intermediate_size=192, vocab_size=8000,
-            )  # fmt: skip
+            sizes: dict[str, Any] = {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 8000}
+            heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32}
+            experts: dict[str, Any] = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+            moe = hf.Qwen3MoeConfig(**sizes, **heads, **experts)
             return hf.Qwen3MoeForCausalLM(moe), tokens(8000)
 
 

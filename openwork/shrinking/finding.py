@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from openwork.wiring import Coupling, Grouping, Numbers, Traced, couplings, operation, propagate, with_means
+from openwork.wiring import Coupling, Grouping, Numbers, Traced, couplings, items, operation, propagate, with_means
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ class _Reader:
                 dim = 1
                 padding = node.args[4] if len(node.args) > 4 else node.kwargs.get("padding", 0)
                 groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-                if groups != 1 or (padding not in (0, "valid") and set(padding) != {0}):
+                if groups != 1 or (padding not in (0, "valid") and set(items(padding)) != {0}):
                     return None
             case _:
                 return None

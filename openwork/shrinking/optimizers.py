@@ -94,8 +94,9 @@ def _penalty(
 ) -> Penalty:
     """The penalty of what is left of some weights."""
     if not isinstance(penalty, Coupled):
-        sized = isinstance(penalty, GroupPenalty) and penalty.counting_as(1) != penalty
-        if not sized or getattr(penalty, "weight", "one") == "one" or not isinstance(penalty.groups, Slices):
+        if not isinstance(penalty, GroupPenalty) or not isinstance(penalty.groups, Slices):
+            return penalty
+        if penalty.counting_as(1) == penalty or getattr(penalty, "weight", "one") == "one":
             return penalty
         dims = [penalty.groups.dim % len(shape) for shape in before]
         if not any(set(cut) - {dim} for dim, cut in zip(dims, cuts, strict=True)):

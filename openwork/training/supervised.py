@@ -371,11 +371,12 @@ class _Supervised:
         self.plans = [dict(plan) for plan in state["plans"]]
         if self.plans:
             self._use(rebuild_(self.built, self.plans, self.optimizer))
-        self.refit = None if state["zeros"] is None else Refit(self.optimizer, self.refit_lr)
+        zeros: Sequence[Tensor] | None = state["zeros"]
+        self.refit = None if zeros is None else Refit(self.optimizer, self.refit_lr)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.refit is not None:
-            self.refit.set_zeros(state["zeros"])
+        if self.refit is not None and zeros is not None:
+            self.refit.set_zeros(zeros)
         if self.stages is not None:
             self.stages.load_state_dict(state["stages"])
         if self.decay is not None:

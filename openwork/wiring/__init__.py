@@ -1,7 +1,7 @@
 """Which slices of which weights belong together."""
 
 from openwork.wiring.coupling import AxisSlices, Coupling, Remark, Side
-from openwork.wiring.flow import module_of, operation
+from openwork.wiring.flow import items, module_of, operation
 from openwork.wiring.grouping import Grouping, Length, couplings
 from openwork.wiring.inspection import Wiring, inspect, with_means
 from openwork.wiring.layers import Role, is_gpt2_linear, rms_eps, role_of
@@ -23,6 +23,7 @@ __all__ = [
     "couplings",
     "inspect",
     "is_gpt2_linear",
+    "items",
     "module_of",
     "operation",
     "prepared",

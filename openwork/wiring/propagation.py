@@ -79,7 +79,7 @@ def _call(node: fx.Node, known: dict[fx.Node, Result], atoms: Atoms) -> Result:
 def _weighed(result: Result, known: Any) -> Result:
     """Note where entries are known to be zero."""
     if not isinstance(result, Value):
-        parts = known if isinstance(known, (list, tuple)) else [None] * len(result)
+        parts = items(cast("object", known)) if isinstance(known, (list, tuple)) else [None] * len(result)
         return [cast("Value", _weighed(*pair)) for pair in zip(result, parts, strict=True)]
     usable = isinstance(known, Tensor) and tuple(known.shape) == result.shape and known.dtype.is_floating_point
     return replace(result, live=known != 0 if usable else None)

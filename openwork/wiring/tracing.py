@@ -1,10 +1,10 @@
 """From a model and example inputs to a graph of ATen operations whose parameters have their names back."""
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -129,7 +129,8 @@ def _check_not_quantized(model: nn.Module) -> None:
     Raises:
         ValueError: If there is one.
     """
-    for path, module in model.named_modules():
+    modules: dict[str, nn.Module] = dict(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
+    for path, module in modules.items():
         if ".quantized." in f"{type(module).__module__}.":
             raise ValueError(
                 f"trace: {path or type(model).__name__!r} is a quantized layer ({type(module).__name__}), which cannot "

@@ -50,7 +50,7 @@ def convolutions(padding: int) -> Convolutions:
     torch.manual_seed(0)
     model = Convolutions(padding).double()
     randomize(model)
-    model.norm1.running_mean.zero_()
+    model.norm1.get_buffer("running_mean").zero_()
     model.norm1.bias.data.abs_()  # so that the constants survive the activation
     return model
 
@@ -243,7 +243,8 @@ def test_recurrent_layers_lose_equally_many_units_or_are_split() -> None:
     assert together.lstm.hidden_size == 4
     apart: Any = shrink(model, randn(2, 7, 4), split_recurrent=True).model
     assert type(apart.lstm) is Recurrent
-    assert [[part.hidden_size for part in parts] for parts in apart.lstm.layers] == [[2, 4], [3, 4]]
+    layers: Any = apart.lstm.layers
+    assert [[part.hidden_size for part in parts] for parts in layers] == [[2, 4], [3, 4]]
 
 
 # -- the original, and proof ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from openwork.shrinking import shrink
 from openwork.wiring import inspect
@@ -53,8 +54,8 @@ def test_what_is_left_trains(name: str) -> None:
     small = shrink(model, inputs).model
     optimizer = torch.optim.SGD(small.parameters(), lr=1e-3)
     result: Any = small(**inputs) if isinstance(inputs, dict) else small(inputs)
-    leaves = [x for x in torch.utils._pytree.tree_leaves(getattr(result, "logits", result)) if isinstance(x, Tensor)]
-    sum(leaf.square().sum() for leaf in leaves).backward()
+    leaves = [x for x in tree_leaves(getattr(result, "logits", result)) if isinstance(x, Tensor)]
+    torch.stack([leaf.square().sum() for leaf in leaves]).sum().backward()
     assert all(p.grad is not None for p in small.parameters() if p.requires_grad)
     before = outputs(small, inputs)
     optimizer.step()
