@@ -20,7 +20,7 @@ help:
 	@echo "make demo       train RAMDA on digits, shrink the model and write the HTML report"
 	@echo "make test       format check, lint, types, tests: what CI runs"
 	@echo "make test-quick the tests without the slow ones"
-	@echo "make bench      solver, step time and loop overhead: tables in benchmarks/results"
+	@echo "make bench      solver, step times and loop overhead: tables in benchmarks/results"
 	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
 	@echo "make lint | types | format | clean"
 
