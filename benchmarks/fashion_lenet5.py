@@ -30,9 +30,9 @@ SEED, BATCH, EPOCHS, REFIT, LR = 0, 128, 8, 3, 0.1
 Side = Literal["consumers", "producers"]
 RUNS: tuple[tuple[Side, float], ...] = (
     ("consumers", 0.0),
-    ("consumers", 1e-3),
+    ("consumers", 1.5e-4),
     ("consumers", 5e-4),
-    ("producers", 5e-4),
+    ("producers", 2e-4),
 )
 ALLOWED = 0.005
 
