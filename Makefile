@@ -10,8 +10,8 @@ ifneq ($(wildcard ../shared/data),)
 export OPENWORK_DATA ?= $(abspath ../shared/data)
 endif
 
-BENCH := solver_table step_time coupled_step loop_overhead
-REPRODUCE := identification mnist_logistic fashion_nuclear
+BENCH := solver_table step_time coupled_step loop_overhead zoo shrunk_latency
+REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides
 
 .PHONY: help demo test test-quick lint types format bench reproduce $(BENCH) $(REPRODUCE) clean
 .NOTPARALLEL:  # two benchmarks at once would time each other
@@ -20,7 +20,7 @@ help:
 	@echo "make demo       train RAMDA on digits, shrink the model and write the HTML report"
 	@echo "make test       format check, lint, types, tests: what CI runs"
 	@echo "make test-quick the tests without the slow ones"
-	@echo "make bench      solver, step times and loop overhead: tables in benchmarks/results"
+	@echo "make bench      solver, step times, loop overhead, shrinking: tables in benchmarks/results"
 	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
 	@echo "make lint | types | format | clean"
 

@@ -17,6 +17,8 @@ def ramda_digits(
     epochs: int = 60,
     batch_size: int = 64,
     hidden: tuple[int, ...] = (128, 64),
+    refit: int = 0,
+    shrink_after: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Run:
     """Digits with RAMDA: pixels and hidden units that the next layer does not need are dropped.
@@ -28,10 +30,14 @@ def ramda_digits(
         epochs: Passes over the training samples; new stages begin after a half and three quarters of them.
         batch_size: Samples per step.
         hidden: Units of each hidden layer.
+        refit: Epochs after the others without the penalty, in which zeros stay.
+        shrink_after: Epochs after which what is zero is taken out, so that the rest runs on a smaller network.
         seed: Of weights, validation split and order of the samples.
     """
     groups, network, samples = _setup(GroupLasso(lam), hidden, seed)
-    return _run(network, RAMDA(groups, lr=lr, averaging=averaging), samples, epochs, batch_size, seed)
+    return _run(
+        network, RAMDA(groups, lr=lr, averaging=averaging), samples, epochs, batch_size, seed, refit, shrink_after
+    )
 
 
 def rmda_digits(
@@ -134,7 +140,14 @@ def _setup(penalty: Penalty, hidden: tuple[int, ...], seed: int) -> tuple[ParamG
 
 
 def _run(
-    network: nn.Module, optimizer: ProximalOptimizer, samples: data.Data, epochs: int, batch_size: int, seed: int
+    network: nn.Module,
+    optimizer: ProximalOptimizer,
+    samples: data.Data,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    refit: int = 0,
+    shrink_after: tuple[int, ...] = (),
 ) -> Run:
     return supervised(
         network,
@@ -144,5 +157,7 @@ def _run(
         epochs=epochs,
         milestones=sorted({epochs // 2, 3 * epochs // 4} - {0}),
         batch_size=batch_size,
+        refit=refit,
+        shrink_after=shrink_after,
         seed=seed,
     )

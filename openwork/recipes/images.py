@@ -73,6 +73,8 @@ def rmda_fashion_lenet5(
     epochs: int = 20,
     batch_size: int = 128,
     side: Side = "consumers",
+    refit: int = 0,
+    shrink_after: tuple[int, ...] = (),
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> Run:
@@ -85,12 +87,14 @@ def rmda_fashion_lenet5(
         epochs: Passes over the training samples.
         batch_size: Samples per step.
         side: What is zero of a channel that goes: what reads it (consumers) or what writes it (producers).
+        refit: Epochs after the others without the penalty, in which zeros stay.
+        shrink_after: Epochs after which what is zero is taken out, so that the rest runs on a smaller network.
         seed: Of weights, validation split and order of the samples.
         data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
     """
     network = models.lenet5((20, 50), seed=seed)
     optimizer = RMDA(regularize(network, GroupLasso(lam), IMAGE, side), lr=lr, averaging=averaging)
-    return _halves(network, optimizer, epochs, batch_size, seed, data_dir)
+    return _halves(network, optimizer, epochs, batch_size, refit, shrink_after, seed, data_dir)
 
 
 def ramda_fashion_lenet5(
@@ -100,6 +104,8 @@ def ramda_fashion_lenet5(
     epochs: int = 20,
     batch_size: int = 128,
     side: Side = "consumers",
+    refit: int = 0,
+    shrink_after: tuple[int, ...] = (),
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> Run:
@@ -112,12 +118,14 @@ def ramda_fashion_lenet5(
         epochs: Passes over the training samples.
         batch_size: Samples per step.
         side: What is zero of a channel that goes: what reads it (consumers) or what writes it (producers).
+        refit: Epochs after the others without the penalty, in which zeros stay.
+        shrink_after: Epochs after which what is zero is taken out, so that the rest runs on a smaller network.
         seed: Of weights, validation split and order of the samples.
         data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
     """
     network = models.lenet5((20, 50), seed=seed)
     optimizer = RAMDA(regularize(network, GroupLasso(lam), IMAGE, side), lr=lr, averaging=averaging)
-    return _halves(network, optimizer, epochs, batch_size, seed, data_dir)
+    return _halves(network, optimizer, epochs, batch_size, refit, shrink_after, seed, data_dir)
 
 
 def _halves(
@@ -125,6 +133,8 @@ def _halves(
     optimizer: ProximalOptimizer,
     epochs: int,
     batch_size: int,
+    refit: int,
+    shrink_after: tuple[int, ...],
     seed: int,
     data_dir: Path | None,
 ) -> Run:
@@ -137,6 +147,8 @@ def _halves(
         epochs=epochs,
         milestones=[epochs // 2] if epochs > 1 else [],
         batch_size=batch_size,
+        refit=refit,
+        shrink_after=shrink_after,
         seed=seed,
     )
 
