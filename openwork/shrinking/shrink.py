@@ -14,7 +14,7 @@ from openwork.metrics import params, size_bytes
 from openwork.shrinking.attributes import Attributes, of_layers, told
 from openwork.shrinking.branches import constant_branches
 from openwork.shrinking.configurations import Fitted, check_configuration, fit, has_configuration
-from openwork.shrinking.finding import Finding, find
+from openwork.shrinking.finding import Finding, Fold, find
 from openwork.shrinking.keeping import choose, cuts
 from openwork.shrinking.optimizers import check_optimizer, follow_
 from openwork.shrinking.plan import Plan, Replacement
@@ -100,29 +100,19 @@ def shrink(
     configured = uniform and has_configuration(model)
     fold, low_rank = fold and optimizer is None and not configured, low_rank and not configured
     draft = _Draft.of(model, split_recurrent=split_recurrent)
-    finding = draft.find(example_inputs, fold=fold)
-    if fold:
-        while draft.replace_constants_(finding, example_inputs, excluded):
-            finding = draft.find(example_inputs, fold=fold)
-    finding = _without(finding, excluded)
+    finding = _without(draft.explore_(example_inputs, excluded, fold=fold), excluded)
     fitted = fit(draft.model, finding, round_to=round_to) if configured else Fitted(finding, {}, ())
     finding = fitted.finding
     kept = choose(finding, round_to=round_to, uniform=uniform)
     folds = [one for one in finding.folds if not kept[one.coupling][one.unit]]
     stays = cuts(finding.grouping.couplings, kept)
-    tensors = draft.tensors()
-    for one in folds:
-        old = tensors.get(one.bias)
-        tensors[one.bias] = one.shift.clone() if old is None else old + one.shift
-        if old is None and one.output in stays.get(one.weight, {}):
-            stays[one.bias] = {0: stays[one.weight][one.output]}
-    means = _means_(tensors, finding, stays)
+    tensors = _folded(draft.tensors(), folds, stays)
+    attributes = told(draft.model, finding, kept)
+    for path, (d, k) in _means_(tensors, finding, stays).items():
+        attributes.setdefault(path, {}).update(_eps(draft.model.get_submodule(path), d, k))
     for name, dims in stays.items():
         for dim, indices in dims.items():
             tensors[name] = tensors[name].index_select(dim, indices.to(tensors[name].device))
-    attributes = told(draft.model, finding, kept)
-    for path, (d, k) in means.items():
-        attributes.setdefault(path, {}).update(_eps(draft.model.get_submodule(path), d, k))
     draft.drop_unused_(stays)
     ranks = draft.split_(tensors, excluded | _spare(finding, kept)) if low_rank else {}
     if not stays and not ranks and not draft.constant:
@@ -174,13 +164,17 @@ class _Draft:
             replacement.make_(draft.model)
         return draft
 
-    def find(self, example_inputs: object, *, fold: bool) -> Finding:
-        return find(self.model, trace(self.model, example_inputs), fold=fold)
+    def explore_(self, example_inputs: object, excluded: frozenset[str], *, fold: bool) -> Finding:
+        """Find what can go, and put constants in place of branches that give one until there is none left."""
+        while True:
+            finding = find(self.model, trace(self.model, example_inputs), fold=fold)
+            if not fold or not self._replace_constants_(finding, example_inputs, excluded):
+                return finding
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: x.detach() for name, x in (*self.model.named_parameters(), *self.model.named_buffers())}
 
-    def replace_constants_(self, finding: Finding, example_inputs: object, excluded: frozenset[str]) -> bool:
+    def _replace_constants_(self, finding: Finding, example_inputs: object, excluded: frozenset[str]) -> bool:
         """Put constants in place of branches that give one; whether there was any."""
         found = [
             branch
@@ -269,6 +263,18 @@ def _without(finding: Finding, excluded: frozenset[str]) -> Finding:
         for coupling, units in zip(finding.grouping.couplings, finding.dead, strict=True)
     ]
     return replace(finding, dead=dead)
+
+
+def _folded(
+    tensors: dict[str, Tensor], folds: Sequence[Fold], stays: dict[str, dict[int, Tensor]]
+) -> dict[str, Tensor]:
+    """Tensors whose biases have taken constants over; a bias that was not there is cut as its outputs are."""
+    for one in folds:
+        old = tensors.get(one.bias)
+        tensors[one.bias] = one.shift.clone() if old is None else old + one.shift
+        if old is None and one.output in stays.get(one.weight, {}):
+            stays[one.bias] = {0: stays[one.weight][one.output]}
+    return tensors
 
 
 def _spare(finding: Finding, kept: Sequence[Tensor]) -> frozenset[str]:
