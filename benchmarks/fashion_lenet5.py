@@ -1,7 +1,7 @@
 """LeNet-5 (20-50) on Fashion-MNIST, from training to a smaller network: accuracy, parameters, time.
 
-Dense training, and RMDA and RAMDA with group lasso on couplings, on either side; then a refit (epochs without penalty, zeros
-stay) and shrink. 6000 training images are held out; the test set chooses nothing. What is quoted is the strongest
+Dense training, and RMDA and RAMDA with group lasso on couplings, on either side; then a refit (epochs without penalty,
+zeros stay) and shrink. 6000 training images are held out; the test set chooses nothing. What is quoted is the strongest
 penalty whose validation accuracy is within half a point of the dense network's.
 
 Stopped, the script goes on after the last finished part (ten minutes each on one thread).
@@ -120,14 +120,14 @@ def main() -> None:
             rows.append([method, *row(side if lam else "dense", lam, phase, found[phase])])
     if wanted:
         return
-    columns = ["method", "side", "strength", "phase", "validation accuracy, %", "test accuracy, %", "widths", "parameters, %",
-               "MACs, %", "faster at batch 128", "same predictions", "largest difference"]  # fmt: skip
+    columns = ["method", "side", "strength", "phase", "validation accuracy, %", "test accuracy, %", "widths",
+               "parameters, %", "MACs, %", "faster at batch 128", "same predictions", "largest difference"]  # fmt: skip
     note = (
-        f"{EPOCHS} epochs of {len(data.train.inputs)} images with group lasso on couplings (all that reads a "
-        "channel: consumers; all that writes it: producers), then a refit of "
-        f"{REFIT} epochs without penalty; dense is the same without a penalty. Batch {BATCH}, learning rate 0.1 (RMDA) "
-        "and 0.01 (RAMDA), a tenth in the second half and in the refit. One seed. Parameters and MACs are those of the shrunk network, in "
-        "percent of the dense one's; times are medians of interleaved rounds on 2 threads, as a ratio with quartiles."
+        f"{EPOCHS} epochs of {len(data.train.inputs)} images with group lasso on couplings (all that reads a channel: "
+        f"consumers; all that writes it: producers), then a refit of {REFIT} epochs without penalty; dense is the same "
+        f"without a penalty. Batch {BATCH}, learning rate 0.1 (RMDA) and 0.01 (RAMDA), a tenth in the second half and "
+        "in the refit. One seed. Parameters and MACs are those of the shrunk network, in percent of the dense one's; "
+        "times are medians of interleaved rounds on 2 threads, as a ratio with quartiles."
     )
     write_table(NAME, "LeNet-5 on Fashion-MNIST: trained, refitted, shrunk", columns, rows, note)
 
