@@ -1,0 +1,78 @@
+"""Models that shrinking got wrong once, or refused without need."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from openwork.metrics import params
+from openwork.shrinking import shrink
+
+F64 = torch.float64
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(1))
+
+
+class Code(nn.Module):
+    """Modules, and a function of them and an input."""
+
+    def __init__(self, code: Callable[[Any, Tensor], Tensor], **modules: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        self.code = code
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(self, x)
+
+
+def code(code: Callable[[Any, Tensor], Tensor], **modules: nn.Module | nn.Parameter) -> Code:
+    torch.manual_seed(0)
+    return Code(code, **modules).double().eval()
+
+
+def same(model: nn.Module, x: Tensor, *, smaller: bool = True) -> nn.Module:
+    """The shrunk model, after comparing its outputs on another input."""
+    small = shrink(model, x).model
+    other = torch.randn(x.shape, dtype=F64, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(small(other), model(other), rtol=1e-9, atol=1e-12)
+    assert (params(small).total < params(model).total) is smaller
+    return small
+
+
+def zero(model: nn.Module, *names: str, rows: object = slice(None), columns: object = slice(None)) -> None:
+    for name in names:
+        tensor = model.get_parameter(name).data
+        tensor[(rows, columns) if tensor.ndim > 1 else rows] = 0  # pyright: ignore[reportArgumentType]
+
+
+# -- what is known ----------------------------------------------------------------------------------------------------
+
+
+def test_the_smallest_of_a_known_and_an_unknown_number_is_unknown() -> None:
+    model = code(
+        lambda m, x: m.c(torch.stack([m.a(x), m.b(x)]).amin(0)),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(6, 8),
+        c=nn.Linear(8, 4),
+    )
+    zero(model, "a.weight", "a.bias", rows=slice(4))
+    same(model, randn(4, 6), smaller=False)
+
+
+def test_what_was_read_before_it_was_overwritten_was_not_what_is_written() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.a(x)
+        before = m.b(h)
+        h.mul_(m.gate)
+        return before + m.c(h)
+
+    gate = nn.Parameter(torch.zeros(8))
+    model = code(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 4), c=nn.Linear(8, 4), gate=gate)
+    zero(model, "b.weight", columns=slice(3))
+    assert same(model, randn(4, 6)).get_parameter("a.weight").shape == (5, 6)
