@@ -76,3 +76,59 @@ def test_what_was_read_before_it_was_overwritten_was_not_what_is_written() -> No
     model = code(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 4), c=nn.Linear(8, 4), gate=gate)
     zero(model, "b.weight", columns=slice(3))
     assert same(model, randn(4, 6)).get_parameter("a.weight").shape == (5, 6)
+
+
+# -- constants --------------------------------------------------------------------------------------------------------
+
+
+def test_one_constant_position_of_a_unit_does_not_stand_for_the_others() -> None:
+    model = code(
+        lambda m, x: m.c(torch.stack([m.a(x), m.b(x)], -1).flatten(1)),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(6, 8),
+        c=nn.Linear(16, 4),
+    )
+    zero(model, "b.weight", rows=slice(4))
+    zero(model, "c.weight", columns=[0, 2])
+    assert same(model, randn(4, 6)).get_parameter("a.weight").shape == (6, 6)
+
+
+def test_a_vector_has_constants_too() -> None:
+    model = code(lambda m, x: m.b(m.a(x[0]).relu()), a=nn.Linear(6, 8), b=nn.Linear(8, 4))
+    zero(model, "a.weight", rows=slice(3))
+    assert same(model, randn(4, 6)).get_parameter("a.weight").shape == (5, 6)
+
+
+def test_factors_of_addmm_forbid_folding() -> None:
+    model = code(
+        lambda m, x: torch.addmm(m.bias, m.a(x), m.weight, beta=2, alpha=3),
+        a=nn.Linear(6, 8),
+        bias=nn.Parameter(torch.ones(4)),
+        weight=nn.Parameter(torch.ones(8, 4)),
+    )
+    zero(model, "a.weight", rows=slice(3))
+    zero(model, "weight", rows=slice(3, 4))
+    same(model, randn(4, 6))
+
+
+class Unbiased(nn.Module):
+    """A layer that never looks at its bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 8))
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight)
+
+
+@pytest.mark.parametrize("reader", ["module", "function"])
+def test_no_bias_is_made_that_nobody_reads(reader: str) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.b(m.a(x)) if reader == "module" else linear(m.a(x), m.b.weight)
+
+    model = code(forward, a=nn.Linear(6, 8), b=Unbiased() if reader == "module" else nn.Linear(8, 4, bias=False))
+    zero(model, "a.weight", rows=slice(3))
+    zero(model, "b.weight", columns=slice(3, 4))
+    assert same(model, randn(4, 6)).get_parameter("a.weight").shape == (7, 6)
