@@ -132,3 +132,25 @@ def test_no_bias_is_made_that_nobody_reads(reader: str) -> None:
     zero(model, "a.weight", rows=slice(3))
     zero(model, "b.weight", columns=slice(3, 4))
     assert same(model, randn(4, 6)).get_parameter("a.weight").shape == (7, 6)
+
+
+# -- modules in place of others ---------------------------------------------------------------------------------------
+
+
+def test_what_code_outside_looks_at_is_not_replaced() -> None:
+    def tied(m: Any, x: Tensor) -> Tensor:
+        return linear(m.a(x).relu(), m.a.weight.t())
+
+    constant = code(tied, a=nn.Linear(6, 8))
+    zero(constant, "a.weight")
+    assert same(constant, randn(4, 6)).get_parameter("a.weight").shape == (1, 6)
+    low = code(lambda m, x: m.a(x.to(m.a.weight.dtype)), a=nn.Linear(16, 16))
+    low.get_parameter("a.weight").data.copy_(randn(16, 1) * randn(1, 16).abs())
+    zero(low, "a.weight", rows=slice(1))
+    same(low, randn(4, 16), smaller=False)
+
+
+def test_a_constant_is_not_written_into() -> None:
+    model = code(lambda m, x: m.b(m.a(x).add_(1.0).relu_()), a=nn.Linear(6, 8), b=nn.Linear(8, 4))
+    zero(model, "a.weight", "a.bias")
+    same(model, randn(1, 6))
