@@ -154,3 +154,39 @@ def test_a_constant_is_not_written_into() -> None:
     model = code(lambda m, x: m.b(m.a(x).add_(1.0).relu_()), a=nn.Linear(6, 8), b=nn.Linear(8, 4))
     zero(model, "a.weight", "a.bias")
     same(model, randn(1, 6))
+
+
+# -- movement ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda h: torch.roll(h, 1, dims=1),
+        lambda h: h[:, ::2].repeat(1, 2),
+        lambda h: h.unfold(1, 4, 4).flatten(1),
+    ],
+    ids=["roll", "step", "unfold"],
+)
+def test_places_that_numbers_say_stay(move: Callable[[Tensor], Tensor]) -> None:
+    model = code(lambda m, x: m.b(move(m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 4))
+    zero(model, "a.weight", "a.bias", rows=[1, 2, 6])
+    zero(model, "b.weight", columns=[3, 4])
+    same(model, randn(4, 6), smaller=False)
+
+
+class Narrow(nn.Module):
+    """The second half of what a layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).narrow(1, 4, 4))
+
+
+def test_narrow_by_number_fixes_a_length() -> None:
+    model = Narrow().double().eval()
+    zero(model, "a.weight", "a.bias", rows=[1, 5])
+    same(model, randn(4, 6), smaller=False)
