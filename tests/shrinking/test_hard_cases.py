@@ -190,3 +190,18 @@ def test_narrow_by_number_fixes_a_length() -> None:
     model = Narrow().double().eval()
     zero(model, "a.weight", "a.bias", rows=[1, 5])
     same(model, randn(4, 6), smaller=False)
+
+
+# -- operations -------------------------------------------------------------------------------------------------------
+
+
+def test_transposed_depthwise_convolution_with_several_outputs_to_an_input() -> None:
+    model = code(
+        lambda m, x: m.c(m.b(m.a(x)).relu()),
+        a=nn.Conv2d(3, 8, 3),
+        b=nn.ConvTranspose2d(8, 16, 3, groups=8),
+        c=nn.Conv2d(16, 4, 3),
+    )
+    zero(model, "b.weight", rows=slice(3))
+    zero(model, "b.bias", rows=slice(6))
+    assert same(model, randn(2, 3, 8, 8)).get_parameter("b.weight").shape == (5, 2, 3, 3)
