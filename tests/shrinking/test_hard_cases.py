@@ -205,3 +205,26 @@ def test_transposed_depthwise_convolution_with_several_outputs_to_an_input() -> 
     zero(model, "b.weight", rows=slice(3))
     zero(model, "b.bias", rows=slice(6))
     assert same(model, randn(2, 3, 8, 8)).get_parameter("b.weight").shape == (5, 2, 3, 3)
+
+
+def test_layers_that_run_for_nothing_are_cut_along() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.a(x)
+        m.c(h).sigmoid()
+        return m.b(h)
+
+    model = code(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 4), c=nn.Linear(8, 5))
+    zero(model, "b.weight", columns=slice(3))
+    small = same(model, randn(4, 6))
+    assert small.get_parameter("a.weight").shape == (5, 6)
+    assert small.get_parameter("c.weight").shape == (1, 5)
+
+
+def test_attention_that_runs_for_nothing_is_cut_as_a_whole() -> None:
+    model = code(
+        lambda m, x: m.b(m.a(x, x, x, need_weights=False)[0]),
+        a=nn.MultiheadAttention(6, 2, batch_first=True),
+        b=nn.Linear(6, 4),
+    )
+    zero(model, "a.out_proj.weight")
+    same(model, randn(2, 5, 6))
