@@ -228,3 +228,15 @@ def test_attention_that_runs_for_nothing_is_cut_as_a_whole() -> None:
     )
     zero(model, "a.out_proj.weight")
     same(model, randn(2, 5, 6))
+
+
+def test_a_mask_as_index_leaves_the_rest_to_be_cut() -> None:
+    model = code(
+        lambda m, x: m.b((h := m.a(x).relu())[x[..., 0] > -9]).sum(0) + m.c(h[..., :8].sum(dim=(0, 1))),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 4),
+        c=nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)),
+    )
+    zero(model, "c.1.weight", columns=slice(3))
+    zero(model, "b.weight", "c.0.weight", columns=slice(3, 4))
+    assert same(model, randn(2, 5, 6)).get_parameter("c.0.weight").shape == (5, 8)
