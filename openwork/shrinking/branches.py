@@ -76,7 +76,9 @@ def _suspects(model: nn.Module, finding: Finding) -> dict[str, Tensor]:
             continue
         members = set(inside[path])
         outputs = [node for node in inside[path] if any(user not in members for user in node.users)]
-        known: Any = finding.numbers[outputs[0]] if len(outputs) == 1 else None
+        # What takes no memory cannot be written into.
+        plain = len(outputs) == 1 and not finding.numbers.overwritten(outputs[0])
+        known: Any = finding.numbers[outputs[0]] if plain else None
         if isinstance(known, Tensor) and known.is_floating_point() and known.ndim > 1 and bool(known.isfinite().all()):
             found[path] = known
     return found

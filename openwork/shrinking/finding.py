@@ -6,7 +6,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from openwork.wiring import Coupling, Grouping, Numbers, Traced, couplings, items, operation, propagate, with_means
+from openwork.wiring import (
+    Coupling,
+    Grouping,
+    Numbers,
+    Traced,
+    couplings,
+    items,
+    module_of,
+    operation,
+    propagate,
+    with_means,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +31,7 @@ class Fold:
         output: Dimension of the weight that the bias goes along.
         coupling: Number of the channel's coupling.
         unit: Number of the channel's unit.
+        channel: Which channel of the weight it is.
         shift: What the bias grows by, ``(outputs,)``.
     """
 
@@ -29,6 +41,7 @@ class Fold:
     output: int
     coupling: int
     unit: int
+    channel: int
     shift: Tensor
 
 
@@ -90,8 +103,8 @@ def find(model: nn.Module, traced: Traced, *, fold: bool) -> Finding:
         for coupling, units, old in zip(grouping.couplings, dead, before, strict=True):
             _clear(coupling, units & ~old, working, owned)
         for one in new:
-            part = next(p for p in grouping.couplings[one.coupling].consumers if p.name == one.weight)
-            _zero(working, owned, one.weight, part.dim, part.indices(one.unit))
+            # Other channels of the unit, such as other positions, may not be constant.
+            _zero(working, owned, one.weight, 1 - one.output, torch.tensor([one.channel]))
             shifts[one.operation] = shifts.get(one.operation, torch.zeros_like(one.shift)) + one.shift
         folds += new
 
@@ -141,8 +154,11 @@ def _constants(
         for k in map(int, (constants.nan_to_num() != 0).nonzero().flatten()):
             if units[k] >= 0 and bool(matrix[:, k].any()):
                 shift = (matrix[:, k] * constants[k].double()).to(working[place.weight].dtype)
-                found.append(Fold(node.name, place.weight, place.bias, 1 - place.dim, which, int(units[k]), shift))
+                found.append(Fold(node.name, place.weight, place.bias, 1 - place.dim, which, int(units[k]), k, shift))
     return found
+
+
+_READ_BIAS = frozenset(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 @dataclass(frozen=True)
@@ -179,6 +195,9 @@ class _Reader:
             case "addmm":
                 bias, source, weight = args[:3]
                 dim = 0
+                if node.kwargs:
+                    # Factors of its own.
+                    return None
             case "conv1d" | "conv2d" | "conv3d":
                 source, weight, bias = args[:3]
                 dim = 1
@@ -200,7 +219,9 @@ class _Reader:
         else:
             owner, _, local = name_of.rpartition(".")
             layer = model.get_submodule(owner)
-            if local != "weight" or getattr(layer, "bias", 0) is not None:
+            # A bias that is not there yet is read by layers of torch alone, and only where they run themselves.
+            own = type(layer).forward in _READ_BIAS and module_of(node) == owner
+            if not own or local != "weight" or layer.bias is not None:
                 return None
             bias_name = f"{owner}.bias" if owner else "bias"
         ndim = len(weight.meta["val"].shape)
@@ -211,7 +232,7 @@ class _Reader:
         known = numbers[self.source]
         if not isinstance(known, Tensor) or not known.is_floating_point() or known.numel() == 0:
             return None
-        rows = known.movedim(self.channel_dim, 0).flatten(1)
+        rows = known.movedim(self.channel_dim, 0).reshape(known.shape[self.channel_dim], -1)
         constants = torch.where((rows == rows[:, :1]).all(dim=1), rows[:, 0], torch.nan)
         return constants if bool(constants.nan_to_num().any()) else None
 

@@ -17,8 +17,10 @@ from openwork.shrinking.configurations import Fitted, check_configuration, fit, 
 from openwork.shrinking.finding import Finding, Fold, find
 from openwork.shrinking.keeping import choose, cuts
 from openwork.shrinking.optimizers import check_optimizer, follow_
+from openwork.shrinking.parts import Constant, two_layers
 from openwork.shrinking.plan import Plan, Replacement
 from openwork.shrinking.ranks import splits
+from openwork.shrinking.replacing import replaceable
 from openwork.shrinking.report import Held, ShrinkReport, Width
 from openwork.shrinking.verification import coarsest, verify
 from openwork.wiring import Side, rms_eps, trace
@@ -114,7 +116,7 @@ def shrink(
         for dim, indices in dims.items():
             tensors[name] = tensors[name].index_select(dim, indices.to(tensors[name].device))
     draft.drop_unused_(stays)
-    ranks = draft.split_(tensors, excluded | _spare(finding, kept)) if low_rank else {}
+    ranks = draft.split_(tensors, example_inputs, excluded | _spare(finding, kept)) if low_rank else {}
     if not stays and not ranks and not draft.constant:
         _check_zeros(model)
 
@@ -181,6 +183,9 @@ class _Draft:
             for branch in constant_branches(self.model, finding, example_inputs)
             if not any(name.startswith(f"{branch.path}.") for name in excluded)
         ]
+        others = {branch.path: Constant(branch.values, branch.dim, branch.stride) for branch in found}
+        fitting = replaceable(self.model, others, example_inputs)
+        found = [branch for branch in found if branch.path in fitting]
         if not found:
             return False
         if not self.replacements:
@@ -201,10 +206,15 @@ class _Draft:
             if r.kind != "attention" or any(name.startswith(f"{r.path}.") for name in stays)
         ]
 
-    def split_(self, tensors: dict[str, Tensor], excluded: frozenset[str]) -> dict[str, tuple[int, int]]:
+    def split_(
+        self, tensors: dict[str, Tensor], example_inputs: object, excluded: frozenset[str]
+    ) -> dict[str, tuple[int, int]]:
         """Put two layers in place of those of low rank; ranks, and the largest possible ones."""
         found: dict[str, tuple[int, int]] = {}
-        for path, (split, layers) in splits(self.model, tensors, excluded).items():
+        low = splits(self.model, tensors, excluded)
+        others = {path: two_layers(self.model.get_submodule(path), split) for path, (split, _) in low.items()}
+        for path in replaceable(self.model, others, example_inputs):
+            split, layers = low[path]
             self.replacements.append(Replacement(path, "low_rank", {"rank": split.rank, "kernel_in": split.kernel_in}))
             weight = tensors.pop(f"{path}.weight")
             tensors.pop(f"{path}.bias", None)

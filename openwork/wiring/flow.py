@@ -63,6 +63,12 @@ class Call:
         return isinstance(self.node.meta.get("val"), (list, tuple))
 
     @property
+    def ragged(self) -> bool:
+        """Whether the data decide how long the result is, as where a mask is the index."""
+        values = items(self.node.meta.get("val"))
+        return any(type(size) is not int for value in values for size in getattr(value, "shape", ()))
+
+    @property
     def name(self) -> str:
         """Name of the operation, such as ``relu``."""
         return operation(self.node)
@@ -87,7 +93,8 @@ class Call:
         """The result of an operation that nobody knows, which blocks every channel that touches it."""
         for operand in self.operands:
             for label in operand.labels:
-                self.block(label, f"the operation {self.node.target} is not known")
+                why = "gives what the data say how long it is" if self.ragged else "is not known"
+                self.block(label, f"the operation {self.node.target} {why}")
         return self.dense()
 
     def block(self, label: Label, why: str) -> None:
@@ -112,8 +119,9 @@ class Call:
 
 
 def shapes_of(node: fx.Node) -> list[tuple[int, ...]]:
-    """Shape of each tensor that a node gives; empty for what is no tensor."""
-    return [tuple(getattr(item, "shape", ())) for item in items(node.meta.get("val"))]
+    """Shape of each tensor that a node gives; empty for what is no tensor, with 0 for a length that data decide."""
+    shapes = [tuple(getattr(item, "shape", ())) for item in items(node.meta.get("val"))]
+    return [tuple(size if type(size) is int else 0 for size in shape) for shape in shapes]
 
 
 def items(arg: object) -> list[object]:

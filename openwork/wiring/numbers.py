@@ -44,6 +44,10 @@ class Numbers:
         """What is known of a node: a tensor, None, or a list of them where the operation gives several."""
         return self._known[node]
 
+    def overwritten(self, node: fx.Node) -> bool:
+        """Whether an operation in place writes into what a node gives."""
+        return any(node in others for others in self._same.values())
+
     def _placeholder(self, node: fx.Node, traced: Traced, tensors: Mapping[str, Tensor]) -> Known:
         name = traced.parameters.get(node.name) or traced.buffers.get(node.name)
         if name is not None:
@@ -66,8 +70,8 @@ class Numbers:
             # What cannot be run on numbers with gaps is not known, which is always true.
             result = None
         for other in self._same.get(node, ()):
-            # Whoever reads the operand of an operation in place after it reads what was written.
-            self._known[other] = result
+            # Some read the operand of an operation in place before it, some after.
+            self._known[other] = _agreement(self._known[other], result)
         return result
 
     def _result(self, node: fx.Node, name: str, operands: list[Any]) -> Any:
@@ -106,13 +110,22 @@ class Numbers:
 
     def _windows(self, node: fx.Node) -> Any:
         """Pooling, resampling and sums: a result is known if all that it looks at is."""
+        # The smallest of several numbers notices one that lies below the others.
+        sign = -1 if operation(node) == "amin" else 1
         numbers = self._run(node, torch.nan_to_num)
-        seen = self._run(node, lambda x: x.isnan().to(x.dtype))
+        seen = self._run(node, lambda x: sign * x.isnan().to(x.dtype))
         first, *others = cast("list[Tensor]", items(numbers))
         mask = cast("Tensor", items(seen)[0])
         result = torch.where(mask.abs() > 0, torch.nan, first)
         # Where the maximum was is not known.
         return [result, *(None for _ in others)] if others else result
+
+
+def _agreement(a: Known, b: Known) -> Known:
+    """What is known of a tensor that is one at first and the other later."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not b.is_floating_point() or a.shape != b.shape:
+        return None
+    return torch.where(a == b, b, torch.nan)
 
 
 _RANDOM = frozenset(

@@ -1,7 +1,7 @@
 """From a model and example inputs to a graph of ATen operations whose parameters have their names back."""
 
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -53,7 +53,7 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
     with prepared(model):
         exported = _export(model, args, kwargs)
     # What nobody uses, such as attention weights that a model drops, fixes nothing.
-    exported.graph.eliminate_dead_code()
+    exported.graph.eliminate_dead_code(_stays(exported.graph, exported.graph_signature.user_inputs))
     signature = exported.graph_signature
     first = {id(tensor): name for name, tensor in _tensors(model)}
     named = {name: first[id(tensor)] for name, tensor in _tensors(model, remove_duplicate=False)}
@@ -68,6 +68,19 @@ def trace(model: nn.Module, example_inputs: object) -> Traced:
             if isinstance(constant := exported.constants.get(name), Tensor)
         },
     )
+
+
+def _stays(graph: fx.Graph, inputs: Iterable[object]) -> Callable[[fx.Node], bool]:
+    """Which operations stay though nobody uses them: those that run on weights, whose shapes have to fit still."""
+    given = {node for node in graph.nodes if node.op == "placeholder" and node.name not in set(inputs)}
+    kept: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "call_function" and given.intersection(node.all_input_nodes):
+            kept.add(node)
+            if given.issuperset(node.all_input_nodes):
+                given.add(node)
+    # What writes in place is named add_.
+    return lambda node: node.op != "call_function" or node in kept or "_." in f"{node.target}."
 
 
 def _tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, Tensor]]:

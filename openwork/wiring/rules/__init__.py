@@ -36,7 +36,7 @@ def apply(call: Call) -> Result:
     """
     if call.name in _READ_NOTHING or not any(operand.labels for operand in call.operands):
         return call.dense()
-    rule = RULES.get(call.name)
+    rule = None if call.ragged else RULES.get(call.name)
     result = call.unknown() if rule is None else rule(call)
     if call.name.endswith("_") and not call.name.startswith("__"):
         _write_through(call, result)

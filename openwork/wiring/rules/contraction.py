@@ -105,10 +105,12 @@ def _rows_first(call: Call, weight: Value, groups: int) -> Value:
     inputs, per_group = weight.shape
     labels: list[Label] = []
     for label in weight.labels:
-        if 0 not in label.dims:
+        if inputs == groups:
+            # Depthwise: an input goes with all outputs of its own, which stay as many.
+            if 0 in label.dims:
+                labels.append(replace(label, ids=label.ids.repeat_interleave(per_group, dim=0)))
+        elif 0 not in label.dims:
             labels.append(replace(label, ids=label.ids.view(-1).repeat(groups).unsqueeze(1)))
-        elif inputs == groups:
-            labels.append(label)
         else:
             call.atoms.mark(label.ids, "consumer")
             _keep_equal(call, label.ids.flatten(), groups)

@@ -62,11 +62,14 @@ def _select(call: Call) -> Result:
 
 def _slice(call: Call) -> Result:
     """A range along a dimension; the numbers are derived from its length unless they are written in the code."""
-    dim, start, end = call.arg(1, "dim", 0), call.arg(2, "start", 0), call.arg(3, "end")
+    dim, start = call.arg(1, "dim", 0), call.arg(2, "start", 0)
+    end = call.arg(3, "length" if call.name == "narrow" else "end")
     x = call.operands[0]
     dim %= len(x.shape)
     if any(number not in (0, None) and call.literal(number) for number in (start, end)):
         _fix(call, dim, "a range of it is taken out by number")
+    if call.arg(4, "step", 1) != 1:
+        _fix(call, dim, "entries of it are left out by number")
     result = cast("Value", _move(call))
     for label in result.labels:
         if dim in label.dims and result.shape[dim] < x.shape[dim]:
@@ -78,6 +81,31 @@ def _fix(call: Call, dim: int, why: str) -> None:
     for label in call.operands[0].labels:
         if dim in label.dims:
             call.atoms.rigid(label.ids, dim, f"{why}{call.place}")
+
+
+def _roll(call: Call) -> Result:
+    """Entries move by a number of places, and round the end."""
+    ndim = len(call.operands[0].shape)
+    dims: list[int] = call.arg(2, "dims") or list(range(ndim))
+    for dim in dims:
+        _fix(call, dim % ndim, "it is rolled by a number of places")
+    return _move(call)
+
+
+def _windows(call: Call) -> Result:
+    """Windows along a dimension, as wide and as far apart as numbers say."""
+    _fix(call, call.arg(1, "dimension") % len(call.operands[0].shape), "windows of it are taken by number")
+    return _move(call)
+
+
+def _shuffle(call: Call) -> Result:
+    """As many groups of channels as before take turns, so all lose the same ones."""
+    groups: int = call.arg(1, "groups")
+    for label in call.operands[0].labels:
+        if 1 in label.dims:
+            parts = label.ids.reshape(*label.ids.shape[:1], groups, -1, *label.ids.shape[2:])
+            call.atoms.rigid(parts, 1, f"it is cut into {groups} groups{call.place}")
+    return _move(call)
 
 
 def _parts(call: Call) -> Result:
@@ -202,8 +230,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         names(
             """
-            flatten permute transpose t numpy_T matrix_H mT squeeze unsqueeze narrow flip roll repeat movedim
-            moveaxis swapaxes swapdims repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle unfold
+            flatten permute transpose t numpy_T matrix_H mT squeeze unsqueeze flip repeat movedim moveaxis swapaxes
+            swapdims repeat_interleave pixel_shuffle pixel_unshuffle
             """
         ),
         _move,
@@ -213,8 +241,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     "expand": _expand,
     "expand_as": _expand_as,
+    "channel_shuffle": _shuffle,
     "index": _index,
     "index_select": _index_select,
+    "narrow": _slice,
+    "roll": _roll,
     "select": _select,
     "slice": _slice,
+    "unfold": _windows,
 }
