@@ -1,7 +1,7 @@
 """ResNet-18, half of its units zero on either side of the couplings: what goes, and at what accuracy?
 
 The target is the same for both sides, a fraction of the units that run through the whole network, so that what differs
-is which units are chosen and what they cost. CIFAR-10, 4000 training images scaled to 16 x 16, a few epochs: a sketch
+is which units are chosen and what they cost. CIFAR-10, 3000 training images scaled to 16 x 16, a few epochs: a sketch
 of the comparison that fits a laptop, not a result on CIFAR-10. LeNet-5 is compared in fashion_lenet5.py.
 
 Stopped, the script goes on after the last finished side.
@@ -25,7 +25,7 @@ from openwork.training import supervised
 from openwork.wiring import Side
 
 NAME = "sides"
-SEED, BATCH, EPOCHS, IMAGES, FRACTION = 0, 64, 4, 4000, 0.5
+SEED, BATCH, EPOCHS, IMAGES, FRACTION = 0, 64, 2, 3000, 0.5
 SIDES: tuple[Side | None, ...] = (None, "consumers", "producers")
 
 

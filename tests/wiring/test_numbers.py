@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map
 
 from openwork.wiring import Numbers, Traced, trace
@@ -23,7 +24,7 @@ def run(traced: Traced, tensors: dict[str, Tensor], inputs: list[Tensor]) -> dic
     given = iter(inputs)
 
     def look_up(arg: Any) -> Any:
-        return fx.node.map_arg(arg, lambda node: values[node])
+        return map_arg(arg, lambda node: values[node])
 
     for node in traced.graph.nodes:
         if node.op == "placeholder":
