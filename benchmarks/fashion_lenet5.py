@@ -34,7 +34,7 @@ RUNS: tuple[tuple[str, Side, float], ...] = (
     ("RMDA", "consumers", 5e-4),
     ("RAMDA", "consumers", 1e-4),
     ("RAMDA", "consumers", 3e-4),
-    ("RAMDA", "producers", 3e-4),
+    ("RAMDA", "producers", 1e-4),
 )
 ALLOWED = 0.005
 
