@@ -75,7 +75,7 @@ def idx(shape: tuple[int, ...], cut: int = 0, magic: int = 0x08) -> bytes:
     for length in shape:
         size *= length
     header = struct.pack(f">BBBB{len(shape)}I", 0, 0, magic, len(shape), *shape)
-    return gzip.compress(header + bytes(size - cut))
+    return gzip.compress(header + bytes(size - cut), mtime=0)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def small(tmp_path):
     folder = tmp_path / "mnist"
     folder.mkdir()
     (folder / "train-images-idx3-ubyte").write_bytes(idx(6, 28, 28))
-    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(6)))
-    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(4, 28, 28)))
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(6), mtime=0))
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(4, 28, 28), mtime=0))
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(4))
     return tmp_path
 
@@ -40,8 +40,14 @@ def test_reads_bytes_in_row_major_order(tmp_path, pack):
         (idx(9)[:6], r"was cut short or changed: its header promises"),
         (idx(9)[:-1], r"its header promises 9 bytes after the first 8, it has 8; fetch it anew$"),
         (idx(9) + b"x", r"its header promises 9 bytes after the first 8, it has 10; fetch it anew$"),
-        (gzip.compress(idx(900))[:-10], r"is damaged or was cut short: it begins as a compressed file but does not"),
-        (gzip.compress(idx(900))[:20], r"is damaged or was cut short: it begins as a compressed file but does not"),
+        (
+            gzip.compress(idx(900), mtime=0)[:-10],
+            r"is damaged or was cut short: it begins as a compressed file but does not",
+        ),
+        (
+            gzip.compress(idx(900), mtime=0)[:20],
+            r"is damaged or was cut short: it begins as a compressed file but does not",
+        ),
     ],
 )
 def test_another_file_is_one_sentence(tmp_path, content, message):
