@@ -91,6 +91,8 @@ def test_train_then_report_and_resume(capsys: pytest.CaptureFixture[str], tmp_pa
         "epochs": 4,
         "batch_size": 32,
         "hidden": [4],
+        "refit": 0,
+        "shrink_after": [],
         "seed": 0,
     }
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
