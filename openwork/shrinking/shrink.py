@@ -40,11 +40,13 @@ class Shrunk:
         model: An ordinary module, trainable; in the mode (training or evaluation) of the original.
         report: What went, and the proof that the outputs are the same.
         plan: How to make another model of the same class as small; ``ow.save`` writes it.
+        stays: Indices that stay of each tensor of the original, by name and dimension; only where some go.
     """
 
     model: nn.Module
     report: ShrinkReport
     plan: Plan
+    stays: Cuts
 
 
 def shrink(
@@ -144,7 +146,7 @@ def shrink(
     )
     if optimizer is not None:
         follow_(optimizer, model, small, stays)
-    return Shrunk(small, report, plan)
+    return Shrunk(small, report, plan, stays)
 
 
 @dataclass

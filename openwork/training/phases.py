@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from openwork.files import Json
+from openwork.files import State
 from openwork.optim import ProximalOptimizer
 from openwork.penalties import Zero
 from openwork.shrinking import NothingZero, Plan, Shrunk, follow_, shrink
@@ -32,24 +33,30 @@ def take_out_(model: nn.Module, example: Tensor, optimizer: Optimizer) -> Shrunk
         return None
 
 
-def rebuild_(model: nn.Module, plans: Sequence[Mapping[str, Json]], optimizer: Optimizer) -> nn.Module:
+def taken(shrunk: Shrunk) -> dict[str, State]:
+    """What was taken out, in plain values and tensors: from it a run that is resumed makes its model as small."""
+    stays = {name: {str(dim): x for dim, x in dims.items()} for name, dims in shrunk.stays.items()}
+    return {"plan": cast("State", shrunk.plan.to_json()), "stays": stays}
+
+
+def rebuild_(model: nn.Module, outs: Sequence[Mapping[str, Any]], optimizer: Optimizer) -> nn.Module:
     """The model that a run had when it saved, from one as it was built.
 
     Args:
         model: As the recipe makes it; not changed.
-        plans: What was taken out, in order.
+        outs: What was taken out, in order, as ``taken`` says it.
         optimizer: Over its parameters; goes on with those of the result.
 
     Returns:
         The model, with weights that are still to be loaded.
     """
-    small = deepcopy(model)
-    for saved in plans:
-        plan = Plan.from_json(saved)
+    for out in outs:
+        plan, small = Plan.from_json(out["plan"]), deepcopy(model)
         plan.apply_(small, {name: torch.zeros(new) for name, (_, new) in plan.shapes.items()})
-    if plans:
-        follow_(optimizer, model, small, {})
-    return small
+        stays = {name: {int(dim): x for dim, x in dims.items()} for name, dims in out["stays"].items()}
+        follow_(optimizer, model, small, stays)
+        model = small
+    return model
 
 
 class Refit:
@@ -85,4 +92,4 @@ class Refit:
         self._zeros = [(param, saved) for (param, _), saved in zip(self._zeros, zeros, strict=True)]
 
 
-__all__ = ["Refit", "rebuild_", "take_out_"]
+__all__ = ["Refit", "rebuild_", "take_out_", "taken"]

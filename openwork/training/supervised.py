@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 from openwork.data import Batches, Data
-from openwork.files import Json, State
+from openwork.files import State
 from openwork.metrics import sparsity
 from openwork.optim import ProximalOptimizer, Stages, unwrap
 from openwork.structure import Structure
 from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
-from openwork.training.phases import Refit, rebuild_, take_out_
+from openwork.training.phases import Refit, rebuild_, take_out_, taken
 from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
 
@@ -190,7 +190,7 @@ class _Supervised:
         self.loss_sum = torch.zeros((), device=accelerator.device)
         self.best: _Best | None = None
         self.built = model
-        self.plans: list[dict[str, Json]] = []
+        self.taken: list[Mapping[str, Any]] = []
         self.shrink_at: frozenset[int] = frozenset()
         self.refit_at: int | None = None
         self.refit_lr = 0.0
@@ -217,7 +217,7 @@ class _Supervised:
         if self.unit in self.shrink_at:
             shrunk = take_out_(self.model, self.data.train.inputs[:2], self.optimizer)
             if shrunk is not None:
-                self.plans.append(shrunk.plan.to_json())
+                self.taken.append(taken(shrunk))
                 self._use(shrunk.model)
         if self.unit == self.refit_at and self.refit is None:
             if isinstance(self.optimizer, ProximalOptimizer):
@@ -363,14 +363,14 @@ class _Supervised:
             "decay": None if self.decay is None else {"last_epoch": self.decay.last_epoch},
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": None if self.best is None else vars(self.best),
-            "plans": list(self.plans),
+            "taken": list(self.taken),
             "zeros": None if self.refit is None else self.refit.zeros(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.plans = [dict(plan) for plan in state["plans"]]
-        if self.plans:
-            self._use(rebuild_(self.built, self.plans, self.optimizer))
+        self.taken = list(state["taken"])
+        if self.taken:
+            self._use(rebuild_(self.built, self.taken, self.optimizer))
         zeros: Sequence[Tensor] | None = state["zeros"]
         self.refit = None if zeros is None else Refit(self.optimizer, self.refit_lr)
         self.model.load_state_dict(state["model"])
