@@ -102,7 +102,7 @@ def main() -> None:
     note = (
         f"RMDA with Target(GroupLasso, {FRACTION}) on the couplings, {EPOCHS} epochs of {IMAGES} images of CIFAR-10 "
         f"scaled to 16 x 16, batch {BATCH}, averaging 0.3, learning rate 0.1, a tenth in the second half; 1000 "
-        "validation images; one seed. A short run that compares the sides, not a result on CIFAR-10. Times on 2 threads."
+        "validation images; one seed. A short run that compares the sides, no result on CIFAR-10. Times on 2 threads."
     )
     write_table(NAME, "ResNet-18: half of the units zero, on either side", columns, rows, note)
 
