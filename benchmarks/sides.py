@@ -59,7 +59,6 @@ def train(side: Side | None, data: Data) -> dict[str, Any]:
     return found | {
         "params": shrunk.report.params,
         "macs": [macs(m, x[:1]).total for m in (model, shrunk.model)],
-        "units": [sum(w.before for w in shrunk.report.widths), sum(w.after for w in shrunk.report.widths)],
         "folded": shrunk.report.folded,
         "difference": shrunk.report.certificate.difference,
         "speedup": [speed.median, speed.low, speed.high],
@@ -89,15 +88,15 @@ def main() -> None:
         found = remembered(NAME, str(side), lambda side=side: train(side, data))
         row: list[Cell] = [side or "no penalty", f"{100 * found['valid_accuracy']:.1f}"]
         if side is None:
-            rows.append([*row, *[None] * 6])
+            rows.append([*row, *[None] * 5])
             continue
-        (p0, p1), (m0, m1), (u0, u1) = found["params"], found["macs"], found["units"]
+        (p0, p1), (m0, m1) = found["params"], found["macs"]
         low, high = found["speedup"][1:]
-        row += [f"{100 * (1 - u1 / u0):.1f}", f"{100 * p1 / p0:.1f}", f"{100 * m1 / m0:.1f}", str(found["folded"])]
+        row += [f"{100 * p1 / p0:.1f}", f"{100 * m1 / m0:.1f}", str(found["folded"])]
         rows.append([*row, f"{found['speedup'][0]:.2f} ({low:.2f} to {high:.2f})", f"{found['difference']:.1e}"])
     if wanted:
         return
-    columns = ["side", "validation accuracy, %", "units gone, %", "parameters left, %", "MACs left, %",
+    columns = ["side", "validation accuracy, %", "parameters left, %", "MACs left, %",
                "constants folded", "faster at batch 64", "largest difference"]  # fmt: skip
     note = (
         f"RMDA with Target(GroupLasso, {FRACTION}) on the couplings, {EPOCHS} epochs of {IMAGES} images of CIFAR-10 "
