@@ -149,8 +149,8 @@ def _constants(
         if constants is None:
             continue
         weight = working[place.weight].double()
-        columns = (weight if place.dim == 1 else weight.transpose(0, 1)).flatten(2) if weight.ndim > 2 else None
-        matrix = columns.sum(dim=2) if columns is not None else (weight if place.dim == 1 else weight.t())
+        # (outputs, inputs), summed over the kernel if there is one.
+        matrix = weight.movedim(place.dim, 1).unsqueeze(-1).flatten(2).sum(dim=2)
         for k in map(int, (constants.nan_to_num() != 0).nonzero().flatten()):
             if units[k] >= 0 and bool(matrix[:, k].any()):
                 shift = (matrix[:, k] * constants[k].double()).to(working[place.weight].dtype)

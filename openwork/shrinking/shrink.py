@@ -351,8 +351,11 @@ def _one_sided(draft: _Draft, finding: Finding, kept: Sequence[Tensor]) -> int:
     count = 0
     for coupling, units in zip(finding.grouping.couplings, kept, strict=True):
         sides: list[Side] = ["producers", "consumers"]
-        living = [coupling.sum(sizes, side) > 0 for side in sides if coupling.side(side)]
-        count += sum(int(any(bool(alive[unit]) for alive in living)) for unit in (~units).nonzero().flatten().tolist())
+        living = torch.zeros(coupling.width, dtype=torch.bool)
+        for side in sides if not bool(units.all()) else ():
+            if coupling.side(side):
+                living |= coupling.sum(sizes, side).cpu() > 0
+        count += int((living & ~units).sum())
     return count
 
 
