@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from openwork import (
         data,
+        factorizations,
         files,
         metrics,
         models,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
     "data",
+    "factorizations",
     "files",
     "load",
     "metrics",

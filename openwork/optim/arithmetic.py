@@ -30,6 +30,11 @@ def add_scaled_(sums: list[Tensor], terms: list[Tensor], factor: Scalar) -> None
         torch._foreach_add_(sums, terms, alpha=factor)
 
 
+def multiply(ones: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """``one * other`` for every pair, as new tensors."""
+    return list(torch._foreach_mul(ones, others))
+
+
 def shift_(tensors: list[Tensor], number: Scalar) -> None:
     """``x <- x + number``; writes ``tensors``."""
     if isinstance(number, Tensor):

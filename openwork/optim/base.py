@@ -1,4 +1,4 @@
-"""The shell that all proximal optimizers share: options, state, safety, read-out."""
+"""The shell that all optimizers share: options, state, safety, exactly structured weights."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from typing_extensions import override
 from openwork.kernels import Scalar
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
 from openwork.optim.groups import Group, Params, check_range, count_, named
-from openwork.penalties import Penalty, Solution, Zero
+from openwork.penalties import Penalty, Zero
 from openwork.structure import Structure
 
 
@@ -26,45 +26,39 @@ class ReadOut:
     Args:
         alive: Number of groups (or singular values) that are not zero, over all weights with a penalty.
         total: Number of groups (or singular values).
-        residual: Norm of the subproblem's subgradient over the penalty's weight, in units of the loss gradient; the
-            theory asks that it go to zero (Huang & Lee 2024, condition (7)).
-        steps_unchanged: Steps since the structure last changed, which shows identification.
         skipped: Steps not taken because a gradient was not finite.
     """
 
     alive: int
     total: int
-    residual: float
-    steps_unchanged: int
     skipped: int
 
 
-class ProximalOptimizer(Optimizer):
-    """Base of the optimizers for ``loss + penalty``.
+class StructuredOptimizer(Optimizer):
+    """Base of the optimizers that make structure: exact zeros, in the weights or in points that they lead to.
 
     State is in float32 at least; float16 and bfloat16 weights get a float32 master. A step in which a gradient is not
-    finite leaves weights, state and counters untouched and is counted. Every parameter group has its own ``"penalty"``;
-    ``"penalty_scale"`` is a number that multiplies it and may be scheduled like ``"lr"``.
+    finite leaves weights, state and counters untouched and is counted. ``"penalty_scale"`` is a number that multiplies
+    the strength of a parameter group and may be scheduled like ``"lr"``.
 
-    The penalty is configuration and is not part of ``state_dict()``, which therefore loads with ``weights_only=True``.
+    Configuration is not part of ``state_dict()``, which therefore loads with ``weights_only=True``.
     """
 
     #: State tensors that start at zero, and those that start as a copy of the weight.
     sums: ClassVar[tuple[str, ...]] = ()
     anchors: ClassVar[tuple[str, ...]] = ()
     #: Numbers that a step changes; on a device they live there, so that nobody waits.
-    counters: ClassVar[tuple[str, ...]] = ("step", "unchanged", "residual", "skipped")
+    counters: ClassVar[tuple[str, ...]] = ("step", "skipped")
+    #: Options that are configuration: they come from whoever builds the optimizer, and never from a checkpoint.
+    configuration: ClassVar[tuple[str, ...]] = ()
     #: Whether ``weight_decay`` acts on the weights beside the gradient instead of in it.
     decoupled: ClassVar[bool] = False
-    #: The kind of penalty the algorithm can use.
-    needs: ClassVar[type[Penalty]] = Penalty
 
     def __init__(
         self,
         params: Params,
         *,
         lr: Scalar,
-        penalty: Penalty | None,
         weight_decay: float,
         maximize: bool,
         foreach: bool | None,
@@ -74,7 +68,6 @@ class ProximalOptimizer(Optimizer):
     ) -> None:
         defaults = {
             "lr": lr,
-            "penalty": Zero() if penalty is None else penalty,
             "penalty_scale": 1.0,
             "weight_decay": weight_decay,
             "maximize": maximize,
@@ -92,21 +85,29 @@ class ProximalOptimizer(Optimizer):
         """Advance the group's counters by one step, or by none where ``gate`` is 0."""
         count_(group, "step", group["step"] + gate)
 
-    def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
+    def _update(self, group: Group, batch: Batch, gate: Scalar) -> object:
         """Update the weights and state of one batch; ``gate`` multiplies everything away where it is 0."""
         raise NotImplementedError
 
-    def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:
-        """The exactly structured weights of one batch; None if the weights are that."""
-        return None
+    def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
+        """Parameters that are not exactly structured themselves, with their structured weights."""
+        raise NotImplementedError
+
+    def structures(self) -> dict[Tensor, Structure]:
+        """Structure of every parameter that has one."""
+        raise NotImplementedError
+
+    def read_out(self) -> ReadOut:
+        """Numbers of the last step; waits for a device."""
+        raise NotImplementedError
+
+    def _penalty(self, group: Group) -> Penalty:
+        """The penalty that says where the group's parameters may be cut."""
+        return Zero()
 
     def _sums(self, group: Group) -> tuple[str, ...]:
         """Names of this group's state tensors that start at zero."""
         return self.sums
-
-    def _penalty_weight(self, group: Group) -> Scalar:
-        """Weight of the penalty in the last subproblem."""
-        raise NotImplementedError
 
     def averaging_now(self, group: Group) -> Scalar:
         """Fraction by which the last step of this group moved towards its prox point; 1 if the weights are that."""
@@ -122,11 +123,11 @@ class ProximalOptimizer(Optimizer):
         """Add parameters with options of their own.
 
         Args:
-            param_group: As for any torch optimizer, with an optional ``"penalty"``.
+            param_group: As for any torch optimizer.
 
         Raises:
-            ValueError: If an option is out of range, or the penalty does not fit a parameter.
-            TypeError: If the penalty is of a kind this optimizer cannot use, or a parameter is complex.
+            ValueError: If an option is out of range, or does not fit a parameter.
+            TypeError: If an option is of a kind this optimizer cannot use, or a parameter is complex.
         """
         super().add_param_group(param_group)
         try:
@@ -136,39 +137,13 @@ class ProximalOptimizer(Optimizer):
             raise
 
     def _check(self, group: Group) -> None:
-        me, penalty = type(self).__name__, group["penalty"]
+        me = type(self).__name__
         check_range(me, group, "lr")
         check_range(me, group, "weight_decay")
         check_range(me, group, "penalty_scale")
-        if not isinstance(penalty, Penalty):
-            raise TypeError(f"{me}: penalty must be an openwork penalty such as GroupLasso(1e-3), got {penalty!r}")
-        if not isinstance(penalty, self.needs):
-            raise TypeError(
-                f"{me} needs a penalty that solves under a diagonal metric, and {type(penalty).__name__} has only a "
-                f"Euclidean prox; wrap it as ProximalGradient({type(penalty).__name__}(...))"
-            )
-        penalized = not isinstance(penalty, Zero)
         for name, param in named(group):
             if param.is_complex():
                 raise TypeError(f"{me}: {name} is complex ({param.dtype}); use view_as_real or leave it out")
-            if not penalized:
-                continue
-            if not (param.is_floating_point() and param.requires_grad):
-                what = "frozen" if param.is_floating_point() else f"of type {param.dtype}"
-                raise ValueError(f"{me}: {name} is {what} and cannot be penalized; leave it out of the penalty's group")
-            if hasattr(param, "device_mesh"):
-                raise ValueError(
-                    f"{me}: {name} is a DTensor, and penalties on sharded parameters are not supported yet"
-                )
-            try:
-                penalty.check(param)
-            except ValueError as error:
-                raise ValueError(f"{me}: {name}: {error}") from None
-        if penalized and group["weight_decay"]:
-            warnings.warn(
-                f"{me}: weight_decay={group['weight_decay']} beside {penalty!r} biases the zeros; set one of them to 0",
-                stacklevel=5,
-            )
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -223,29 +198,30 @@ class ProximalOptimizer(Optimizer):
         return grads
 
     def _step_group(self, group: Group, gate: Scalar) -> None:
+        for batch in self._begin(group, gate):
+            self._update(group, batch, gate)
+        self._end(group)
+
+    def _begin(self, group: Group, gate: Scalar) -> Iterator[Batch]:
+        """Advance the counters, then give the batches of a step, their gradients ready."""
         if isinstance(gate, Tensor):
             for key in self.counters:
                 group[key] = torch.as_tensor(group[key], dtype=torch.float64, device=gate.device)
             group["skipped"] += 1 - gate
         self._advance(group, gate)
-        kept: dict[Tensor, list[Tensor]] = {}
-        squares: Scalar = 0.0
-        params = self._moving(group)
-        for batch in self._batches(group, params):
+        for batch in self._batches(group, self._moving(group)):
             batch.tensors["grad"] = self._ready(group, batch, gate)
-            for owner, solution in zip(batch.owners, self._update(group, batch, gate), strict=True):
-                if solution.kept.numel():
-                    kept.setdefault(owner, []).append(solution.kept)
-                    squares = squares + solution.residual.square().sum()
-        for param in params:
+            yield batch
+
+    def _end(self, group: Group) -> None:
+        """Give weights in half precision the numbers of their masters."""
+        for param in self._moving(group):
             if "master" in self.state[param]:
                 param.copy_(self.state[param]["master"])
-        self._record(group, kept, squares, gate)
 
     def _moving(self, group: Group) -> list[Tensor]:
-        """Parameters that take part in a step: those with a gradient, and all that share groups with them."""
-        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-        return group["params"] if params and group["penalty"].joins else params
+        """Parameters that take part in a step."""
+        return [p for p in group["params"] if p.grad is not None]
 
     def _batches(self, group: Group, params: list[Tensor], *, grads: bool = True) -> Iterator[Batch]:
         if not params:
@@ -256,16 +232,20 @@ class ProximalOptimizer(Optimizer):
             limit = None
         else:
             limit = CPU_ENTRIES if params[0].device.type == "cpu" else DEVICE_ENTRIES
-        return batches(((p, self._tensors(group, p, grads)) for p in params), group["penalty"], limit)
+        return batches(((p, self._tensors(group, p, grads)) for p in params), self._penalty(group), limit)
 
     def _tensors(self, group: Group, param: Tensor, grads: bool) -> dict[str, Tensor]:
         state = self._state(group, param)
-        tensors = {name: state[name] for name in (*self.anchors, *self._sums(group))}
+        tensors = {name: state[name] for name in self._named_state(group)}
         tensors["param"], tensors["weight"] = param, state.get("master", param)
         if grads:
             # Only a group that has entries in several parameters comes here without a gradient.
             tensors["grad"] = torch.zeros_like(param) if param.grad is None else param.grad
         return tensors
+
+    def _named_state(self, group: Group) -> tuple[str, ...]:
+        """Names of all state tensors of a parameter that are shaped like it."""
+        return (*self.anchors, *self._sums(group))
 
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
         state, weight = self.state[param], param.detach()
@@ -302,35 +282,13 @@ class ProximalOptimizer(Optimizer):
             return scalars
         return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in scalars.items()}
 
-    def _record(self, group: Group, kept: dict[Tensor, list[Tensor]], squares: Scalar, gate: Scalar) -> None:
-        changed: Scalar = 0.0
-        for param, pieces in kept.items():
-            new, state = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.state[param]
-            old = state.get("kept")
-            if old is None or old.shape != new.shape:
-                state["kept"] = new.clone()
-                changed = changed + 1.0
-            elif isinstance(gate, Tensor):
-                changed = changed + (old != new).any() * gate
-                old.copy_(torch.where(gate > 0, new, old))
-            elif not torch.equal(old, new):
-                old.copy_(new)
-                changed = 1.0
-        unchanged = group["unchanged"] + gate
-        reset = torch.where(changed > 0, 0.0, unchanged) if isinstance(changed, Tensor) else unchanged * (not changed)
-        count_(group, "unchanged", reset)
-        if isinstance(squares, Tensor):
-            residual = _relative(squares.double().sqrt(), self._penalty_weight(group))
-            waits = not isinstance(gate, Tensor)
-            count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
-
     # -- structure --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def structured(self) -> Iterator[None]:
         """Hold the exactly structured weights inside the ``with``; restore the weights bit for bit after.
 
-        Parameters without a penalty stay as they are. Inside, there is one backup copy of the others. Before the first
+        Parameters without structure stay as they are. Inside, there is one backup copy of the others. Before the first
         step of a stage the weights are left as they are, since there is no prox point yet.
         """
         backups: dict[Tensor, Tensor] = {}
@@ -367,70 +325,27 @@ class ProximalOptimizer(Optimizer):
             for name in ("param", "weight"):
                 torch._foreach_copy_(batch[name], points)
 
-    def structures(self) -> dict[Tensor, Structure]:
-        """Structure of every penalized parameter, from the last solve where there was one."""
-        found: dict[Tensor, Structure] = {}
-        for group in self.param_groups:
-            if not isinstance(group["penalty"], Zero):
-                found |= zip(group["params"], group["penalty"].read_list(self._kept(group)), strict=True)
-        return found
-
-    def _kept(self, group: Group) -> list[Tensor]:
-        """What every parameter keeps, from the last solve where there was one."""
-        params: list[Tensor] = group["params"]
-        saved = {p: self.state[p]["kept"] for p in params if "kept" in self.state.get(p, {})}
-        if len(saved) == len(params):
-            return [saved[p] for p in params]
-        present = group["penalty"].kept_list([p.detach() for p in params])
-        return [saved.get(p, now) for p, now in zip(params, present, strict=True)]
-
-    def read_out(self) -> ReadOut:
-        """Numbers of the last step; waits for a device."""
-        groups = [group for group in self.param_groups if not isinstance(group["penalty"], Zero)]
-        kept = [k for group in groups for k in group["penalty"].distinct(self._kept(group))]
-        return ReadOut(
-            alive=sum(int(k.sum()) for k in kept),
-            total=sum(k.numel() for k in kept),
-            residual=max((float(group["residual"]) for group in groups), default=0.0),
-            steps_unchanged=int(min((float(group["unchanged"]) for group in groups), default=0)),
-            skipped=self.skipped,
-        )
-
     @property
     def skipped(self) -> int:
         """Steps not taken because a gradient was not finite; waits for a device."""
         return int(max(float(group["skipped"]) for group in self.param_groups))
 
-    @torch.no_grad()
-    def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
-        """Penalized parameters that are not exactly structured themselves, with their structured weights."""
-        for group in self.param_groups:
-            if not group["step"] > 0 or isinstance(group["penalty"], Zero):
-                continue
-            params = [p for p in group["params"] if p in self.state]
-            if params and group["penalty"].joins:
-                params = group["params"]
-            for batch in self._batches(group, params, grads=False):
-                points = self._points(group, batch)
-                if points is None:
-                    return
-                yield batch, points
-
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """Everything a later run needs to go on bit for bit, except the penalties, which are configuration."""
+        """Everything a later run needs to go on bit for bit, except the configuration."""
         saved = super().state_dict()
         saved["param_groups"] = [
-            {key: value for key, value in group.items() if key != "penalty"} for group in saved["param_groups"]
+            {key: value for key, value in group.items() if key not in self.configuration}
+            for group in saved["param_groups"]
         ]
         return saved
 
     @override
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken, with this optimizer's penalties.
+        """Go on where ``state_dict`` was taken, with this optimizer's configuration.
 
         Args:
             state_dict: From the same kind of optimizer over the same parameters.
@@ -440,21 +355,21 @@ class ProximalOptimizer(Optimizer):
         """
         groups = state_dict["param_groups"]
         ids = [i for group in groups for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for i, param in zip(ids, params, strict=False):
+        owned = [(group, p) for group in self.param_groups for p in group["params"]]
+        for i, (group, param) in zip(ids, owned, strict=False):
             saved = state_dict["state"].get(i)
-            for name in (*self.anchors, *self.sums) if saved else ():
+            for name in self._named_state(group) if saved else ():
                 if name not in saved or saved[name].shape != param.shape:
                     what = f"shape {tuple(saved[name].shape)}" if name in saved else "nothing"
                     raise ValueError(
                         f"{type(self).__name__}: the state to load has {what} as {name!r} for a parameter of shape "
                         f"{tuple(param.shape)}; load it into the model and optimizer it was saved from"
                     )
-        penalties = [group["penalty"] for group in self.param_groups]
-        merged = [{**group, "penalty": penalty} for group, penalty in zip(groups, penalties, strict=False)]
+        own = [{key: group[key] for key in self.configuration} for group in self.param_groups]
+        merged = [{**group, **options} for group, options in zip(groups, own, strict=False)]
         super().load_state_dict({**state_dict, "param_groups": [*merged, *groups[len(merged) :]]})
         # torch casts floating state to the parameter's precision, which would throw away the float32 state.
-        for i, param in zip(ids, params, strict=True):
+        for i, (_, param) in zip(ids, owned, strict=True):
             for name, saved in state_dict["state"].get(i, {}).items():
                 self.state[param][name] = saved.detach().to(param.device, copy=True)
 
@@ -467,10 +382,3 @@ def _all_finite(tensors: list[Tensor]) -> bool:
 
 def _on_device(group: Group, tensor: Tensor) -> bool:
     return tensor.device.type != "cpu" if group["capturable"] is None else group["capturable"]
-
-
-def _relative(norm: Tensor, weight: Scalar) -> Tensor:
-    """``norm / weight``, and 0 for a penalty without weight."""
-    if isinstance(weight, Tensor):
-        return torch.where(weight > 0, norm / weight, 0.0)
-    return norm / weight if weight else torch.zeros_like(norm)

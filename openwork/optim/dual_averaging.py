@@ -7,8 +7,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import ProximalOptimizer
 from openwork.optim.groups import Group, check_range, count_, rate
+from openwork.optim.proximal import ProximalOptimizer
 
 
 class DualAveraging(ProximalOptimizer):

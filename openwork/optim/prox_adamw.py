@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.optim.arithmetic import average_, shift_
-from openwork.optim.base import ProximalOptimizer
 from openwork.optim.batches import Batch
 from openwork.optim.groups import Group, Params, algorithm, check_range, rate
+from openwork.optim.proximal import ProximalOptimizer
 from openwork.penalties import DiagonalProx, Solution
 
 

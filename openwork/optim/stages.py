@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from openwork.optim.base import ProximalOptimizer
 from openwork.optim.dual_averaging import DualAveraging
+from openwork.optim.proximal import ProximalOptimizer
 from openwork.optim.unwrap import unwrap
 
 

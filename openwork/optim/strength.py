@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.optim.base import ProximalOptimizer
+from openwork.optim.proximal import ProximalOptimizer
 from openwork.optim.regularize import Selection, regularize
 from openwork.optim.rmda import RMDA
 from openwork.penalties import Part, Penalty, Solution, Target, Zero

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from openwork.optim import ProximalOptimizer, unwrap
+from openwork.optim import StructuredOptimizer, unwrap
 from openwork.partitions import Slices
 from openwork.penalties import Coupled, GroupPenalty, Penalty, Zero
 from openwork.wiring import AxisSlices
@@ -123,7 +123,7 @@ def _parts(lost: Sequence[str], left: Mapping[str, Tensor]) -> list[str]:
 
 def _options(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str, Any]:
     """Options for parameters that start anew: those of their group, without its counters and its penalty."""
-    counters = optimizer.counters if isinstance(optimizer, ProximalOptimizer) else ()
+    counters = optimizer.counters if isinstance(optimizer, StructuredOptimizer) else ()
     left_out = {"params", "names", "param_names", *counters}
     options = {key: value for key, value in group.items() if key not in left_out}
     return options | ({"penalty": Zero()} if "penalty" in group else {})

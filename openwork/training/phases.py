@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from openwork.files import State
-from openwork.optim import ProximalOptimizer
+from openwork.optim import StructuredOptimizer
 from openwork.penalties import Zero
 from openwork.shrinking import NothingZero, Plan, Shrunk, follow_, shrink
 
@@ -25,7 +25,7 @@ def take_out_(model: nn.Module, example: Tensor, optimizer: Optimizer) -> Shrunk
     Returns:
         The smaller model and what was done; None if no unit is zero yet.
     """
-    if isinstance(optimizer, ProximalOptimizer):
+    if isinstance(optimizer, StructuredOptimizer):
         optimizer.settle_()
     try:
         return shrink(model, example, optimizer=optimizer, low_rank=False)
@@ -74,7 +74,7 @@ class Refit:
             if not isinstance(group.get("penalty", Zero()), Zero):
                 group["penalty_scale"] = 0.0
                 self._zeros += [(param, param.detach() == 0) for param in group["params"]]
-        if isinstance(optimizer, ProximalOptimizer):
+        if isinstance(optimizer, StructuredOptimizer):
             optimizer.restart()
 
     def before_step(self) -> None:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from openwork.data import Batches, Data
 from openwork.files import State
 from openwork.metrics import sparsity
-from openwork.optim import ProximalOptimizer, Stages, unwrap
+from openwork.optim import Stages, StructuredOptimizer, unwrap
 from openwork.structure import Structure
 from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
 from openwork.training.phases import Refit, rebuild_, take_out_, taken
@@ -199,7 +199,7 @@ class _Supervised:
 
     def stage(self, milestones: Sequence[int], gamma: float, epochs: int) -> None:
         """Divide training into stages; other optimizers than ours only have their learning rate multiplied."""
-        if isinstance(self.optimizer, ProximalOptimizer):
+        if isinstance(self.optimizer, StructuredOptimizer):
             self.stages = Stages(self.optimizer, milestones, gamma, steps_per_epoch=self.period, total=epochs)
         elif milestones:
             self.decay = MultiStepLR(self.optimizer, [m * self.period for m in milestones], gamma)
@@ -220,7 +220,7 @@ class _Supervised:
                 self.taken.append(taken(shrunk))
                 self._use(shrunk.model)
         if self.unit == self.refit_at and self.refit is None:
-            if isinstance(self.optimizer, ProximalOptimizer):
+            if isinstance(self.optimizer, StructuredOptimizer):
                 self.optimizer.settle_()
             self.refit = Refit(self.optimizer, self.refit_lr)
             self.best = None
@@ -277,7 +277,7 @@ class _Supervised:
         }
         if self.data.valid:
             metrics |= self._evaluate(self.model, "valid")
-        if not isinstance(self.optimizer, ProximalOptimizer):
+        if not isinstance(self.optimizer, StructuredOptimizer):
             return metrics | self._sparsity()
         averaging = float(self.optimizer.averaging_now(group))
         metrics["averaging"] = averaging
@@ -301,22 +301,15 @@ class _Supervised:
         return cast("Metrics", sparsity(self.model, self._structures()).record())
 
     def _structures(self) -> dict[str, Structure]:
-        if not isinstance(self.optimizer, ProximalOptimizer):
+        if not isinstance(self.optimizer, StructuredOptimizer):
             return {}
         structures = self.optimizer.structures()
         return {name: structures[p] for name, p in self.model.named_parameters() if p in structures}
 
     def _read_out(self) -> Metrics:
-        if not isinstance(self.optimizer, ProximalOptimizer):
+        if not isinstance(self.optimizer, StructuredOptimizer):
             return {}
-        found = self.optimizer.read_out()
-        return {
-            "alive": found.alive,
-            "total": found.total,
-            "residual": found.residual,
-            "steps_unchanged": found.steps_unchanged,
-            "skipped": found.skipped,
-        }
+        return dict(vars(self.optimizer.read_out()))
 
     def _recalibrate(self) -> None:
         recalibrate_(self.model, islice(self.batches.epoch(0), RECALIBRATION_BATCHES))
@@ -332,11 +325,11 @@ class _Supervised:
             self.best = _Best(score, deepcopy(self.model.state_dict()), self._position() | structure)
 
     def finish(self) -> nn.Module:
-        if isinstance(self.optimizer, ProximalOptimizer):
+        if isinstance(self.optimizer, StructuredOptimizer):
             self.optimizer.settle_()
         if self.best is not None:
             self.model.load_state_dict(self.best.model)
-        elif isinstance(self.optimizer, ProximalOptimizer):
+        elif isinstance(self.optimizer, StructuredOptimizer):
             self._recalibrate()
         return self.model.eval()
 

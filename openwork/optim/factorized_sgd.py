@@ -1,0 +1,571 @@
+"""Deep weight factorization with the factors inside the optimizer."""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.factorizations import Initialization, Sampled, Split, leave_one_out, product
+from openwork.factorizations.budget import THRESHOLD
+from openwork.kernels import Scalar
+from openwork.optim.arithmetic import add_scaled, add_scaled_, multiply
+from openwork.optim.base import ReadOut, StructuredOptimizer
+from openwork.optim.batches import Batch
+from openwork.optim.groups import Group, Params, algorithm, check_range, count_, named, rate
+from openwork.partitions import Elements
+from openwork.structure import Structure, Support
+
+
+def factorized_sgd(
+    params: list[Tensor],
+    grads: list[Tensor],
+    factors: Sequence[list[Tensor]],
+    momentums: Sequence[list[Tensor]],
+    *,
+    lr: Scalar,
+    decay: Scalar,
+    momentum: Scalar,
+    nesterov: bool,
+    gate: Scalar,
+) -> None:
+    """One step of SGD on the factors of weights; writes everything but ``grads``.
+
+    With ``P_i`` the product of the other factors, all at their old values: ``G_i = g P_i + decay w_i``, then
+    ``m_i <- momentum m_i + G_i``, ``w_i <- w_i - lr m_i`` and ``w <- prod_i w_i``. Nesterov descends along
+    ``G_i + momentum m_i`` instead.
+
+    Args:
+        params: Weights, the products; the other lists match them in length and shapes.
+        grads: Gradients at ``params``.
+        factors: D >= 2 lists, one for each factor; or one list, ``params`` itself, for plain SGD.
+        momentums: As many lists; none without momentum.
+        lr: Learning rate, 0 where the gate is closed.
+        decay: ``2 lam / D``, the weight decay of a factor.
+        momentum: Fraction kept of the momentums, 1 where the gate is closed.
+        nesterov: Look ahead.
+        gate: 1, or 0 to change nothing.
+
+    References:
+        Kolb et al., Deep Weight Factorization (ICLR 2025), arXiv:2502.02496, algorithm 2, with the chain rule applied
+        to the gradient of the product.
+    """
+    rest = leave_one_out(factors, multiply) if len(factors) > 1 else [[]]
+    directions: list[list[Tensor]] = []
+    # No factor moves before all have their gradients.
+    for i, others in enumerate(rest):
+        slopes = multiply(grads, others) if others else grads
+        slopes = add_scaled(slopes, factors[i], decay)
+        if momentums:
+            torch._foreach_mul_(momentums[i], momentum)
+            add_scaled_(momentums[i], slopes, gate)
+            slopes = add_scaled(slopes, momentums[i], momentum) if nesterov else momentums[i]
+        directions.append(slopes)
+    for own, direction in zip(factors, directions, strict=True):
+        add_scaled_(own, direction, -lr)
+    if len(factors) > 1:
+        torch._foreach_copy_(params, reduce(multiply, factors))
+
+
+def tied_sgd(
+    params: list[Tensor],
+    grads: list[Tensor],
+    roots: list[Tensor],
+    momentums: list[Tensor],
+    *,
+    depth: int,
+    lr: Scalar,
+    decay: Scalar,
+    momentum: Scalar,
+    nesterov: bool,
+    gate: Scalar,
+) -> None:
+    """One step of ``factorized_sgd`` on factors that all have one magnitude, ``|r|``; writes everything but ``grads``.
+
+    The sign of ``w`` is that of ``r`` if the depth is odd; if it is even, no step can change it.
+
+    Args:
+        params: Weights ``+-|r|^D``; the other lists match them in length and shapes.
+        grads: Gradients at ``params``.
+        roots: The numbers r.
+        momentums: Of r; empty without momentum.
+        depth: D >= 2.
+        lr: As in ``factorized_sgd``.
+        decay: As in ``factorized_sgd``.
+        momentum: As in ``factorized_sgd``.
+        nesterov: As in ``factorized_sgd``.
+        gate: As in ``factorized_sgd``.
+
+    References:
+        Schwarz et al., Powerpropagation (NeurIPS 2021), arXiv:2110.00296: the same as powerprop with learning rate
+        ``lr / D`` and weight decay ``2 lam``.
+    """
+    others = list(torch._foreach_pow(roots, depth - 1))
+    signs = [] if depth % 2 else list(torch._foreach_sign(params))
+    if signs:
+        torch._foreach_mul_(others, signs)
+    slopes = add_scaled(list(torch._foreach_mul(grads, others)), roots, decay)
+    if momentums:
+        torch._foreach_mul_(momentums, momentum)
+        add_scaled_(momentums, slopes, gate)
+        slopes = add_scaled(slopes, momentums, momentum) if nesterov else momentums
+    add_scaled_(roots, slopes, -lr)
+    results = list(torch._foreach_pow(roots, depth))
+    if signs:
+        torch._foreach_mul_(results, signs)
+    torch._foreach_copy_(params, results)
+
+
+class FactorizedSGD(StructuredOptimizer):
+    """SGD on the factors of weights, ``w = w_1 * ... * w_D``: sparse training for ``loss + lam * sum |w|^(2/D)``.
+
+    Plain L2 on the factors has the minima of that penalty on their product: L1 at depth 2, not convex beyond, and with
+    a gap around 0. The model keeps its weights as ordinary parameters; the factors live here. Each step gives them the
+    gradients that they would have in the model, so that this is the same training as that of ``factorize``, at no cost
+    in the forward pass and ``8 D`` bytes of state for a weight (``4 D`` without momentum).
+
+    Weights approach 0 without reaching it. They are exactly zero inside ``structured()`` and after ``settle_()``,
+    if the training was long enough: see ``openwork.factorizations.plan_budget``. Good learning rates are 1 to 10 times
+    those of the dense network. Gradients are clipped as gradients of the weights, not of the factors.
+
+    The factors start as ``init`` says, and so do the weights, at once. If something else writes weights later, call
+    ``resplit()``.
+
+    Args:
+        params: Parameters or groups. A group with ``"depth": 1`` is trained by plain SGD. Groups without a depth of
+            their own leave tensors of fewer than two dimensions (biases, normalizations) and of one entry to plain SGD;
+            ``openwork.factorizations.param_groups`` also knows embeddings.
+        lr: Learning rate, > 0 (0 takes no steps).
+        depth: Number of factors D, >= 2.
+        lam: Strength, >= 0, against a loss averaged over samples.
+        momentum: Fraction of the last step that the next keeps, in [0, 1).
+        nesterov: Look ahead along the momentum, which must be above 0.
+        init: Where the factors start: drawn anew with the deviation of the weight, or from the weight.
+        tied: One number for all factors of a weight: the state of dense SGD. From a balanced start this is the same
+            training, but then a weight of even depth never changes its sign.
+        weight_decay: Of what is not factorized.
+        threshold: Weights of smaller magnitude count as zero, >= 0.
+        generator: Of the random numbers of ``init``; None for torch's own.
+        maximize: Ascend instead.
+        foreach: False updates one parameter at a time; otherwise many at once.
+        capturable: Never wait for a device, so that the step can be captured; default on devices only.
+        compile: Compile the step with ``torch.compile``.
+
+    Raises:
+        ValueError: If an option is out of range, or two parameters share storage.
+        TypeError: If a parameter is complex, or ``init`` is no initialization.
+
+    References:
+        Kolb, Weber, Bischl & Rügamer, Deep Weight Factorization (ICLR 2025), arXiv:2502.02496.
+    """
+
+    configuration = ("lam", "init", "threshold")
+    counters = (*StructuredOptimizer.counters, "budget")
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Scalar = 0.1,
+        depth: int = 3,
+        lam: float = 0.0,
+        momentum: float = 0.9,
+        *,
+        nesterov: bool = False,
+        init: Initialization = Sampled(),  # noqa: B008 (frozen)
+        tied: bool = False,
+        weight_decay: float = 0.0,
+        threshold: float = THRESHOLD,
+        generator: torch.Generator | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool | None = None,
+        compile: bool = False,
+    ) -> None:
+        if not isinstance(depth, int) or depth < 2:
+            raise ValueError(
+                f"FactorizedSGD: depth must be an integer of at least 2, got {depth}; for a dense network use "
+                "torch.optim.SGD"
+            )
+        self._generator = generator
+        # What the weights were when this optimizer last wrote them, so that it notices if something else does.
+        self._versions: dict[Tensor, int] = {}
+        super().__init__(
+            params,
+            lr=lr,
+            depth=depth,
+            lam=lam,
+            momentum=momentum,
+            nesterov=nesterov,
+            init=init,
+            tied=tied,
+            weight_decay=weight_decay,
+            threshold=threshold,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            compile=compile,
+        )
+
+    # -- options ----------------------------------------------------------------------------------------------------
+
+    @override
+    def add_param_group(self, param_group: Group) -> None:
+        """Add parameters with options of their own, and start their factors.
+
+        Args:
+            param_group: As for any torch optimizer, with an optional ``"depth"``; without one, tensors that should not
+                be factorized become a group of depth 1.
+
+        Raises:
+            ValueError: If an option is out of range, or two parameters share storage; nothing has changed then.
+            TypeError: If a parameter is complex, or ``init`` is no initialization.
+        """
+        parts = [param_group] if "depth" in param_group else _divide(param_group)
+        before = len(self.param_groups)
+        try:
+            for part in parts:
+                super().add_param_group(part)
+            self._check_storage()
+        except Exception:
+            del self.param_groups[before:]
+            raise
+        for group in self.param_groups[before:]:
+            self._start(group, group["init"], group["params"])
+
+    @override
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        for name in ("lam", "threshold"):
+            check_range("FactorizedSGD", group, name)
+        check_range("FactorizedSGD", group, "momentum", high=1.0, below=True)
+        depth = group["depth"]
+        if not isinstance(depth, int) or depth < 1:
+            raise ValueError(
+                f"FactorizedSGD: depth must be a positive integer, got {depth}; 1 leaves a group to plain SGD"
+            )
+        if group["nesterov"] and not group["momentum"]:
+            raise ValueError("FactorizedSGD: nesterov needs a momentum above 0")
+        if not isinstance(group["init"], Initialization):
+            raise TypeError(f"FactorizedSGD: init must be an initialization such as Sampled(), got {group['init']!r}")
+        if depth == 1:
+            return
+        if group["weight_decay"]:
+            # Given to all groups at once, it is meant for the free ones.
+            group["weight_decay"] = 0.0
+        for name, param in named(group):
+            if not (param.is_floating_point() and param.requires_grad):
+                what = "frozen" if param.is_floating_point() else f"of type {param.dtype}"
+                raise ValueError(f"FactorizedSGD: {name} is {what} and cannot be factorized; leave it out of the group")
+            if hasattr(param, "device_mesh"):
+                raise ValueError(f"FactorizedSGD: {name} is a DTensor, which is not supported yet; give it depth 1")
+
+    def _check_storage(self) -> None:
+        spans: dict[tuple[torch.device, int], list[tuple[int, int, str]]] = {}
+        for group in self.param_groups:
+            for name, param in named(group):
+                if param.numel() and param.device.type != "meta":
+                    start, size = int(param.storage_offset()), param.element_size()
+                    end = (
+                        start + 1 + sum((int(n) - 1) * int(s) for n, s in zip(param.shape, param.stride(), strict=True))
+                    )
+                    key = param.device, param.untyped_storage().data_ptr()
+                    spans.setdefault(key, []).append((start * size, end * size, name))
+        for found in spans.values():
+            found.sort()
+            for (_, end, one), (start, _, other) in pairwise(found):
+                if start < end:
+                    raise ValueError(
+                        f"FactorizedSGD: {other} shares storage with {one}, so that one weight would have two sets of "
+                        "factors; tie them as one parameter, or clone one of them"
+                    )
+
+    # -- factors ----------------------------------------------------------------------------------------------------
+
+    @override
+    def _sums(self, group: Group) -> tuple[str, ...]:
+        if not group["momentum"]:
+            return ()
+        return tuple(f"momentum{i}" for i in range(_count(group)))
+
+    def _names(self, group: Group) -> tuple[str, ...]:
+        """Names of the factors in the state; none where the weight is trained itself."""
+        if group["depth"] == 1:
+            return ()
+        return tuple(f"factor{i}" for i in range(_count(group)))
+
+    @override
+    def _named_state(self, group: Group) -> tuple[str, ...]:
+        return (*self._names(group), *self._sums(group))
+
+    @torch.no_grad()
+    def _start(self, group: Group, init: Initialization, params: Sequence[Tensor]) -> None:
+        """Give parameters factors, and the product of these."""
+        for param in params:
+            if group["depth"] == 1:
+                continue
+            if group["tied"]:
+                state = self._tied_state(group, init, param)
+            else:
+                factors = init.factors(param, group["depth"], self._generator)
+                state = dict(zip(self._names(group), factors, strict=True))
+            # In the layout of the weight, so that the step runs through all of them alike.
+            state = {name: _laid_out(factor, param) for name, factor in state.items()}
+            self.state[param] = state
+            self._write(group, [param])
+            super()._state(group, param)
+
+    def _tied_state(self, group: Group, init: Initialization, param: Tensor) -> dict[str, Tensor]:
+        factors = init.factors(param, group["depth"], self._generator)
+        weight = product(*factors)
+        # The sign of an even power is that of the weight itself, which therefore has to be there first.
+        param.copy_(weight)
+        root = weight.abs().double() ** (1 / group["depth"])
+        return {"factor0": (root * weight.sign() if group["depth"] % 2 else root).to(weight.dtype)}
+
+    @override
+    def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
+        state = super()._state(group, param)
+        # The first gradient makes the momentum, after the factors were there.
+        for name in self._sums(group):
+            if name not in state:
+                state[name] = torch.zeros_like(state["factor0"] if group["depth"] > 1 else state.get("master", param))
+        return state
+
+    def _write(self, group: Group, params: Sequence[Tensor]) -> None:
+        """Make weights the products of their factors."""
+        names = self._names(group)
+        for param in params:
+            state = self.state[param]
+            if group["tied"]:
+                power = state["factor0"] ** group["depth"]
+                weight = power if group["depth"] % 2 else power * param.sign()
+            else:
+                weight = product(*(state[name] for name in names))
+            if "master" in state:
+                state["master"].copy_(weight)
+            param.copy_(weight)
+            self._versions[param] = param._version
+
+    @torch.no_grad()
+    def resplit(self, init: Initialization | None = None, params: Sequence[Tensor] | None = None) -> None:
+        """Find factors for weights that something else has written; their momentum starts anew.
+
+        Args:
+            init: How; default ``Split()``.
+            params: Which; default all that are factorized.
+        """
+        wanted = None if params is None else set(params)
+        for group in self.param_groups:
+            chosen = [p for p in group["params"] if wanted is None or p in wanted]
+            self._start(group, Split() if init is None else init, chosen)
+
+    @torch.no_grad()
+    def tie_(self, tolerance: float = 1e-6) -> None:
+        """Go on with one number for all factors of a weight, which saves the memory of the others.
+
+        Args:
+            tolerance: Largest relative misalignment at which the factors count as balanced.
+
+        Raises:
+            ValueError: If the factors of a parameter are not balanced yet; nothing has changed then.
+        """
+        groups = [group for group in self.param_groups if group["depth"] > 1 and not group["tied"]]
+        for group in groups:
+            for name, param in named(group):
+                factors = [self.state[param][key].double() for key in self._names(group)]
+                excess = sum(float(factor.square().sum()) for factor in factors) / len(factors)
+                least = float(product(*factors).abs().pow(2 / len(factors)).sum())
+                if excess - least > tolerance * least:
+                    raise ValueError(
+                        f"FactorizedSGD.tie_: the factors of {name} are not balanced (relative misalignment "
+                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer"
+                    )
+        for group in groups:
+            names, momenta = self._names(group), self._sums(group)
+            group["tied"] = True
+            for param in group["params"]:
+                state = self.state[param]
+                root = state[names[0]]
+                odd = group["depth"] % 2 == 1
+                # What descends is the magnitude; its velocity is that of a factor, towards or away from 0.
+                sign = root.sign() * (param.sign().to(root.dtype) if odd else 1.0)
+                state["factor0"] = root * sign
+                if momenta:
+                    state["momentum0"] = state["momentum0"] * sign
+                for name in (*names[1:], *momenta[1:]):
+                    del state[name]
+                self._write(group, [param])
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    @override
+    def _advance(self, group: Group, gate: Scalar) -> None:
+        super()._advance(group, gate)
+        spent = 2 * group["lam"] * group["penalty_scale"] * rate(group) / (1 - group["momentum"])
+        count_(group, "budget", group["budget"] + gate * spent)
+
+    @override
+    def _moving(self, group: Group) -> list[Tensor]:
+        moving = super()._moving(group)
+        if group["depth"] > 1:
+            for param in moving:
+                if param not in self.state:
+                    raise ValueError("FactorizedSGD: a parameter has no factors; build the optimizer over it")
+                if self._versions.get(param) != param._version:
+                    self._look_at(group, param)
+        return moving
+
+    def _look_at(self, group: Group, param: Tensor) -> None:
+        """Accept a weight that was written with what it was.
+
+        Raises:
+            ValueError: If it is something else now.
+        """
+        held = param.detach().clone()
+        self._write(group, [param])
+        if not torch.equal(held, param):
+            with torch.no_grad():
+                param.copy_(held)
+            del self._versions[param]
+            name = next(name for name, p in named(group) if p is param)
+            raise ValueError(
+                f"FactorizedSGD: {name} was written by something else since the last step, and is not the product of "
+                "its factors; call resplit() to go on from what it is now"
+            )
+
+    @override
+    def _update(self, group: Group, batch: Batch, gate: Scalar) -> None:
+        depth, names = group["depth"], self._names(group)
+        scalars = self._scalars(
+            group,
+            lr=gate * rate(group),
+            decay=2 * group["lam"] * group["penalty_scale"] / depth if depth > 1 else 0.0,
+            momentum=1 + gate * (group["momentum"] - 1) if isinstance(gate, Tensor) else group["momentum"],
+            gate=gate,
+        )
+        momentums = [batch[name] for name in self._sums(group)]
+        nesterov = group["nesterov"]
+        if depth > 1 and group["tied"]:
+            roots, moving = batch[names[0]], momentums[0] if momentums else []
+            algorithm(group, tied_sgd)(
+                batch["weight"], batch["grad"], roots, moving, depth=depth, nesterov=nesterov, **scalars
+            )
+        else:
+            factors = [batch[name] for name in names] if names else [batch["weight"]]
+            algorithm(group, factorized_sgd)(
+                batch["weight"], batch["grad"], factors, momentums, nesterov=nesterov, **scalars
+            )
+
+    @override
+    def _end(self, group: Group) -> None:
+        super()._end(group)
+        for param in self._moving_now(group):
+            self._versions[param] = param._version
+
+    def _moving_now(self, group: Group) -> list[Tensor]:
+        return [p for p in group["params"] if p.grad is not None]
+
+    # -- structure --------------------------------------------------------------------------------------------------
+
+    @override
+    @torch.no_grad()
+    def settle_(self) -> None:
+        """Make weights below the threshold exactly zero for good, and all their factors too."""
+        for group, param, small in self._small():
+            for name in self._named_state(group):
+                self.state[param][name].masked_fill_(small, 0.0)
+            for tensor in (param, *([self.state[param]["master"]] if "master" in self.state[param] else [])):
+                tensor.masked_fill_(small, 0.0)
+            self._versions[param] = param._version
+
+    def _small(self) -> Iterator[tuple[Group, Tensor, Tensor]]:
+        """Factorized parameters and where they are below the threshold."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                if group["depth"] > 1:
+                    weight = self.state[param].get("master", param)
+                    yield group, param, weight.detach().abs() < group["threshold"]
+
+    @override
+    def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
+        for group in self.param_groups:
+            if group["depth"] > 1:
+                for batch in self._batches(group, group["params"], grads=False):
+                    yield batch, [w.masked_fill(w.abs() < group["threshold"], 0.0) for w in batch["weight"]]
+
+    @override
+    def structures(self) -> dict[Tensor, Structure]:
+        return {param: Support(Elements(), ~small) for _, param, small in self._small()}
+
+    @override
+    def read_out(self) -> ReadOut:
+        kept = [~small for _, _, small in self._small()]
+        return ReadOut(alive=sum(int(k.sum()) for k in kept), total=sum(k.numel() for k in kept), skipped=self.skipped)
+
+    @property
+    def budget(self) -> float:
+        """The collapse budget ``2 lam sum_t lr_t / (1 - momentum)`` spent so far; waits for a device."""
+        return max((float(group["budget"]) for group in self.param_groups if group["depth"] > 1), default=0.0)
+
+    def factors(self) -> dict[Tensor, list[Tensor]]:
+        """The factors of every factorized parameter, in order; one number r for each weight if they are tied."""
+        return {
+            param: [self.state[param][name] for name in self._names(group)]
+            for group in self.param_groups
+            if group["depth"] > 1
+            for param in group["params"]
+        }
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken; the weights have to be loaded into the model beside it.
+
+        Args:
+            state_dict: From the same kind of optimizer over the same parameters.
+
+        Raises:
+            ValueError: If depths, groups or shapes do not match; nothing has changed then.
+        """
+        for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
+            for name in ("depth", "tied"):
+                if saved.get(name) != own[name]:
+                    raise ValueError(
+                        f"FactorizedSGD: the state to load has {name} {saved.get(name)}, and this optimizer has "
+                        f"{own[name]}; build it as it was, or call resplit() on the loaded weights instead"
+                    )
+        super().load_state_dict(state_dict)
+        self._versions.clear()
+
+
+def _divide(param_group: Group) -> list[Group]:
+    """A group without a depth as one that is factorized and one that is not."""
+    params = param_group["params"]
+    params = [params] if isinstance(params, Tensor) else list(params)
+    tensors = [item[1] if isinstance(item, tuple) else item for item in params]
+    free = [not isinstance(t, Tensor) or t.ndim < 2 or t.numel() < 2 for t in tensors]
+    if not any(free):
+        return [{**param_group, "params": params}]
+    names = param_group.get("names")
+    found: list[Group] = []
+    for wanted in (False, True):
+        chosen = [i for i, is_free in enumerate(free) if is_free == wanted]
+        if chosen:
+            part = {**param_group, "params": [params[i] for i in chosen]} | ({"depth": 1, "lam": 0.0} if wanted else {})
+            found.append(part if names is None else {**part, "names": [names[i] for i in chosen]})
+    return found
+
+
+def _count(group: Group) -> int:
+    """Tensors that are trained for each weight."""
+    return 1 if group["tied"] else group["depth"]
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A copy with the strides of another tensor."""
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)

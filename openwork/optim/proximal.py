@@ -1,0 +1,197 @@
+"""What the optimizers for loss + penalty share."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.kernels import Scalar
+from openwork.optim.base import ReadOut, StructuredOptimizer
+from openwork.optim.batches import Batch
+from openwork.optim.groups import Group, Params, count_, named
+from openwork.penalties import Penalty, Solution, Zero
+from openwork.structure import Structure
+
+
+@dataclass(frozen=True)
+class ProximalReadOut(ReadOut):
+    """What the last step found, and how well it was solved.
+
+    Args:
+        residual: Norm of the subproblem's subgradient over the penalty's weight, in units of the loss gradient; the
+            theory asks that it go to zero (Huang & Lee 2024, condition (7)).
+        steps_unchanged: Steps since the structure last changed, which shows identification.
+    """
+
+    residual: float
+    steps_unchanged: int
+
+
+class ProximalOptimizer(StructuredOptimizer):
+    """Base of the optimizers for ``loss + penalty``.
+
+    Every parameter group has its own ``"penalty"``, which is configuration; ``"penalty_scale"`` multiplies it.
+    """
+
+    counters = (*StructuredOptimizer.counters, "unchanged", "residual")
+    configuration = ("penalty",)
+    #: The kind of penalty the algorithm can use.
+    needs: ClassVar[type[Penalty]] = Penalty
+
+    def __init__(self, params: Params, *, penalty: Penalty | None, **options: Any) -> None:
+        super().__init__(params, penalty=Zero() if penalty is None else penalty, **options)
+
+    # -- what an algorithm adds -------------------------------------------------------------------------------------
+
+    @override
+    def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
+        """Update the weights and state of one batch; ``gate`` multiplies everything away where it is 0."""
+        raise NotImplementedError
+
+    def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:
+        """The exactly structured weights of one batch; None if the weights are that."""
+        return None
+
+    def _penalty_weight(self, group: Group) -> Scalar:
+        """Weight of the penalty in the last subproblem."""
+        raise NotImplementedError
+
+    # -- options ----------------------------------------------------------------------------------------------------
+
+    @override
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        me, penalty = type(self).__name__, group["penalty"]
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"{me}: penalty must be an openwork penalty such as GroupLasso(1e-3), got {penalty!r}")
+        if not isinstance(penalty, self.needs):
+            raise TypeError(
+                f"{me} needs a penalty that solves under a diagonal metric, and {type(penalty).__name__} has only a "
+                f"Euclidean prox; wrap it as ProximalGradient({type(penalty).__name__}(...))"
+            )
+        penalized = not isinstance(penalty, Zero)
+        for name, param in named(group):
+            if not penalized:
+                continue
+            if not (param.is_floating_point() and param.requires_grad):
+                what = "frozen" if param.is_floating_point() else f"of type {param.dtype}"
+                raise ValueError(f"{me}: {name} is {what} and cannot be penalized; leave it out of the penalty's group")
+            if hasattr(param, "device_mesh"):
+                raise ValueError(
+                    f"{me}: {name} is a DTensor, and penalties on sharded parameters are not supported yet"
+                )
+            try:
+                penalty.check(param)
+            except ValueError as error:
+                raise ValueError(f"{me}: {name}: {error}") from None
+        if penalized and group["weight_decay"]:
+            warnings.warn(
+                f"{me}: weight_decay={group['weight_decay']} beside {penalty!r} biases the zeros; set one of them to 0",
+                stacklevel=6,
+            )
+
+    @override
+    def _penalty(self, group: Group) -> Penalty:
+        return group["penalty"]
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    @override
+    def _step_group(self, group: Group, gate: Scalar) -> None:
+        kept: dict[Tensor, list[Tensor]] = {}
+        squares: Scalar = 0.0
+        for batch in self._begin(group, gate):
+            for owner, solution in zip(batch.owners, self._update(group, batch, gate), strict=True):
+                if solution.kept.numel():
+                    kept.setdefault(owner, []).append(solution.kept)
+                    squares = squares + solution.residual.square().sum()
+        self._end(group)
+        self._record(group, kept, squares, gate)
+
+    @override
+    def _moving(self, group: Group) -> list[Tensor]:
+        """Parameters that take part in a step: those with a gradient, and all that share groups with them."""
+        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+        return group["params"] if params and group["penalty"].joins else params
+
+    def _record(self, group: Group, kept: dict[Tensor, list[Tensor]], squares: Scalar, gate: Scalar) -> None:
+        changed: Scalar = 0.0
+        for param, pieces in kept.items():
+            new, state = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.state[param]
+            old = state.get("kept")
+            if old is None or old.shape != new.shape:
+                state["kept"] = new.clone()
+                changed = changed + 1.0
+            elif isinstance(gate, Tensor):
+                changed = changed + (old != new).any() * gate
+                old.copy_(torch.where(gate > 0, new, old))
+            elif not torch.equal(old, new):
+                old.copy_(new)
+                changed = 1.0
+        unchanged = group["unchanged"] + gate
+        reset = torch.where(changed > 0, 0.0, unchanged) if isinstance(changed, Tensor) else unchanged * (not changed)
+        count_(group, "unchanged", reset)
+        if isinstance(squares, Tensor):
+            residual = _relative(squares.double().sqrt(), self._penalty_weight(group))
+            waits = not isinstance(gate, Tensor)
+            count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
+
+    # -- structure --------------------------------------------------------------------------------------------------
+
+    @override
+    def structures(self) -> dict[Tensor, Structure]:
+        """Structure of every penalized parameter, from the last solve where there was one."""
+        found: dict[Tensor, Structure] = {}
+        for group in self.param_groups:
+            if not isinstance(group["penalty"], Zero):
+                found |= zip(group["params"], group["penalty"].read_list(self._kept(group)), strict=True)
+        return found
+
+    def _kept(self, group: Group) -> list[Tensor]:
+        """What every parameter keeps, from the last solve where there was one."""
+        params: list[Tensor] = group["params"]
+        saved = {p: self.state[p]["kept"] for p in params if "kept" in self.state.get(p, {})}
+        if len(saved) == len(params):
+            return [saved[p] for p in params]
+        present = group["penalty"].kept_list([p.detach() for p in params])
+        return [saved.get(p, now) for p, now in zip(params, present, strict=True)]
+
+    @override
+    def read_out(self) -> ProximalReadOut:
+        """Numbers of the last step; waits for a device."""
+        groups = [group for group in self.param_groups if not isinstance(group["penalty"], Zero)]
+        kept = [k for group in groups for k in group["penalty"].distinct(self._kept(group))]
+        return ProximalReadOut(
+            alive=sum(int(k.sum()) for k in kept),
+            total=sum(k.numel() for k in kept),
+            residual=max((float(group["residual"]) for group in groups), default=0.0),
+            steps_unchanged=int(min((float(group["unchanged"]) for group in groups), default=0)),
+            skipped=self.skipped,
+        )
+
+    @override
+    @torch.no_grad()
+    def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
+        """Penalized parameters that are not exactly structured themselves, with their structured weights."""
+        for group in self.param_groups:
+            if not group["step"] > 0 or isinstance(group["penalty"], Zero):
+                continue
+            params = [p for p in group["params"] if p in self.state]
+            if params and group["penalty"].joins:
+                params = group["params"]
+            for batch in self._batches(group, params, grads=False):
+                points = self._points(group, batch)
+                if points is None:
+                    return
+                yield batch, points
+
+
+def _relative(norm: Tensor, weight: Scalar) -> Tensor:
+    """``norm / weight``, and 0 for a penalty without weight."""
+    if isinstance(weight, Tensor):
+        return torch.where(weight > 0, norm / weight, 0.0)
+    return norm / weight if weight else torch.zeros_like(norm)
