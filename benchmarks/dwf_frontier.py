@@ -226,8 +226,8 @@ def table() -> None:
         "of Fashion-MNIST with LeNet-300-100: of 0.25, 0.5 and 1 for each depth at the smallest budget (the most "
         "accurate), of 0.02, 0.05 and 0.1 for the dense network (weight decay 0.0005); the other rows take them over. "
         "Compression ratio: weights over nonzero weights, biases not counted. Ratio at 1 point below dense: where the "
-        "frontier of a seed crosses the test accuracy of that seed's dense network minus one point (interpolated; empty "
-        "if even the smallest strength is below). Mean and deviation over the seeds that are there.",
+        "frontier of a seed crosses the accuracy of its dense network minus one point (interpolated; empty if even the "
+        "smallest strength is below). Mean and deviation over the seeds that are there.",
         picture(),
     )
 
