@@ -3,8 +3,8 @@
 Everything is chosen on validation images: the learning rate once per depth (and of the dense network), at the smallest
 budget that makes weights exactly zero; and for each run, beside the usual threshold of 1.2e-7, the largest of a few
 that costs at most a tenth of a point. Test images give the numbers of the table. A strength is given by its collapse
-budget B: ``lam = B (1 - momentum) / (2 sum lr)``. Budgets below 25 leave few exact zeros, but many weights that a larger
-threshold can take away.
+budget B: ``lam = B (1 - momentum) / (2 sum lr)``. Budgets below 25 leave few exact zeros, but many weights that a
+larger threshold can take away.
 
 With an argument such as ``0/2`` a process computes every second missing part and writes no table, so that two can work
 at once; without one it computes what is missing and writes the table.
@@ -250,8 +250,8 @@ def table() -> None:
         rows,
         f"{EPOCHS['lenet300']} epochs (LeNet-300-100) or {EPOCHS['lenet5']} (LeNet-5 with 6 and 16 channels) of 54 000 "
         f"images, batch {BATCH}, momentum {MOMENTUM}, an epoch of warm-up and half a cosine, He-normal start; weights "
-        "below 1.2e-7 are zero, and nothing is trained afterwards. Chosen threshold: the largest of 1e-5, 1e-3 and 1e-2 "
-        "that costs at most 0.1 point of validation accuracy. Learning rates were chosen on 6000 held-out images of "
+        "below 1.2e-7 are zero, and nothing is trained afterwards. Chosen threshold: the largest of 1e-5, 1e-3 and "
+        "1e-2 that costs at most 0.1 point of validation accuracy. Learning rates were chosen on 6000 held-out images of "
         "Fashion-MNIST with LeNet-300-100: of 0.25, 0.5, 1 and 2 for each depth at a budget of 28 (the most accurate), "
         "of 0.02, 0.05 and 0.1 for the dense network (weight decay 0.0005); the other rows take them over. Compression "
         "ratio: weights over nonzero weights, biases not counted. Ratio 1 point below dense: where the frontier of a "
