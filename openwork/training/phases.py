@@ -74,6 +74,9 @@ class Refit:
             if not isinstance(group.get("penalty", Zero()), Zero):
                 group["penalty_scale"] = 0.0
                 self._zeros += [(param, param.detach() == 0) for param in group["params"]]
+            elif group.get("depth", 1) > 1:
+                # Nothing revives a weight of which all factors are zero.
+                group["penalty_scale"] = 0.0
         if isinstance(optimizer, StructuredOptimizer):
             optimizer.restart()
 

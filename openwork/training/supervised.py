@@ -10,17 +10,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from openwork.data import Batches, Data
 from openwork.files import State
 from openwork.metrics import sparsity
-from openwork.optim import Stages, StructuredOptimizer, unwrap
-from openwork.structure import Structure
+from openwork.optim import ProximalOptimizer, Stages, unwrap
 from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
+from openwork.training.factorized import Factorized, Progress, structured_of
 from openwork.training.phases import Refit, rebuild_, take_out_, taken
 from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
+from openwork.training.schedules import Kind, Schedule
 
 Precision = Literal["no", "bf16", "fp16"]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -40,6 +41,8 @@ def supervised(
     batch_size: int = 128,
     milestones: Sequence[int] = (),
     gamma: float = 0.1,
+    schedule: Kind = "stages",
+    warmup: int = 0,
     clip: float | None = None,
     accumulate: int = 1,
     precision: Precision = "no",
@@ -53,7 +56,8 @@ def supervised(
     """A run that trains ``model`` on ``data``; a unit is one step of the optimizer, a period one epoch.
 
     At every report both the weights and the structured weights are evaluated, on validation samples only. Batch
-    normalization is recalibrated for the structured weights, whose activations differ from those of the weights.
+    normalization is recalibrated for the structured weights, whose activations differ from those of the weights. With
+    factorized weights, reports also have the collapse budget and the diagnostics of the factors.
 
     Args:
         model: Built; trained in place.
@@ -64,6 +68,9 @@ def supervised(
         batch_size: Samples of a batch, per process.
         milestones: Epochs after which a new stage begins, increasing; ``lr`` is multiplied by ``gamma``.
         gamma: Factor at a milestone, in (0, 1].
+        schedule: ``"stages"`` is that of ``milestones``; ``"cosine"`` lets ``lr`` grow linearly for ``warmup`` epochs,
+            then fall to 0 along half a cosine, step by step.
+        warmup: Epochs in which ``lr`` grows, >= 0.
         clip: Largest norm of all gradients together, > 0; None for no clipping.
         accumulate: Batches whose gradients are averaged into one step, >= 1.
         precision: Of the forward pass; weights and state stay as they are.
@@ -80,22 +87,18 @@ def supervised(
         The run.
 
     Raises:
-        ValueError: If a number is out of range, or ``select`` is ``"best"`` without validation samples.
+        ValueError: If a number is out of range, options contradict each other, or ``select`` is ``"best"`` without
+            validation samples, or without a refit where weights are factorized.
 
     Warns:
-        UserWarning: If the last stage is too short for ``averaging`` to reach 1.
+        UserWarning: If the last stage is too short for ``averaging`` to reach 1. While training, if the collapse budget
+            of factorized weights is too small, or their diagnostics say that something goes wrong.
     """
-    for name, value in (("epochs", epochs), ("accumulate", accumulate)):
-        if value < 1:
-            raise ValueError(f"supervised: {name} must be a positive integer, got {value}")
+    rates = Schedule(schedule, epochs, milestones, gamma, warmup)
+    if accumulate < 1:
+        raise ValueError(f"supervised: accumulate must be a positive integer, got {accumulate}")
     if clip is not None and not clip > 0:
         raise ValueError(f"supervised: clip must be above 0, got {clip}; leave it out for no clipping")
-    if not 0 < gamma <= 1:
-        raise ValueError(f"supervised: gamma must be above 0 and at most 1, got {gamma}")
-    if any(b <= a for a, b in pairwise((0, *milestones))):
-        raise ValueError(f"supervised: milestones must be positive and increase, got {list(milestones)}")
-    if any(m >= epochs for m in milestones):
-        raise ValueError(f"supervised: milestones must come before the end at {epochs} epochs, got {list(milestones)}")
     if refit < 0:
         raise ValueError(f"supervised: refit must be at least 0, got {refit}")
     if refit_lr is not None and not refit_lr > 0:
@@ -117,8 +120,13 @@ def supervised(
         world=accelerator.num_processes,
     )
     trainer = _Supervised(accelerator, model, loss, optimizer, data, batches, clip, accumulate, select)
-    trainer.stage(milestones, gamma, epochs)
+    if select == "best" and not refit and isinstance(trainer.structured, Factorized):
+        raise ValueError(
+            "supervised: select='best' needs a refit where weights are factorized, since before that their zeros are "
+            "not final; take refit=1 or more, or select='last'"
+        )
     trainer.plan_phases(shrink_after, epochs if refit else None, refit_lr, gamma)
+    trainer.plan(rates)
     return Run(
         model=model,
         example=data.train.inputs[:2],
@@ -184,8 +192,10 @@ class _Supervised:
         for name in ("forward", "_original_forward"):
             vars(model).pop(name, None)
         self.optimizer = unwrap(optimizer)
+        self.structured = structured_of(model, self.optimizer)
+        self.progress: Progress | None = None
         self.stages: Stages | None = None
-        self.decay: MultiStepLR | None = None
+        self.decay: LambdaLR | None = None
         self.unit = 0
         self.loss_sum = torch.zeros((), device=accelerator.device)
         self.best: _Best | None = None
@@ -197,12 +207,17 @@ class _Supervised:
         self.refit: Refit | None = None
         self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
 
-    def stage(self, milestones: Sequence[int], gamma: float, epochs: int) -> None:
-        """Divide training into stages; other optimizers than ours only have their learning rate multiplied."""
-        if isinstance(self.optimizer, StructuredOptimizer):
-            self.stages = Stages(self.optimizer, milestones, gamma, steps_per_epoch=self.period, total=epochs)
-        elif milestones:
-            self.decay = MultiStepLR(self.optimizer, [m * self.period for m in milestones], gamma)
+    def plan(self, rates: Schedule) -> None:
+        """Divide training into stages, and let the learning rate follow its schedule."""
+        factor = rates.factor(self.period)
+        if isinstance(self.structured, Factorized):
+            self.progress = Progress(self.structured, factor, rates.epochs * self.period, self.data)
+        if isinstance(self.optimizer, ProximalOptimizer):
+            # These restart at a milestone too.
+            milestones, gamma = rates.milestones, rates.gamma
+            self.stages = Stages(self.optimizer, milestones, gamma, steps_per_epoch=self.period, total=rates.epochs)
+        if rates.kind == "cosine" or (rates.milestones and self.stages is None):
+            self.decay = LambdaLR(self.optimizer, factor)
 
     def plan_phases(
         self, shrink_after: Sequence[int], refit_after: int | None, refit_lr: float | None, gamma: float
@@ -214,20 +229,25 @@ class _Supervised:
 
     def _begin_phase(self) -> None:
         """What happens between two epochs."""
+        if self.progress is not None and self.unit == 0:
+            self.progress.begin()
         if self.unit in self.shrink_at:
             shrunk = take_out_(self.model, self.data.train.inputs[:2], self.optimizer)
             if shrunk is not None:
                 self.taken.append(taken(shrunk))
                 self._use(shrunk.model)
         if self.unit == self.refit_at and self.refit is None:
-            if isinstance(self.optimizer, StructuredOptimizer):
-                self.optimizer.settle_()
+            if self.structured is not None:
+                self.structured.settle_()
             self.refit = Refit(self.optimizer, self.refit_lr)
             self.best = None
 
     def _use(self, model: nn.Module) -> None:
         """Train another model from now on, with whose parameters the optimizer goes on already."""
         self.model = model
+        self.structured = structured_of(model, self.optimizer)
+        if self.progress is not None and isinstance(self.structured, Factorized):
+            self.progress.structured = self.structured
         self.forward = self.accelerator.prepare_model(model)
         for name in ("forward", "_original_forward"):
             vars(model).pop(name, None)
@@ -258,7 +278,7 @@ class _Supervised:
             self.refit.before_step()
         self.stepper.step()
         self.stepper.zero_grad()
-        if self.decay is not None:
+        if self.decay is not None and self.refit is None:
             self.decay.step()
         self.unit += 1
 
@@ -277,17 +297,16 @@ class _Supervised:
         }
         if self.data.valid:
             metrics |= self._evaluate(self.model, "valid")
-        if not isinstance(self.optimizer, StructuredOptimizer):
-            return metrics | self._sparsity()
-        averaging = float(self.optimizer.averaging_now(group))
-        metrics["averaging"] = averaging
-        with statistics_kept(self.model), self.optimizer.structured():
+        if self.structured is None:
+            return metrics | self._sparsity(self.model)
+        with self.structured.held() as module, statistics_kept(module):
             if self.data.valid:
-                self._recalibrate()
-                metrics |= self._evaluate(self.model, "valid", "structured_")
-            structure = self._sparsity() | self._read_out()
-            self._remember(metrics, structure)
-        return metrics | structure
+                self._recalibrate(module)
+                metrics |= self._evaluate(module, "valid", "structured_")
+            structure = self._sparsity(module)
+            self._remember(module, metrics, structure)
+        metrics |= structure
+        return metrics if self.progress is None else metrics | self.progress.report(metrics)
 
     def _position(self) -> Metrics:
         return {"unit": self.unit, "epoch": self.unit // self.period}
@@ -297,50 +316,58 @@ class _Supervised:
         found = evaluate(module, self.loss, samples, batch_size=EVALUATION_BATCH, classes=self.data.classes)
         return {f"{prefix}{split}_{key}": value for key, value in found.items()}
 
-    def _sparsity(self) -> Metrics:
-        return cast("Metrics", sparsity(self.model, self._structures()).record())
+    def _sparsity(self, module: nn.Module) -> Metrics:
+        if self.structured is None:
+            return cast("Metrics", sparsity(module).record())
+        found = sparsity(module, self.structured.structures())
+        return cast("Metrics", found.record()) | self.structured.numbers()
 
-    def _structures(self) -> dict[str, Structure]:
-        if not isinstance(self.optimizer, StructuredOptimizer):
-            return {}
-        structures = self.optimizer.structures()
-        return {name: structures[p] for name, p in self.model.named_parameters() if p in structures}
+    def _recalibrate(self, module: nn.Module) -> None:
+        recalibrate_(module, islice(self.batches.epoch(0), RECALIBRATION_BATCHES))
 
-    def _read_out(self) -> Metrics:
-        if not isinstance(self.optimizer, StructuredOptimizer):
-            return {}
-        return dict(vars(self.optimizer.read_out()))
-
-    def _recalibrate(self) -> None:
-        recalibrate_(self.model, islice(self.batches.epoch(0), RECALIBRATION_BATCHES))
-
-    def _remember(self, metrics: Metrics, structure: Metrics) -> None:
-        """Keep a copy of the model, which holds its structured weights now, if it is the best so far."""
-        final = self.stages is not None and self.stages.in_last_stage and metrics["averaging"] == 1
+    def _remember(self, module: nn.Module, metrics: Metrics, structure: Metrics) -> None:
+        """Keep a copy of a module that holds the structured weights, if it is the best so far."""
+        if self.stages is None:
+            # Which weights of a factorized model are zero is open until its refit.
+            final = self.refit is not None
+        else:
+            final = self.stages.in_last_stage and structure["averaging"] == 1
         if self.select == "last" or not final:
             return
         accuracy = metrics.get("structured_valid_accuracy")
         score = cast("float", metrics["structured_valid_loss"]) if accuracy is None else -cast("float", accuracy)
         if self.best is None or score < self.best.score:
-            self.best = _Best(score, deepcopy(self.model.state_dict()), self._position() | structure)
+            self.best = _Best(score, deepcopy(module.state_dict()), self._position() | structure)
 
     def finish(self) -> nn.Module:
-        if isinstance(self.optimizer, StructuredOptimizer):
-            self.optimizer.settle_()
+        if self.progress is not None and self.best is None:
+            self.progress.try_thresholds(self._at_threshold)
+        if self.structured is not None:
+            self.structured.finish_()
         if self.best is not None:
             self.model.load_state_dict(self.best.model)
-        elif isinstance(self.optimizer, StructuredOptimizer):
-            self._recalibrate()
+        elif self.structured is not None:
+            self._recalibrate(self.model)
         return self.model.eval()
+
+    def _at_threshold(self, module: nn.Module) -> Metrics:
+        """How much of a factorized model is zero, and how well the rest predicts."""
+        if not self.data.valid:
+            return self._sparsity(module)
+        with statistics_kept(module):
+            self._recalibrate(module)
+            return self._sparsity(module) | self._evaluate(module, "valid")
 
     def evaluate(self, module: nn.Module) -> Metrics:
         if module is not self.model:
             # Structures are those of the optimizer's own weights.
             metrics = self._position() | cast("Metrics", sparsity(module).record())
         elif self.best is None:
-            metrics = self._position() | self._sparsity() | self._read_out()
+            metrics = self._position() | self._sparsity(module)
         else:
             metrics = self.best.numbers
+        if self.progress is not None and module is self.model:
+            metrics = metrics | self.progress.summary(metrics)
         if self.data.valid:
             metrics = metrics | self._evaluate(module, "valid")
         return metrics | self._evaluate(module, "test") if self.data.test else metrics
@@ -358,6 +385,7 @@ class _Supervised:
             "best": None if self.best is None else vars(self.best),
             "taken": list(self.taken),
             "zeros": None if self.refit is None else self.refit.zeros(),
+            "watch": None if self.progress is None else self.progress.watch.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -376,6 +404,8 @@ class _Supervised:
             self.decay.last_epoch = state["decay"]["last_epoch"]
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.progress is not None:
+            self.progress.watch.load_state_dict(state["watch"])
         self.best = None if state["best"] is None else _Best(**state["best"])
         self.unit = state["unit"]
         self.loss_sum.copy_(state["loss_sum"])

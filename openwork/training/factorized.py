@@ -1,0 +1,229 @@
+"""Runs whose weights are products of factors: what is planned, watched and read out."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from openwork.data import Data
+from openwork.factorizations import Budget, Factors, Watch, plan_budget
+from openwork.factorizations.diagnostics import THRESHOLDS
+from openwork.optim import FactorizedSGD, StructuredOptimizer
+from openwork.training.run import Metrics
+from openwork.training.structured import InOptimizer, Structured
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What the collapse budget of some weights is made of.
+
+    Args:
+        names: Of the weights.
+        lam: Strength.
+        lr: Largest learning rate.
+        momentum: Of SGD.
+    """
+
+    names: Sequence[str]
+    lam: float
+    lr: float
+    momentum: float
+
+
+class Factorized(Structured):
+    """The exactly structured weights of a factorized model."""
+
+    @abstractmethod
+    def held(self, threshold: float | None = None) -> AbstractContextManager[nn.Module]:
+        """A module that holds them, inside the ``with``; nothing has changed after it.
+
+        Args:
+            threshold: What counts as zero, if not what the training says.
+        """
+
+    @abstractmethod
+    def factors(self) -> Iterator[Factors]:
+        """Factors of every factorized weight."""
+
+    @abstractmethod
+    def strengths(self) -> list[Strength]:
+        """Of all factorized weights; none where an optimizer has no such budget."""
+
+    def spent(self, planned: float | None) -> float | None:
+        """The collapse budget that training has spent so far; None where there is no such number.
+
+        Args:
+            planned: What the schedule says it should be.
+        """
+        return planned
+
+
+class FactorsInOptimizer(InOptimizer, Factorized):
+    """Those of a model that ``FactorizedSGD`` trains.
+
+    Args:
+        model: In training.
+        optimizer: Over its parameters.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: FactorizedSGD) -> None:
+        super().__init__(model, optimizer)
+        self.factorized = optimizer
+        self.names = {param: name for name, param in model.named_parameters()}
+
+    @override
+    @contextmanager
+    def held(self, threshold: float | None = None) -> Iterator[nn.Module]:
+        before = [group["threshold"] for group in self.factorized.param_groups]
+        try:
+            for group, own in zip(self.factorized.param_groups, before, strict=True):
+                group["threshold"] = own if threshold is None else threshold
+            with self.factorized.structured():
+                yield self.model
+        finally:
+            for group, own in zip(self.factorized.param_groups, before, strict=True):
+                group["threshold"] = own
+
+    @override
+    def numbers(self) -> Metrics:
+        return dict(vars(self.factorized.read_out()))
+
+    @override
+    def factors(self) -> Iterator[Factors]:
+        held = self.factorized.factors()
+        for group in self.factorized.param_groups:
+            for param in group["params"] if group["depth"] > 1 else ():
+                weight: Tensor = self.factorized.state[param].get("master", param).detach()
+                squares = [factor.square() for factor in held[param]]
+                yield Factors(self.names[param], squares, weight.abs(), group["lam"], group["depth"], weight)
+
+    @override
+    def strengths(self) -> list[Strength]:
+        return [
+            Strength([self.names[p] for p in group["params"]], group["lam"], float(group["lr"]), group["momentum"])
+            for group in self.factorized.param_groups
+            if group["depth"] > 1
+        ]
+
+    @override
+    def spent(self, planned: float | None) -> float | None:
+        return self.factorized.budget
+
+
+class Progress:
+    """What is planned before a factorized training, and recorded of every epoch.
+
+    Args:
+        structured: The model, before a schedule has changed a learning rate.
+        factor: Of the learning rate at step 0, 1, ...
+        steps: Of the training, a refit excepted.
+        data: Whose validation samples the accuracy is of.
+    """
+
+    def __init__(self, structured: Factorized, factor: Callable[[int], float], steps: int, data: Data) -> None:
+        self.structured = structured
+        self.watch = Watch("supervised")
+        self._strengths, self._factor, self._steps = structured.strengths(), factor, steps
+        self._chance = _chance(data)
+        self._thresholds: dict[str, Metrics] = {}
+
+    def _plan(self, steps: int) -> list[Budget]:
+        """Budgets of all groups of weights for the first steps."""
+        return [
+            plan_budget(s.lam, s.lr, steps, momentum=s.momentum, schedule=self._factor)
+            for s in self._strengths
+            if s.lr > 0 and steps > 0
+        ]
+
+    def begin(self) -> None:
+        """Look at the start, and at the plan.
+
+        Warns:
+            UserWarning: If hardly any weight will become exactly zero.
+        """
+        self.watch.begin(self.structured.factors())
+        for budget in self._plan(self._steps):
+            if budget.too_small:
+                self.watch.alarm("budget", f"hardly any weight will become exactly zero: {budget}")
+
+    def report(self, metrics: Metrics) -> Metrics:
+        """Numbers of an epoch.
+
+        Args:
+            metrics: What is known of it: where it is, how well the weights predict, how many are exactly zero.
+
+        Returns:
+            Budgets, compression ratio and diagnostics.
+        """
+        unit, epoch = cast("int", metrics["unit"]), cast("int", metrics["epoch"])
+        spent = self._spent(unit)
+        accuracy = cast("float | None", metrics.get("valid_accuracy"))
+        found = self.watch.observe(
+            self.structured.factors(), epoch, budget=spent, accuracy=accuracy, chance=self._chance
+        )
+        return self.summary(metrics) | cast("Metrics", found)
+
+    def summary(self, metrics: Metrics) -> Metrics:
+        """Budgets, compression ratio, alarms, and what comes of other thresholds where that was tried.
+
+        Args:
+            metrics: Where training is, and how much is exactly zero.
+        """
+        planned, spent = self._planned(self._steps), self._spent(cast("int", metrics["unit"]))
+        found: Metrics = {"compression_ratio": _compression_ratio(metrics), "alarms": list(self.watch.alarms)}
+        if planned is not None and spent is not None:
+            found |= {"budget_planned": planned, "budget_spent": spent}
+        return found | ({"thresholds": self._thresholds} if self._thresholds else {})
+
+    def _planned(self, steps: int) -> float | None:
+        return max((budget.budget for budget in self._plan(steps)), default=None)
+
+    def _spent(self, unit: int) -> float | None:
+        return self.structured.spent(self._planned(min(unit, self._steps)))
+
+    def try_thresholds(self, measure: Callable[[nn.Module], Metrics]) -> None:
+        """Find what comes of other thresholds than that of the training: how much the choice matters.
+
+        Args:
+            measure: How much of a module is exactly zero, and how well it predicts.
+        """
+        for threshold in THRESHOLDS:
+            with self.structured.held(threshold) as module:
+                metrics = measure(module)
+            scores = {key: value for key, value in metrics.items() if key.startswith("valid")}
+            self._thresholds[f"{threshold:.2g}"] = {"compression_ratio": _compression_ratio(metrics), **scores}
+
+
+def _compression_ratio(metrics: Metrics) -> float | None:
+    """Entries of the factorized weights over those that are not zero; None if all are."""
+    gone = cast("float", metrics["weighted_group_sparsity"])
+    return 1 / (1 - gone) if gone < 1 else None
+
+
+def _chance(data: Data) -> float | None:
+    """Accuracy of guessing the most common class; None where there are no classes or no validation samples."""
+    if not data.classes or not data.valid:
+        return None
+    counts = torch.bincount(data.valid.targets.flatten(), minlength=data.classes)
+    return float(counts.max()) / data.valid.targets.numel()
+
+
+def structured_of(model: nn.Module, optimizer: Optimizer) -> Structured | None:
+    """Where the exact zeros of a training are; None if it makes none.
+
+    Args:
+        model: In training.
+        optimizer: Over its parameters, unwrapped.
+    """
+    if isinstance(optimizer, FactorizedSGD):
+        return FactorsInOptimizer(model, optimizer)
+    return InOptimizer(model, optimizer) if isinstance(optimizer, StructuredOptimizer) else None
+
+
+__all__ = ["Factorized", "FactorsInOptimizer", "Progress", "Strength", "structured_of"]
