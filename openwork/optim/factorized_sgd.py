@@ -316,7 +316,7 @@ class FactorizedSGD(StructuredOptimizer):
             state = {name: _laid_out(factor, param) for name, factor in state.items()}
             self.state[param] = state
             self._write(group, [param])
-            super()._state(group, param)
+            self._state(group, param)
 
     def _tied_state(self, group: Group, init: Initialization, param: Tensor) -> dict[str, Tensor]:
         factors = init.factors(param, group["depth"], self._generator)
