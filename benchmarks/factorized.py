@@ -73,6 +73,7 @@ def train(model: nn.Module, data: Data, plan: Plan, watched: Split | None = None
             momentum=MOMENTUM,
             init=plan.init,
             generator=generator,
+            compile=True,
         )
     # All batches are full, as the budgets of the plans count them.
     steps = len(data.train) // BATCH

@@ -1,7 +1,6 @@
 """Deep weight factorization with the factors inside the optimizer."""
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -54,21 +53,35 @@ def factorized_sgd(
         Kolb et al., Deep Weight Factorization (ICLR 2025), arXiv:2502.02496, algorithm 2, with the chain rule applied
         to the gradient of the product.
     """
-    rest = leave_one_out(factors, multiply) if len(factors) > 1 else [[]]
-    directions: list[list[Tensor]] = []
+    directions = _gradients(factors, grads)
     # No factor moves before all have their gradients.
-    for i, others in enumerate(rest):
-        slopes = multiply(grads, others) if others else grads
-        slopes = add_scaled(slopes, factors[i], decay)
+    for i, slopes in enumerate(directions):
+        add_scaled_(slopes, factors[i], decay)
         if momentums:
             torch._foreach_mul_(momentums[i], momentum)
             add_scaled_(momentums[i], slopes, gate)
-            slopes = add_scaled(slopes, momentums[i], momentum) if nesterov else momentums[i]
-        directions.append(slopes)
+            directions[i] = add_scaled(slopes, momentums[i], momentum) if nesterov else momentums[i]
     for own, direction in zip(factors, directions, strict=True):
         add_scaled_(own, direction, -lr)
     if len(factors) > 1:
-        torch._foreach_copy_(params, reduce(multiply, factors))
+        torch._foreach_copy_(params, factors[0])
+        for own in factors[1:]:
+            torch._foreach_mul_(params, own)
+
+
+def _gradients(factors: Sequence[list[Tensor]], grads: list[Tensor]) -> list[list[Tensor]]:
+    """Gradients of the factors, as new tensors."""
+    match len(factors):
+        case 1:
+            return [[grad.clone() for grad in grads]]
+        case 2:
+            return [multiply(grads, others) for others in leave_one_out(factors, multiply)]
+        case _:
+            # These products are new, and nothing else needs them.
+            found = leave_one_out(factors, multiply)
+            for others in found:
+                torch._foreach_mul_(others, grads)
+            return found
 
 
 def tied_sgd(
@@ -409,15 +422,14 @@ class FactorizedSGD(StructuredOptimizer):
         count_(group, "budget", group["budget"] + gate * spent)
 
     @override
-    def _moving(self, group: Group) -> list[Tensor]:
-        moving = super()._moving(group)
-        if group["depth"] > 1:
-            for param in moving:
-                if param not in self.state:
-                    raise ValueError("FactorizedSGD: a parameter has no factors; build the optimizer over it")
-                if self._versions.get(param) != param._version:
-                    self._look_at(group, param)
-        return moving
+    def _step_group(self, group: Group, gate: Scalar) -> None:
+        moving = self._moving(group)
+        for param in moving:
+            if group["depth"] > 1 and self._versions.get(param) != param._version:
+                self._look_at(group, param)
+        super()._step_group(group, gate)
+        for param in moving:
+            self._versions[param] = param._version
 
     def _look_at(self, group: Group, param: Tensor) -> None:
         """Accept a weight that was written with what it was.
@@ -459,15 +471,6 @@ class FactorizedSGD(StructuredOptimizer):
             algorithm(group, factorized_sgd)(
                 batch["weight"], batch["grad"], factors, momentums, nesterov=nesterov, **scalars
             )
-
-    @override
-    def _end(self, group: Group) -> None:
-        super()._end(group)
-        for param in self._moving_now(group):
-            self._versions[param] = param._version
-
-    def _moving_now(self, group: Group) -> list[Tensor]:
-        return [p for p in group["params"] if p.grad is not None]
 
     # -- structure --------------------------------------------------------------------------------------------------
 
