@@ -14,18 +14,24 @@ from openwork import data, recipes
 from openwork.data import Data, Split
 from openwork.training import Recipe, Run, fit, new_folder, rebuild, write_recipe
 
-DIGITS = [name for name in recipes.__all__ if name.endswith("digits")]
+DIGITS = [name for name in recipes.__all__ if name.endswith(("digits", "finetune"))]
 # Small enough for a test; the rest of the arguments are the defaults.
 SHORT: Mapping[str, Mapping[str, int | float]] = {
+    "dwf_resnet18_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03, "subset": 24},
+    "dwf_vgg19_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03},
+    "dwf_finetune": {"dense_epochs": 1},
     "rmda_cifar10_vgg19": {"batch_size": 8},
     "ramda_cifar10_resnet50": {"batch_size": 8},
     "ramda_fashion_mlp7_nuclear": {"lr": 3e-3},
     "ramda_shakespeare_gpt": {"depth": 1, "width": 16, "heads": 2, "context": 32},
 }
-FOLDERS = {"mnist": "mnist", "fashion": "fashion-mnist", "shakespeare": "tiny-shakespeare"}
+FOLDERS = {"dwf_lenet": "mnist", "gate_lenet": "mnist", "mnist": "mnist", "fashion": "fashion-mnist", "shakespeare": "tiny-shakespeare"}
 
-# A short last stage is warned of, and meant here.
-pytestmark = pytest.mark.filterwarnings("ignore:.*averaging:UserWarning")
+# A short training is warned of, and meant here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*averaging:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*collapse budget:UserWarning"),
+]
 
 
 def recipe(name: str) -> Callable[..., Run]:
