@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from openwork.factorizations.budget import THRESHOLD
+from openwork.factorizations.collapsing import SWEEP
 from openwork.factorizations.products import leave_one_out
 
-#: Magnitudes below which weights are counted as zero: how much the choice matters is part of the result.
-THRESHOLDS: tuple[float, ...] = (THRESHOLD, 1e-5, 1e-3, 1e-2)
 #: Bins of the histogram of ``log10 |w|``: from the first to the second number, so many for each power of ten.
 LOWEST, HIGHEST, BINS_PER_POWER = -12, 2, 2
 
@@ -58,7 +57,7 @@ class LayerDiagnostics:
 
     Args:
         size: Entries, or groups.
-        nonzero: How many are at least as large as each of ``THRESHOLDS``.
+        nonzero: How many are at least as large as each of the thresholds that ``collapse`` sweeps over.
         lam: Strength.
         depth: Number of factors.
         excess: ``sum_j (1/D) sum_i w_ij^2``, the penalty of the factors over ``lam``.
@@ -117,7 +116,7 @@ def diagnose(factors: Factors, positive: Tensor | None = None) -> LayerDiagnosti
     else:
         imbalance, dead = 0.0, _count(squares[0] == 0)
     alive = magnitudes >= THRESHOLD
-    nonzero = [_count(magnitudes >= threshold) for threshold in THRESHOLDS]
+    nonzero = [_count(magnitudes >= threshold) for threshold in SWEEP]
     survivors = [square[alive] for square in squares] if nonzero[0] < magnitudes.numel() else list(squares)
     multiplier: float | None = None
     if nonzero[0]:
@@ -180,7 +179,7 @@ class Diagnostics:
 
     @property
     def nonzero(self) -> list[int]:
-        """How many are at least as large as each of ``THRESHOLDS``."""
+        """How many are at least as large as each of the thresholds that ``collapse`` sweeps over."""
         return [sum(counts) for counts in zip(*(layer.nonzero for layer in self.layers.values()), strict=True)]
 
     @property
@@ -202,7 +201,7 @@ class Diagnostics:
     def record(self) -> dict[str, Any]:
         """Plain values for a log: nested tables go by threshold or by the name of a weight."""
         layers = self.layers.values()
-        names = [f"{threshold:.2g}" for threshold in THRESHOLDS]
+        names = [f"{threshold:.2g}" for threshold in SWEEP]
         signed = [layer for layer in layers if layer.flipped is not None]
         alive = sum(layer.nonzero[0] for layer in signed)
         found: dict[str, Any] = {
@@ -390,4 +389,4 @@ class Watch:
         self._course = [(spent, value) for spent, value in state["course"]]
 
 
-__all__ = ["THRESHOLDS", "Diagnostics", "Factors", "LayerDiagnostics", "Watch", "diagnose"]
+__all__ = ["Diagnostics", "Factors", "LayerDiagnostics", "Watch", "diagnose"]

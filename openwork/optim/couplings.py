@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from openwork.optim.choices import Choice, CouplingChoice, ParamGroups
-from openwork.optim.selection import parameter_names
 from openwork.penalties import Coupled, GroupPenalty, Penalty, Target, Zero
-from openwork.wiring import AxisSlices, Coupling, Side, inspect
+from openwork.wiring import AxisSlices, Coupling, Selected, Side, inspect, parameter_names
 
 
 def coupled_groups(
@@ -16,8 +15,7 @@ def coupled_groups(
     penalty: Penalty,
     example_inputs: object,
     side: Side,
-    included: frozenset[str] | None,
-    excluded: frozenset[str],
+    selected: Selected,
 ) -> ParamGroups:
     """One param group of the removable couplings of a model, and one of what is left; see ``regularize``.
 
@@ -26,8 +24,7 @@ def coupled_groups(
         penalty: One that drops groups.
         example_inputs: What the model accepts.
         side: Which slices of a coupling form its groups.
-        included: Names of parameters; None for all.
-        excluded: Names of parameters.
+        selected: What to include and to exclude.
 
     Returns:
         The param groups.
@@ -37,7 +34,7 @@ def coupled_groups(
         ValueError: If no coupling is left, or the model cannot be traced.
     """
     _couple(penalty, [], {})
-    selection = _Selection(model, side, included, excluded)
+    selection = _Selection(model, side, selected)
     choices = [selection.choose(coupling) for coupling in inspect(model, example_inputs).couplings]
     if not selection.taken:
         reasons = ", ".join(f"{choice.coupling.name} ({choice.why})" for choice in choices[:4])
@@ -87,17 +84,15 @@ class _Selection:
     Args:
         model: The model.
         side: Which slices of a coupling form its groups.
-        included: Names of parameters; None for all.
-        excluded: Names of parameters.
+        selected: What to include and to exclude.
     """
 
-    def __init__(self, model: nn.Module, side: Side, included: frozenset[str] | None, excluded: frozenset[str]) -> None:
+    def __init__(self, model: nn.Module, side: Side, selected: Selected) -> None:
         names = parameter_names(model)
         self.parameters = {its_names[0]: parameter for parameter, its_names in names.items()}
         self.names = {its_names[0]: its_names for its_names in names.values()}
         self.side: Side = side
-        self.included = included
-        self.excluded = excluded
+        self.selected = selected
         #: The couplings that were taken, by name of a parameter that they divide; and the axis that they divide.
         self.taken: dict[str, list[Coupling]] = {}
         self.axes: dict[str, int] = {}
@@ -119,10 +114,8 @@ class _Selection:
             name = part.name
             if name not in self.parameters or not self.parameters[name].requires_grad:
                 return f"{name} is frozen"
-            if not self.excluded.isdisjoint(self.names[name]):
-                return f"{name} is in exclude"
-            if self.included is not None and self.included.isdisjoint(self.names[name]):
-                return f"{name} is not in include"
+            if why := self.selected.why_not(self.names[name]):
+                return f"{name} is {why}"
             if self.axes.get(name, part.dim) != part.dim:
                 return f"{name} is already divided along its axis {self.axes[name]}"
         parameters = [self.parameters[part.name] for part in parts]

@@ -1,7 +1,6 @@
 """Deep weight factorization with the factors inside the optimizer."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -11,6 +10,7 @@ from typing_extensions import override
 
 from openwork.factorizations import Initialization, Sampled, Split, leave_one_out, product
 from openwork.factorizations.budget import THRESHOLD
+from openwork.factorizations.storage import check_storage
 from openwork.kernels import Scalar
 from openwork.optim.arithmetic import add_scaled, add_scaled_, multiply
 from openwork.optim.base import ReadOut, StructuredOptimizer
@@ -277,24 +277,7 @@ class FactorizedSGD(StructuredOptimizer):
                 raise ValueError(f"FactorizedSGD: {name} is a DTensor, which is not supported yet; give it depth 1")
 
     def _check_storage(self) -> None:
-        spans: dict[tuple[torch.device, int], list[tuple[int, int, str]]] = {}
-        for group in self.param_groups:
-            for name, param in named(group):
-                if param.numel() and param.device.type != "meta":
-                    start, size = int(param.storage_offset()), param.element_size()
-                    end = (
-                        start + 1 + sum((int(n) - 1) * int(s) for n, s in zip(param.shape, param.stride(), strict=True))
-                    )
-                    key = param.device, param.untyped_storage().data_ptr()
-                    spans.setdefault(key, []).append((start * size, end * size, name))
-        for found in spans.values():
-            found.sort()
-            for (_, end, one), (start, _, other) in pairwise(found):
-                if start < end:
-                    raise ValueError(
-                        f"FactorizedSGD: {other} shares storage with {one}, so that one weight would have two sets of "
-                        "factors; tie them as one parameter, or clone one of them"
-                    )
+        check_storage("FactorizedSGD", {name: param for group in self.param_groups for name, param in named(group)})
 
     # -- factors ----------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,9 @@ from torch.nn.parameter import is_lazy
 
 from openwork.optim.choices import Choice, ParamGroups
 from openwork.optim.couplings import coupled_groups
-from openwork.optim.selection import Selection, items, parameter_names, select
 from openwork.partitions import Elements, Partition, Slices
 from openwork.penalties import Penalty, Zero
-from openwork.wiring import Role, Side, role_of
+from openwork.wiring import Role, Selection, Side, parameter_names, role_of, selected
 
 
 def regularize(
@@ -71,29 +70,23 @@ def regularize(
             "regularize: side='producers' groups the units of couplings, which show only when the model runs; "
             "pass example_inputs"
         )
-    included = None if include is None else select(model, include, "include")
-    excluded = frozenset[str]() if exclude is None else select(model, exclude, "exclude")
+    choice = selected(model, include, exclude, "regularize")
     names = parameter_names(model)
     for parameter, its_names in names.items():
-        _check(parameter, its_names, [name for name in its_names if name in items(include or ())])
+        _check(parameter, its_names, choice.insists(its_names))
     if example_inputs is not None:
-        return coupled_groups(model, penalty, example_inputs, side, included, excluded)
+        return coupled_groups(model, penalty, example_inputs, side, choice)
 
     choices: list[Choice] = []
     chosen = False
     for parameter, its_names in names.items():
-        named = [name for name in its_names if name in items(include or ())]
-        groups = None
+        named, groups = choice.insists(its_names), None
         if not parameter.requires_grad:
             why = "frozen"
-        elif not excluded.isdisjoint(its_names):
-            why = "in exclude"
-        elif included is not None and included.isdisjoint(its_names):
-            why = "not in include"
-        else:
+        elif not (why := choice.why_not(its_names)):
             groups, why = _input_slices(model, parameter, its_names)
             if groups is None and named:
-                groups, why = _own_slices(model, parameter, named[0]), f"named in include ({why})"
+                groups, why = _own_slices(model, parameter, named), f"named in include ({why})"
         chosen = chosen or groups is not None
         free = Zero() if parameter.requires_grad else None
         choices.append(Choice(its_names[0], parameter, free if groups is None else penalty.regroup(groups), why))
@@ -107,7 +100,7 @@ def regularize(
     return ParamGroups(choices)
 
 
-def _check(parameter: nn.Parameter, names: Sequence[str], named: Sequence[str]) -> None:
+def _check(parameter: nn.Parameter, names: Sequence[str], named: str) -> None:
     """Refuse a parameter that can have no groups.
 
     Raises:
@@ -119,7 +112,7 @@ def _check(parameter: nn.Parameter, names: Sequence[str], named: Sequence[str]) 
         )
     if named and not parameter.requires_grad:
         raise ValueError(
-            f"regularize: include names {named[0]!r}, which does not train (requires_grad is False, "
+            f"regularize: include names {named!r}, which does not train (requires_grad is False, "
             f"dtype {parameter.dtype}); let it train or take it out of include"
         )
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from openwork.data import Data
 from openwork.factorizations import Budget, Factors, Watch, plan_budget
-from openwork.factorizations.diagnostics import THRESHOLDS
+from openwork.factorizations.collapsing import SWEEP
 from openwork.optim import FactorizedSGD, StructuredOptimizer
 from openwork.training.run import Metrics
 from openwork.training.structured import InOptimizer, Structured
@@ -193,7 +193,7 @@ class Progress:
         Args:
             measure: How much of a module is exactly zero, and how well it predicts.
         """
-        for threshold in THRESHOLDS:
+        for threshold in SWEEP:
             with self.structured.held(threshold) as module:
                 metrics = measure(module)
             scores = {key: value for key, value in metrics.items() if key.startswith("valid")}

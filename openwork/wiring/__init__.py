@@ -7,6 +7,7 @@ from openwork.wiring.inspection import Wiring, inspect, with_means
 from openwork.wiring.layers import Role, is_gpt2_linear, rms_eps, role_of
 from openwork.wiring.numbers import Numbers
 from openwork.wiring.propagation import propagate
+from openwork.wiring.selection import Selected, Selection, parameter_names, select, selected
 from openwork.wiring.tracing import Traced, prepared, trace
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Numbers",
     "Remark",
     "Role",
+    "Selected",
+    "Selection",
     "Side",
     "Traced",
     "Wiring",
@@ -26,10 +29,13 @@ __all__ = [
     "items",
     "module_of",
     "operation",
+    "parameter_names",
     "prepared",
     "propagate",
     "rms_eps",
     "role_of",
+    "select",
+    "selected",
     "trace",
     "with_means",
 ]

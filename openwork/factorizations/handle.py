@@ -1,0 +1,69 @@
+"""What one holds on to of a factorized model."""
+
+from typing import Any
+
+from torch import nn
+
+from openwork.factorizations.budget import THRESHOLD
+from openwork.factorizations.collapsing import CollapseReport, collapse
+from openwork.factorizations.factorization import Block, blocks_of, parts_of
+from openwork.factorizations.watching import DECOUPLED
+
+
+class Handle:
+    """The factors of a model.
+
+    Args:
+        model: Factorized.
+
+    Raises:
+        ValueError: If nothing in it is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.blocks: tuple[Block, ...] = tuple(blocks_of(model))
+        if not self.blocks:
+            raise ValueError(f"Handle: nothing in this {type(model).__name__} is factorized; call factorize first")
+
+    def param_groups(self, *, decoupled: bool = False) -> list[dict[str, Any]]:
+        """Param groups for an optimizer: factors with the weight decay that is their L2, and the rest without.
+
+        Args:
+            decoupled: Let optimizers use them whose weight decay is not in the gradient (AdamW). This is another
+                penalty: the strength of a weight follows the size of its gradients.
+
+        Returns:
+            One group for each weight decay ``2 lam / depth``, and one of what is not factorized; each with
+            ``"params"``, ``"names"`` and ``"weight_decay"``.
+        """
+        decays: dict[int, float] = {}
+        for part in parts_of(self.model):
+            decays |= {id(factor): part.factorization.decay for factor in part.factors}
+        members: dict[float | None, dict[str, Any]] = {}
+        for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            decay = decays.get(id(parameter))
+            group = members.setdefault(decay, {"params": [], "names": [], "weight_decay": decay or 0.0})
+            group["params"].append(parameter)
+            group["names"].append(name)
+            if decoupled and decay is not None:
+                group[DECOUPLED] = True
+        return [members[key] for key in sorted(members, key=lambda key: key is None)]
+
+    def collapse(self, threshold: float = THRESHOLD, example_inputs: object = None) -> CollapseReport:
+        """Make the model plain again; see ``openwork.factorizations.collapse``."""
+        return collapse(self.model, threshold, example_inputs)
+
+
+def factorization_of(model: nn.Module) -> Handle | None:
+    """A handle on the factors of a model; None if nothing in it is factorized.
+
+    Args:
+        model: Any module.
+    """
+    return Handle(model) if parts_of(model) else None
+
+
+__all__ = ["Handle", "factorization_of"]
