@@ -122,6 +122,10 @@ def _plain_(model: nn.Module) -> None:
 
 def _restore(part: Part, weight: nn.Parameter) -> None:
     owner, local, order = part.owner, part.local, part.factorization.order
+    # A deep copy shares the class that torch made for the parametrization, and removing takes the weight off the class.
+    kind = type(owner)
+    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    owner.__class__ = type(kind.__name__, kind.__bases__, own)
     remove_parametrizations(owner, local, leave_parametrized=True)
     setattr(owner, local, weight)
     # It was put behind the others, and the order of the parameters is part of what a model is.

@@ -3,8 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,14 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from openwork.data import Data
-from openwork.factorizations import Budget, Factors, Watch, plan_budget
+from openwork.factorizations import Block, Budget, Factors, Hadamard, Watch, blocks_of, collapse, plan_budget
+from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import SWEEP
+from openwork.factorizations.factorization import Part
+from openwork.metrics import support
 from openwork.optim import FactorizedSGD, StructuredOptimizer
+from openwork.partitions import Elements, Partition
+from openwork.structure import Structure
 from openwork.training.run import Metrics
 from openwork.training.structured import InOptimizer, Structured
 
@@ -101,7 +107,8 @@ class FactorsInOptimizer(InOptimizer, Factorized):
             for param in group["params"] if group["depth"] > 1 else ():
                 weight: Tensor = self.factorized.state[param].get("master", param).detach()
                 squares = [factor.square() for factor in held[param]]
-                yield Factors(self.names[param], squares, weight.abs(), group["lam"], group["depth"], weight)
+                lam = group["lam"] * group["penalty_scale"]
+                yield Factors(self.names[param], squares, weight.abs(), lam, group["depth"], weight)
 
     @override
     def strengths(self) -> list[Strength]:
@@ -114,6 +121,87 @@ class FactorsInOptimizer(InOptimizer, Factorized):
     @override
     def spent(self, planned: float | None) -> float | None:
         return self.factorized.budget
+
+
+class FactorsInModel(Factorized):
+    """Those of a model that ``factorize`` has made, whatever trains it.
+
+    Args:
+        model: In training.
+        optimizer: Over its factors.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.groups = {part.name: _groups_of(part) for block in blocks_of(model) for part in block.parts}
+
+    @override
+    @contextmanager
+    def held(self, threshold: float | None = None) -> Iterator[nn.Module]:
+        plain = deepcopy(self.model)
+        collapse(plain, THRESHOLD if threshold is None else threshold)
+        yield plain
+
+    @override
+    def structures(self, module: nn.Module) -> dict[str, Structure]:
+        weights = dict(module.named_parameters())
+        return {name: support(weights[name], groups) for name, groups in self.groups.items()}
+
+    @override
+    def numbers(self) -> Metrics:
+        return {}
+
+    @override
+    @torch.no_grad()
+    def settle_(self) -> None:
+        for block in blocks_of(self.model):
+            block.zero_below_(THRESHOLD)
+            for factor in (factor for part in block.parts for factor in part.factors):
+                # A momentum of before would move them away from zero again.
+                for state in self.optimizer.state.get(factor, {}).values():
+                    if isinstance(state, Tensor) and state.shape == factor.shape:
+                        state.masked_fill_(factor == 0, 0.0)
+
+    @override
+    def finish_(self) -> None:
+        if blocks_of(self.model):
+            collapse(self.model)
+
+    @override
+    def free_(self) -> None:
+        for block in blocks_of(self.model):
+            for part in block.parts:
+                part.factorization.lam = 0.0
+        for group, _ in self._groups():
+            group["weight_decay"] = 0.0
+
+    @override
+    @torch.no_grad()
+    def factors(self) -> Iterator[Factors]:
+        for block in blocks_of(self.model):
+            alone = isinstance(block.parts[0].factorization, Hadamard)
+            signed = block.parts[0].value.detach() if alone else None
+            squares = [square.detach() for square in block.squares()]
+            yield Factors(block.name, squares, block.magnitudes().detach(), block.lam, block.depth, signed)
+
+    def _groups(self) -> list[tuple[dict[str, Any], Block]]:
+        """Param groups of the optimizer that hold factors, each with a block whose factors it holds."""
+        owners = {id(part.factors[0]): block for block in blocks_of(self.model) for part in block.parts}
+        found: list[tuple[dict[str, Any], Block]] = []
+        for group in self.optimizer.param_groups:
+            block = next((owners[id(param)] for param in group["params"] if id(param) in owners), None)
+            if block is not None:
+                found.append((group, block))
+        return found
+
+    @override
+    def strengths(self) -> list[Strength]:
+        # What the budget is for adaptive optimizers, nobody knows.
+        return [
+            Strength([block.name], block.lam, float(group["lr"]), group["momentum"])
+            for group, block in self._groups()
+            if "momentum" in group
+        ]
 
 
 class Progress:
@@ -206,6 +294,11 @@ def _compression_ratio(metrics: Metrics) -> float | None:
     return 1 / (1 - gone) if gone < 1 else None
 
 
+def _groups_of(part: Part) -> Partition:
+    """Which entries of a factorized tensor become zero together."""
+    return Elements()
+
+
 def _chance(data: Data) -> float | None:
     """Accuracy of guessing the most common class; None where there are no classes or no validation samples."""
     if not data.classes or not data.valid:
@@ -223,7 +316,9 @@ def structured_of(model: nn.Module, optimizer: Optimizer) -> Structured | None:
     """
     if isinstance(optimizer, FactorizedSGD):
         return FactorsInOptimizer(model, optimizer)
+    if blocks_of(model):
+        return FactorsInModel(model, optimizer)
     return InOptimizer(model, optimizer) if isinstance(optimizer, StructuredOptimizer) else None
 
 
-__all__ = ["Factorized", "FactorsInOptimizer", "Progress", "Strength", "structured_of"]
+__all__ = ["Factorized", "FactorsInModel", "FactorsInOptimizer", "Progress", "Strength", "structured_of"]

@@ -8,6 +8,7 @@ from torch import nn
 from typing_extensions import override
 
 from openwork.optim import StructuredOptimizer
+from openwork.penalties import Zero
 from openwork.structure import Structure
 from openwork.training.run import Metrics
 
@@ -20,8 +21,12 @@ class Structured(ABC):
         """A module that holds them, inside the ``with``; nothing has changed after it."""
 
     @abstractmethod
-    def structures(self) -> dict[str, Structure]:
-        """Structure of every weight that has one, by its name in what ``held`` gives."""
+    def structures(self, module: nn.Module) -> dict[str, Structure]:
+        """Structure of every weight that has one, by name.
+
+        Args:
+            module: What ``held`` gives, or the model after ``finish_``.
+        """
 
     @abstractmethod
     def numbers(self) -> Metrics:
@@ -30,6 +35,10 @@ class Structured(ABC):
     @abstractmethod
     def settle_(self) -> None:
         """Make them the model's weights, for good; training can go on."""
+
+    @abstractmethod
+    def free_(self) -> None:
+        """Give the penalty no strength from now on."""
 
     def finish_(self) -> None:
         """Make them the model's weights, and the model a plain one."""
@@ -54,9 +63,9 @@ class InOptimizer(Structured):
             yield self.model
 
     @override
-    def structures(self) -> dict[str, Structure]:
+    def structures(self, module: nn.Module) -> dict[str, Structure]:
         found = self.optimizer.structures()
-        return {name: found[param] for name, param in self.model.named_parameters() if param in found}
+        return {name: found[param] for name, param in module.named_parameters() if param in found}
 
     @override
     def numbers(self) -> Metrics:
@@ -66,6 +75,12 @@ class InOptimizer(Structured):
     @override
     def settle_(self) -> None:
         self.optimizer.settle_()
+
+    @override
+    def free_(self) -> None:
+        for group in self.optimizer.param_groups:
+            if not isinstance(group.get("penalty", Zero()), Zero) or group.get("depth", 1) > 1:
+                group["penalty_scale"] = 0.0
 
 
 __all__ = ["InOptimizer", "Structured"]

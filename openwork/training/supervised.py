@@ -17,7 +17,7 @@ from openwork.files import State
 from openwork.metrics import sparsity
 from openwork.optim import ProximalOptimizer, Stages, unwrap
 from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
-from openwork.training.factorized import Factorized, Progress, structured_of
+from openwork.training.factorized import Factorized, FactorsInModel, Progress, structured_of
 from openwork.training.phases import Refit, rebuild_, take_out_, taken
 from openwork.training.processes import processes
 from openwork.training.run import Metrics, Run
@@ -124,6 +124,11 @@ def supervised(
         raise ValueError(
             "supervised: select='best' needs a refit where weights are factorized, since before that their zeros are "
             "not final; take refit=1 or more, or select='last'"
+        )
+    if shrink_after and isinstance(trainer.structured, FactorsInModel):
+        raise ValueError(
+            "supervised: shrink_after cannot cut a model whose weights are factors; leave it out and shrink after the "
+            "training, or train with FactorizedSGD"
         )
     trainer.plan_phases(shrink_after, epochs if refit else None, refit_lr, gamma)
     trainer.plan(rates)
@@ -239,7 +244,7 @@ class _Supervised:
         if self.unit == self.refit_at and self.refit is None:
             if self.structured is not None:
                 self.structured.settle_()
-            self.refit = Refit(self.optimizer, self.refit_lr)
+            self.refit = Refit(self.optimizer, self.refit_lr, self.structured)
             self.best = None
 
     def _use(self, model: nn.Module) -> None:
@@ -319,7 +324,7 @@ class _Supervised:
     def _sparsity(self, module: nn.Module) -> Metrics:
         if self.structured is None:
             return cast("Metrics", sparsity(module).record())
-        found = sparsity(module, self.structured.structures())
+        found = sparsity(module, self.structured.structures(module))
         return cast("Metrics", found.record()) | self.structured.numbers()
 
     def _recalibrate(self, module: nn.Module) -> None:
@@ -393,7 +398,7 @@ class _Supervised:
         if self.taken:
             self._use(rebuild_(self.built, self.taken, self.optimizer))
         zeros: Sequence[Tensor] | None = state["zeros"]
-        self.refit = None if zeros is None else Refit(self.optimizer, self.refit_lr)
+        self.refit = None if zeros is None else Refit(self.optimizer, self.refit_lr, self.structured)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.refit is not None and zeros is not None:
