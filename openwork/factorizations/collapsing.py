@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ def _restore(part: Part, weight: nn.Parameter) -> None:
     # A deep copy shares the class that torch made for the parametrization, and removing takes the weight off the class.
     kind = type(owner)
     own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-    owner.__class__ = type(kind.__name__, kind.__bases__, own)
+    owner.__class__ = cast("type[nn.Module]", type(kind.__name__, kind.__bases__, own))
     remove_parametrizations(owner, local, leave_parametrized=True)
     setattr(owner, local, weight)
     # It was put behind the others, and the order of the parameters is part of what a model is.
