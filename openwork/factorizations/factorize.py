@@ -80,7 +80,7 @@ def factorize(
     check_storage("factorize", replaced)
     for plan in plans:
         _register(model, plan, {name: names[replaced[name]] for name in plan.parts})
-    watch(model, replaced)
+    watch(model, replaced, by="factorize")
     return Handle(model)
 
 
@@ -149,10 +149,15 @@ def _request(
     if parts := parts_of(model):
         raise ValueError(f"{owner}: {parts[0].name} is factorized already; call collapse(model) first")
     wanted = [include] if isinstance(include, str | type) else include or ()
-    if taken := next((name for name, *_ in parametrized(model) if name in wanted), None):
-        raise ValueError(f"{owner}: {taken} has a parametrization already; remove it, or leave it out of include")
+    taken = {name: steps for name, _, _, steps in parametrized(model)}
+    computed = {original for steps in taken.values() for original in steps.parameters()}
+    if name := next((item for item in wanted if item in taken), None):
+        raise ValueError(f"{owner}: {name} has a parametrization already; remove it, or leave it out of include")
     names = parameter_names(model)
     choice = selected(model, include, exclude, owner)
+    for parameter, its_names in names.items():
+        if parameter in computed and (name := choice.insists(its_names)):
+            raise ValueError(f"{owner}: {name} belongs to a parametrization; remove that, or leave it out of include")
     return Request(
         chosen=_chosen(owner, model, names, choice),
         names=names,
@@ -207,7 +212,9 @@ def _chosen(
                 f"{owner}: include names {insisted!r}, which does not train (requires_grad is "
                 f"{parameter.requires_grad}, dtype {parameter.dtype}); let it train or take it out of include"
             )
-        why = choice.why_not(its_names) or ("" if trains else "frozen")
+        why = choice.why_not(its_names)
+        if not why and not trains:
+            why = str(parameter.dtype).removeprefix("torch.") if parameter.requires_grad else "frozen"
         if not why and not insisted:
             kinds = {None if role is None else role.kind for role in (_role(model, name) for name in its_names)}
             if kinds != {"weight"} or parameter.numel() < 2:
@@ -248,13 +255,12 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
             made.order = (
                 earlier[0].order if earlier else tuple(name for name, _ in owner.named_parameters(recurse=False))
             )
-            # What it starts from is written over, so it should not use up random numbers.
-            with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-                register_parametrization(owner, local, made, unsafe=True)
+            # Torch asks for factors of the present weight; here they start elsewhere.
+            made.right_inverse = lambda _, starts=tuple(plan.starts[name]): starts
+            register_parametrization(owner, local, made, unsafe=True)
+            del made.right_inverse
             if first is None:
                 first = part
-                for factor, start in zip(part.factors, plan.starts[name], strict=True):
-                    factor.copy_(start)
                 kept = len(part.factors) - plan.shared
                 if shared:
                     part.share(shared, kept)
