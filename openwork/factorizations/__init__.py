@@ -7,6 +7,7 @@ from openwork.factorizations.entries import Entries, Hadamard
 from openwork.factorizations.factorization import Block, Factorization, blocks_of
 from openwork.factorizations.factorize import factorize, param_groups
 from openwork.factorizations.forms import Form, Planned, Request
+from openwork.factorizations.gated import Gated, Gates
 from openwork.factorizations.handle import Handle, factorization_of
 from openwork.factorizations.initializations import Initialization, Sampled, Split, UnitGate
 from openwork.factorizations.products import leave_one_out, product
@@ -20,6 +21,8 @@ __all__ = [
     "Factorization",
     "Factors",
     "Form",
+    "Gated",
+    "Gates",
     "Hadamard",
     "Handle",
     "Initialization",

@@ -54,7 +54,7 @@ def _look(optimizer: Optimizer, args: object, kwargs: object) -> None:
         id(factor): (part.name, part.factorization.decay, part.factorization.depth)
         for model in _models
         for part in parts_of(model)
-        for factor in part.factors
+        for factor in part.penalized
     }
     replaced = {key: entry for model in _models.values() for key, entry in model.items()}
     me = type(optimizer).__name__
