@@ -324,22 +324,10 @@ class FactorizedSGD(StructuredOptimizer):
             self.state[param] = dict(zip(self._names(group), factors, strict=True))
             # The sign of an even power is that of the weight itself, which therefore has to be there first.
             param.copy_(weight)
-            state = super()._state(group, param)
+            state = self._state(group, param)
             if "master" in state:
                 state["master"].copy_(weight)
             self._write(group, [param])
-<<<<<<< HEAD
-            self._state(group, param)
-
-    def _tied_state(self, group: Group, init: Initialization, param: Tensor) -> dict[str, Tensor]:
-        factors = init.factors(param, group["depth"], self._generator)
-        weight = product(*factors)
-        # The sign of an even power is that of the weight itself, which therefore has to be there first.
-        param.copy_(weight)
-        root = weight.abs().double() ** (1 / group["depth"])
-        return {"factor0": (root * weight.sign() if group["depth"] % 2 else root).to(weight.dtype)}
-=======
->>>>>>> modea
 
     @override
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Runs whose weights are products of factors: what is planned, watched and read out."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from openwork.data import Data
-from openwork.factorizations import Block, Budget, Factors, Hadamard, Watch, blocks_of, collapse, plan_budget
+from openwork.factorizations import Block, Budget, Factors, Gates, Hadamard, Watch, blocks_of, collapse, plan_budget
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import SWEEP
 from openwork.factorizations.factorization import Part
 from openwork.metrics import support
 from openwork.optim import FactorizedSGD, StructuredOptimizer
-from openwork.partitions import Elements, Partition
+from openwork.partitions import Elements, Partition, Slices
 from openwork.structure import Structure
 from openwork.training.run import Metrics
 from openwork.training.structured import InOptimizer, Structured
@@ -133,7 +133,8 @@ class FactorsInModel(Factorized):
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
-        self.groups = {part.name: _groups_of(part) for block in blocks_of(model) for part in block.parts}
+        found = {part.name: _groups_of(part) for block in blocks_of(model) for part in block.parts}
+        self.groups = {name: groups for name, groups in found.items() if groups is not None}
 
     @override
     @contextmanager
@@ -264,7 +265,7 @@ class Progress:
             metrics: Where training is, and how much is exactly zero.
         """
         planned, spent = self._planned(self._steps), self._spent(cast("int", metrics["unit"]))
-        found: Metrics = {"compression_ratio": _compression_ratio(metrics), "alarms": list(self.watch.alarms)}
+        found: Metrics = {**_compression(metrics), "alarms": list(self.watch.alarms)}
         if planned is not None and spent is not None:
             found |= {"budget_planned": planned, "budget_spent": spent}
         return found | ({"thresholds": self._thresholds} if self._thresholds else {})
@@ -285,18 +286,28 @@ class Progress:
             with self.structured.held(threshold) as module:
                 metrics = measure(module)
             scores = {key: value for key, value in metrics.items() if key.startswith("valid")}
-            self._thresholds[f"{threshold:.2g}"] = {"compression_ratio": _compression_ratio(metrics), **scores}
+            self._thresholds[f"{threshold:.2g}"] = {**_compression(metrics), **scores}
 
 
-def _compression_ratio(metrics: Metrics) -> float | None:
-    """Entries of the factorized weights over those that are not zero; None if all are."""
-    gone = cast("float", metrics["weighted_group_sparsity"])
-    return 1 / (1 - gone) if gone < 1 else None
+def _compression(metrics: Metrics) -> Metrics:
+    """Entries of the factorized weights over those that are not zero; None if all are, nothing if nobody counted."""
+    layers = cast("Mapping[str, Mapping[str, int]]", metrics["layers"]).values()
+    sizes = [(layer["total"] * layer["size"], layer["alive"] * layer["size"]) for layer in layers if "size" in layer]
+    if not sizes:
+        return {}
+    total, alive = (sum(counts) for counts in zip(*sizes, strict=True))
+    return {"compression_ratio": total / alive if alive else None}
 
 
-def _groups_of(part: Part) -> Partition:
-    """Which entries of a factorized tensor become zero together."""
-    return Elements()
+def _groups_of(part: Part) -> Partition | None:
+    """Which entries of a factorized weight become zero together; None if that is not what becomes of it."""
+    match part.factorization:
+        case Hadamard():
+            return Elements()
+        case Gates() as gates if len(part.value.shape) > 1:
+            return Slices(gates.dim)
+        case _:
+            return None
 
 
 def _chance(data: Data) -> float | None:
