@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.factorizations.budget import THRESHOLD
+from openwork.factorizations.budget import LEAST, THRESHOLD
 from openwork.factorizations.collapsing import SWEEP
 from openwork.factorizations.products import leave_one_out
 
@@ -251,8 +251,7 @@ class Watch:
     _raised: list[str] = field(default_factory=list[str], init=False)
     _positive: dict[str, Tensor] = field(default_factory=dict[str, Tensor], init=False)
     _start: float = field(default=0.0, init=False)
-    # Budget spent and relative misalignment, at the start and after every epoch.
-    _course: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]], init=False)
+    _misalignment: float = field(default=0.0, init=False)
 
     @torch.no_grad()
     def begin(self, factors: Iterable[Factors]) -> None:
@@ -266,8 +265,7 @@ class Watch:
             self._remember(layer)
             found[layer.name] = diagnose(layer)
         start = Diagnostics(found)
-        self._start = start.mean_penalty
-        self._course = [(0.0, start.relative_misalignment)]
+        self._start, self._misalignment = start.mean_penalty, start.relative_misalignment
 
     def _remember(self, layer: Factors) -> Tensor | None:
         """Where a weight was positive at the start; from now on, if it is smaller than it was then."""
@@ -354,18 +352,13 @@ class Watch:
 
     def _look_for_balance(self, found: Diagnostics, epoch: int, budget: float | None) -> None:
         now = found.relative_misalignment
-        depth = max((layer.depth for layer in found.layers.values() if layer.lam > 0), default=0)
-        if budget is None:
-            return
-        # Imbalance decays by exp(-2 / D) for each unit of budget: after 2 D units it must have fallen.
-        before = [value for spent, value in self._course if budget - spent >= 2 * depth]
-        self._course.append((budget, now))
-        if depth and before and now > BALANCED and now >= min(before):
+        # With that budget spent, the factors of what the data hold are balanced for long.
+        if budget is not None and budget >= LEAST and now > max(BALANCED, self._misalignment):
             self.alarm(
                 "balance",
-                f"the relative misalignment of the factors, {now:.2g} after epoch {epoch}, does not fall although the "
-                "penalty acts: most weights only shrink and few are held by the data; lam may be too strong, or the "
-                "network may not learn",
+                f"the relative misalignment of the factors, {now:.2g} after epoch {epoch}, is not below the "
+                f"{self._misalignment:.2g} of the start although the penalty has acted for long: all weights shrink, "
+                "and the data hold none; take a smaller lam, or see whether the network learns at all",
             )
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -378,15 +371,14 @@ class Watch:
             "raised": list(self._raised),
             "positive": dict(self._positive),
             "start": self._start,
-            "course": [list(point) for point in self._course],
+            "misalignment": self._misalignment,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
-        self.onset, self._start = state["onset"], state["start"]
+        self.onset, self._start, self._misalignment = state["onset"], state["start"], state["misalignment"]
         self.alarms, self._raised = list(state["alarms"]), list(state["raised"])
         self._positive = dict(state["positive"])
-        self._course = [(spent, value) for spent, value in state["course"]]
 
 
 __all__ = ["Diagnostics", "Factors", "LayerDiagnostics", "Watch", "diagnose"]

@@ -4,6 +4,8 @@ from openwork.recipes.digits import nuclear_digits, proxadamw_digits, proxsgd_di
 from openwork.recipes.factorized import (
     dwf_digits,
     dwf_finetune,
+    dwf_gate_digits,
+    dwf_gate_lenet5,
     dwf_lenet5,
     dwf_lenet300,
     dwf_resnet18_cifar10,
@@ -23,6 +25,8 @@ from openwork.recipes.language import ramda_shakespeare_gpt
 __all__ = [
     "dwf_digits",
     "dwf_finetune",
+    "dwf_gate_digits",
+    "dwf_gate_lenet5",
     "dwf_lenet5",
     "dwf_lenet300",
     "dwf_resnet18_cifar10",

@@ -10,9 +10,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from openwork import data, models
-from openwork.factorizations import Initialization, Sampled, Split
+from openwork.factorizations import Gated, Initialization, Sampled, Split, factorize
 from openwork.optim import FactorizedSGD
 from openwork.training import Precision, Run, rebuild, supervised
+from openwork.wiring import Side
 
 Images = Literal["mnist", "fashion", "kmnist"]
 
@@ -52,9 +53,9 @@ def dwf_digits(
 
 
 def dwf_finetune(
-    lam: float = 1e-3,
+    lam: float = 1.2e-3,
     depth: int = 3,
-    lr: float = 0.3,
+    lr: float = 0.4,
     momentum: float = 0.9,
     epochs: int = 80,
     warmup: int = 2,
@@ -248,6 +249,90 @@ def dwf_vgg19_cifar10(
         precision=precision,
         augment=data.CropFlip(),
     )
+
+
+def dwf_gate_digits(
+    lam: float = 8e-3,
+    depth: int = 3,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    epochs: int = 60,
+    warmup: int = 5,
+    batch_size: int = 32,
+    hidden: tuple[int, ...] = (128, 64),
+    side: Side = "producers",
+    clip: float = 1.0,
+    refit: int = 0,
+    seed: int = 0,
+) -> Run:
+    """Digits with gates on hidden units: whole units become zero, so that they can be removed.
+
+    Args:
+        lam: Strength of the L2 of weights and gates, which is that of ``sum ||w_j||^(2/depth)`` over units.
+        depth: Factors of a weight, at least 2: itself, and depth - 1 gates that its unit has.
+        lr: Largest learning rate.
+        momentum: Of SGD, in [0, 1).
+        epochs: Passes over the training samples.
+        warmup: The first of them, in which the learning rate grows; then it falls to 0 along half a cosine.
+        batch_size: Samples per step.
+        hidden: Units of each hidden layer.
+        side: What has the gates of a unit: what writes it (producers), or what reads it (consumers), pixels included.
+        clip: Largest norm of the gradient.
+        refit: Epochs after the others without the penalty, in which zeros stay.
+        seed: Of weights, validation split and order of the samples.
+    """
+    network = _he_normal(models.mlp((64, *hidden, 10), seed=seed), seed)
+    samples = data.digits(seed=seed)
+    optimizer = _gated(network, lam, depth, lr, momentum, samples, side)
+    return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, clip=clip, refit=refit)
+
+
+def dwf_gate_lenet5(
+    lam: float = 3e-3,
+    depth: int = 3,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    epochs: int = 20,
+    warmup: int = 1,
+    batch_size: int = 256,
+    dataset: Images = "mnist",
+    channels: tuple[int, int] = (20, 50),
+    side: Side = "producers",
+    clip: float = 1.0,
+    refit: int = 0,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Run:
+    """LeNet-5 with gates on channels and units: they become zero, so that they can be removed (Kolb et al. 2025).
+
+    Args:
+        lam: Strength of the L2 of weights and gates, which is that of ``sum ||w_j||^(2/depth)`` over units.
+        depth: Factors of a weight, at least 2: itself, and depth - 1 gates that its unit has.
+        lr: Largest learning rate.
+        momentum: Of SGD, in [0, 1).
+        epochs: Passes over the training samples.
+        warmup: The first of them, in which the learning rate grows; then it falls to 0 along half a cosine.
+        batch_size: Samples per step.
+        dataset: mnist, fashion or kmnist.
+        channels: Of the two convolutions: 20 and 50, or 6 and 16.
+        side: What has the gates of a unit: what writes it (producers), or what reads it (consumers).
+        clip: Largest norm of the gradient.
+        refit: Epochs after the others without the penalty, in which zeros stay.
+        seed: Of weights, validation split and order of the samples.
+        data_dir: Folder with mnist/, fashion-mnist/ or kmnist/; default OPENWORK_DATA.
+    """
+    network = _he_normal(models.lenet5(channels, seed=seed), seed)
+    samples = _images(dataset, data_dir, seed)
+    optimizer = _gated(network, lam, depth, lr, momentum, samples, side)
+    return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, clip=clip, refit=refit)
+
+
+def _gated(
+    network: nn.Module, lam: float, depth: int, lr: float, momentum: float, samples: data.Data, side: Side
+) -> Optimizer:
+    """Gives the units of a network gates, and an optimizer that trains them too."""
+    handle = factorize(network, depth, lam, form=Gated(), example_inputs=samples.train.inputs[:2], side=side)
+    return torch.optim.SGD(handle.param_groups(), lr=lr, momentum=momentum)
 
 
 def _run(

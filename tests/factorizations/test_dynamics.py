@@ -72,7 +72,9 @@ def test_a_gradient_below_the_strength_slows_the_decay_down() -> None:
 
 def test_without_a_penalty_imbalance_is_kept_to_the_order_of_the_step() -> None:
     def drift(lr: float) -> Tensor:
-        weight, optimizer = optimizer_of(4, 3, Split(0.5), lr=lr, momentum=0.0, generator=torch.Generator().manual_seed(1))
+        weight, optimizer = optimizer_of(
+            4, 3, Split(0.5), lr=lr, momentum=0.0, generator=torch.Generator().manual_seed(1)
+        )
         before = imbalance(weight, optimizer)
         for _ in range(round(0.5 / lr)):
             weight.grad = weight.detach() - 2

@@ -20,12 +20,19 @@ SHORT: Mapping[str, Mapping[str, int | float]] = {
     "dwf_resnet18_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03, "subset": 24},
     "dwf_vgg19_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03},
     "dwf_finetune": {"dense_epochs": 1},
+    "dwf_gate_lenet5": {"warmup": 0},
     "rmda_cifar10_vgg19": {"batch_size": 8},
     "ramda_cifar10_resnet50": {"batch_size": 8},
     "ramda_fashion_mlp7_nuclear": {"lr": 3e-3},
     "ramda_shakespeare_gpt": {"depth": 1, "width": 16, "heads": 2, "context": 32},
 }
-FOLDERS = {"dwf_lenet": "mnist", "gate_lenet": "mnist", "mnist": "mnist", "fashion": "fashion-mnist", "shakespeare": "tiny-shakespeare"}
+FOLDERS = {
+    "dwf_lenet": "mnist",
+    "gate_lenet": "mnist",
+    "mnist": "mnist",
+    "fashion": "fashion-mnist",
+    "shakespeare": "tiny-shakespeare",
+}
 
 # A short training is warned of, and meant here.
 pytestmark = [
