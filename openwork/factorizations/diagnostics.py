@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.factorizations.budget import LEAST, THRESHOLD
+from openwork.factorizations.budget import ENOUGH, THRESHOLD
 from openwork.factorizations.collapsing import SWEEP
 from openwork.factorizations.products import leave_one_out
 
@@ -352,8 +352,8 @@ class Watch:
 
     def _look_for_balance(self, found: Diagnostics, epoch: int, budget: float | None) -> None:
         now = found.relative_misalignment
-        # With that budget spent, the factors of what the data hold are balanced for long.
-        if budget is not None and budget >= LEAST and now > max(BALANCED, self._misalignment):
+        # With that budget spent, the factors of what the data hold have long been balanced.
+        if budget is not None and budget >= ENOUGH and now > max(BALANCED, self._misalignment):
             self.alarm(
                 "balance",
                 f"the relative misalignment of the factors, {now:.2g} after epoch {epoch}, is not below the "

@@ -159,7 +159,7 @@ def test_factors_that_stay_apart_are_found_out_once_the_budget_is_spent() -> Non
     watch, factors = Watch(), sampled(3)
     watch.begin([of(factors)])
     apart = [of([factors[0] * 2, *factors[1:]])]
-    assert watch.observe(apart, 1, budget=5.0)["alarms"] == []
-    assert watch.observe([of(Split(imbalance=0.0).factors(torch.ones(40, 30), 3))], 2, budget=20.0)["alarms"] == []
+    assert watch.observe(apart, 1, budget=20.0)["alarms"] == []
+    assert watch.observe([of(Split(imbalance=0.0).factors(torch.ones(40, 30), 3))], 2, budget=30.0)["alarms"] == []
     with pytest.warns(UserWarning, match="the relative misalignment of the factors, .* after epoch 3, is not below"):
-        watch.observe(apart, 3, budget=20.0)
+        watch.observe(apart, 3, budget=30.0)

@@ -17,7 +17,7 @@ from openwork.training import Recipe, Run, fit, new_folder, rebuild, write_recip
 DIGITS = [name for name in recipes.__all__ if name.endswith(("digits", "finetune"))]
 # Small enough for a test; the rest of the arguments are the defaults.
 SHORT: Mapping[str, Mapping[str, int | float]] = {
-    "dwf_resnet18_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03, "subset": 24},
+    "dwf_resnet18_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03},
     "dwf_vgg19_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03},
     "dwf_finetune": {"dense_epochs": 1},
     "dwf_gate_lenet5": {"warmup": 0},
@@ -87,6 +87,22 @@ def test_a_few_steps_lower_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) 
         sums.append(float(loss_sum))
     first, last = sums[2] / 2, (sums[-1] - sums[-3]) / 2
     assert last < first
+
+
+@pytest.mark.parametrize("name", ["dwf_resnet18_cifar10", "dwf_vgg19_cifar10"])
+def test_a_subset_makes_an_epoch_shorter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_data(name, monkeypatch)
+    assert recipe(name)(batch_size=8, subset=24).period == 3
+    with pytest.raises(ValueError, match="cifar10: subset must be from 1 to 40 training samples, got 41"):
+        recipe(name)(subset=41)
+
+
+def test_finetuning_starts_from_the_network_of_a_run(tmp_path: Path) -> None:
+    write_recipe(new_folder(tmp_path / "run"), Recipe("rmda_digits", {"epochs": 4, "averaging": 0.5, "hidden": [16]}))
+    fit(Recipe("rmda_digits", {"epochs": 4, "averaging": 0.5, "hidden": [16]}).build(), tmp_path / "run")
+    start, run = rebuild(tmp_path / "run").finish(), recipes.dwf_finetune(start=tmp_path / "run")
+    for (name, a), b in zip(start.named_parameters(), run.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
 
 
 @pytest.mark.parametrize("name", DIGITS)
