@@ -10,8 +10,9 @@ ifneq ($(wildcard ../shared/data),)
 export OPENWORK_DATA ?= $(abspath ../shared/data)
 endif
 
-BENCH := solver_table step_time coupled_step loop_overhead zoo shrunk_latency
-REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides
+BENCH := solver_table step_time coupled_step loop_overhead zoo shrunk_latency dwf_cost
+REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides \
+	dwf_oracles dwf_reference dwf_frontier dwf_gated
 
 .PHONY: help demo test test-quick lint types format bench reproduce $(BENCH) $(REPRODUCE) clean
 .NOTPARALLEL:  # two benchmarks at once would time each other

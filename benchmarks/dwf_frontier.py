@@ -1,0 +1,276 @@
+"""Accuracy against compression ratio: deep weight factorization and one-shot magnitude pruning, on the MNIST family.
+
+Everything is chosen on validation images: the learning rate once per depth (and of the dense network), at the smallest
+budget of the sweep. Test images give the numbers of the table. A strength is given by its collapse budget B, which is
+what it must exceed for exact zeros: ``lam = B (1 - momentum) / (2 sum lr)``.
+
+With an argument such as ``0/2`` a process computes every second missing part and writes no table, so that two can work
+at once; without one it computes what is missing and writes the table.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from factorized import BATCH, MOMENTUM, Plan, accuracy, at_accuracy, kaiming, prune_, train
+from readme_table import RESULTS, Cell
+from record import data_dir, remembered, write_table
+from torch import nn
+
+from openwork.data import Data, fashion_mnist, kmnist, mnist
+from openwork.factorizations import plan_budget
+from openwork.files import read_json
+from openwork.models import lenet5, lenet300
+
+NAME = "dwf_frontier"
+EPOCHS = {"lenet300": 40, "lenet5": 20}
+RATES = (0.25, 0.5, 1.0)
+DENSE_RATES = (0.02, 0.05, 0.1)
+BUDGETS = (28.0, 42.0, 63.0, 95.0, 142.0, 213.0)
+# Of those, the ones of the shorter sweeps.
+FEW = (28.0, 63.0, 142.0, 213.0)
+RATIOS = (2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 350)
+
+
+def fast(model: nn.Module) -> nn.Module:
+    """Convolutions that run faster on this kind of machine."""
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+DATA: dict[str, Callable[..., Data]] = {"mnist": mnist, "fashion": fashion_mnist, "kmnist": kmnist}
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "lenet300": lambda seed: kaiming(lenet300(seed=seed), seed),
+    "lenet5": lambda seed: fast(kaiming(lenet5((6, 16), seed=seed), seed)),
+}
+_loaded: dict[str, Data] = {}
+
+
+def data(name: str) -> Data:
+    """A data set with a tenth of its training images held out."""
+    if name not in _loaded:
+        _loaded[name] = DATA[name](data_dir(), seed=0)
+    return _loaded[name]
+
+
+def strength(network: str, size: int, lr: float, budget: float) -> float:
+    """The strength that has a budget."""
+    steps = size // BATCH
+    plan = plan_budget(1.0, lr, EPOCHS[network] * steps, momentum=MOMENTUM, schedule="cosine", warmup=steps)
+    return budget / plan.budget
+
+
+def factorized(name: str, network: str, depth: int, lr: float, budget: float, seed: int) -> dict[str, Any]:
+    """Train once."""
+    samples = data(name)
+    lam = strength(network, len(samples.train), lr, budget)
+    model = MODELS[network](seed)
+    trajectory = train(model, samples, Plan(depth, lam, lr, EPOCHS[network], seed=seed))
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    nonzero = [int(p.count_nonzero()) for p in weights]
+    total = sum(p.numel() for p in weights)
+    return {
+        "lam": lam,
+        "lr": lr,
+        "budget": trajectory[-1]["budget"],
+        "valid_accuracy": accuracy(model, samples.valid),
+        "test_accuracy": accuracy(model, samples.test),
+        "ratio": total / sum(nonzero) if sum(nonzero) else 0.0,
+        "ratio_1e-3": trajectory[-1][f"cr_{1e-3:.1e}"],
+        "nonzero": nonzero,
+        "finite": trajectory[-1]["norm"] < 1e6,
+    }
+
+
+def dense(name: str, network: str, lr: float, seed: int) -> dict[str, Any]:
+    """Train the dense network, and prune it once to several ratios."""
+    samples = data(name)
+    model = MODELS[network](seed)
+    train(model, samples, Plan(1, 0.0, lr, EPOCHS[network], seed=seed, weight_decay=5e-4))
+    total = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    found: dict[str, Any] = {
+        "lr": lr,
+        "valid_accuracy": accuracy(model, samples.valid),
+        "test_accuracy": accuracy(model, samples.test),
+        "pruned": {},
+    }
+    for ratio in RATIOS:
+        prune_(model, round(total / ratio))
+        found["pruned"][str(ratio)] = accuracy(model, samples.test)
+    return found
+
+
+def best_rate(name: str, network: str, depth: int) -> float:
+    """The learning rate with the largest validation accuracy at the smallest budget; depth 1 is dense."""
+    rates = DENSE_RATES if depth == 1 else RATES
+    found = {lr: read_json(RESULTS / NAME / f"{tuning(name, network, depth, lr)}.json") for lr in rates}
+    return max(rates, key=lambda lr: float(found[lr]["valid_accuracy"]))  # pyright: ignore[reportArgumentType]
+
+
+def tuning(name: str, network: str, depth: int, lr: float) -> str:
+    """Name of a part."""
+    return f"tune-{name}-{network}-d{depth}-lr{lr:g}"
+
+
+# What is tuned: once per depth on Fashion-MNIST and LeNet-300-100; the others take over its learning rates.
+TUNED = ("fashion", "lenet300")
+
+
+def first_parts() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Parts that choose learning rates."""
+    name, network = TUNED
+    for lr in RATES:
+        for depth in (3, 2, 4):
+            yield (
+                tuning(name, network, depth, lr),
+                lambda d=depth, lr=lr: factorized(name, network, d, lr, BUDGETS[0], 0),
+            )
+    for lr in DENSE_RATES:
+        yield tuning(name, network, 1, lr), lambda lr=lr: dense(name, network, lr, 0)
+
+
+def sweeps() -> list[tuple[str, str, tuple[int, ...], tuple[float, ...], tuple[int, ...]]]:
+    """Data, network, depths, budgets and seeds, in the order in which they matter."""
+    return [
+        ("fashion", "lenet300", (3, 2, 4), BUDGETS, (0,)),
+        ("fashion", "lenet5", (3, 2), FEW, (0,)),
+        ("kmnist", "lenet300", (3,), FEW, (0,)),
+        ("mnist", "lenet300", (3,), FEW, (0,)),
+        ("fashion", "lenet300", (3, 2, 4), BUDGETS, (1,)),
+        ("fashion", "lenet300", (3, 2, 4), BUDGETS, (2,)),
+    ]
+
+
+def parts() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Parts of the table, when the learning rates are chosen."""
+    for name, network, depths, budgets, seeds in sweeps():
+        for seed in seeds:
+            lr = best_rate(*TUNED, 1)
+            yield f"{name}-{network}-dense-s{seed}", lambda n=name, k=network, lr=lr, s=seed: dense(n, k, lr, s)
+            for budget, depth in product(budgets, depths):
+                lr = best_rate(*TUNED, depth)
+                yield (
+                    f"{name}-{network}-d{depth}-b{budget:g}-s{seed}",
+                    lambda n=name, k=network, d=depth, lr=lr, b=budget, s=seed: factorized(n, k, d, lr, b, s),
+                )
+
+
+def found(part: str) -> dict[str, Any] | None:
+    """A part if it was computed."""
+    file = RESULTS / NAME / f"{part}.json"
+    return dict(read_json(file)) if file.exists() else None
+
+
+def main() -> None:
+    """Train what is missing, and write the table."""
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    share = re.fullmatch(r"(\d+)/(\d+)", sys.argv[1]) if sys.argv[1:] else None
+    mine, workers = (int(share[1]), int(share[2])) if share else (0, 1)
+    for stage in (first_parts, parts) if share or not sys.argv[1:] else ():
+        for at, (part, compute) in enumerate(stage()):
+            if at % workers == mine:
+                result = remembered(NAME, part, compute)
+                print(part, {k: v for k, v in result.items() if k != "pruned"}, flush=True)
+        while not all(found(part) for part, _ in first_parts()):
+            time.sleep(5)
+    if not share:
+        table()
+
+
+def table() -> None:
+    """Write what there is."""
+    rows: list[list[Cell]] = []
+    for name, network in dict.fromkeys((name, network) for name, network, *_ in sweeps()):
+        seeds = sorted({s for n, k, _, _, ss in sweeps() if (n, k) == (name, network) for s in ss})
+        depths = next(d for n, k, d, _, _ in sweeps() if (n, k) == (name, network))
+        budgets = next(b for n, k, _, b, _ in sweeps() if (n, k) == (name, network))
+        denses = {s: d for s in seeds if (d := found(f"{name}-{network}-dense-s{s}"))}
+        if not denses:
+            continue
+        wanted = {s: d["test_accuracy"] - 0.01 for s, d in denses.items()}
+        reach = [at_accuracy([(1.0, d["test_accuracy"]), *((float(r), a) for r, a in d["pruned"].items())], wanted[s])
+                 for s, d in denses.items()]  # fmt: skip
+        rows.append([name, network, "dense, pruned once", f"{next(iter(denses.values()))['lr']:g}", "",
+                     spread([100 * d["test_accuracy"] for d in denses.values()], 2), "1", spread(reach, 1),
+                     len(denses)])  # fmt: skip
+        for depth in sorted(depths):
+            points = {s: {b: f for b in budgets if (f := found(f"{name}-{network}-d{depth}-b{b:g}-s{s}"))}
+                      for s in denses}  # fmt: skip
+            curves = {s: [(f["ratio"], f["test_accuracy"]) for f in by.values() if f["finite"]]
+                      for s, by in points.items()}  # fmt: skip
+            whole = [s for s, by in points.items() if len(by) == len(budgets)]
+            reach = [at_accuracy(curves[s], wanted[s]) for s in whole]
+            for b in budgets:
+                these = [by[b] for by in points.values() if b in by]
+                if these:
+                    strength_ = f"{these[0]['lam']:.2g} ({b:g})"
+                    rows.append([name, network, f"depth {depth}", f"{these[0]['lr']:g}", strength_,
+                                 spread([100 * f["test_accuracy"] for f in these], 2),
+                                 spread([f["ratio"] for f in these], 1),
+                                 spread(reach, 1) if b == budgets[0] else "", len(these)])  # fmt: skip
+    columns = ["data", "network", "method", "learning rate", "strength (budget)", "test accuracy, %",
+               "compression ratio", "ratio at 1 point below dense", "seeds"]  # fmt: skip
+    write_table(
+        NAME,
+        "Accuracy against compression ratio: deep weight factorization and magnitude pruning",
+        columns,
+        rows,
+        f"{EPOCHS['lenet300']} epochs (LeNet-300-100) or {EPOCHS['lenet5']} (LeNet-5 with 6 and 16 channels) of 54 000 "
+        f"images, batch {BATCH}, momentum {MOMENTUM}, an epoch of warm-up and half a cosine, He-normal start; weights "
+        "below 1.2e-7 are zero, and nothing is trained afterwards. Learning rates were chosen on 6000 held-out images "
+        "of Fashion-MNIST with LeNet-300-100: of 0.25, 0.5 and 1 for each depth at the smallest budget (the most "
+        "accurate), of 0.02, 0.05 and 0.1 for the dense network (weight decay 0.0005); the other rows take them over. "
+        "Compression ratio: weights over nonzero weights, biases not counted. Ratio at 1 point below dense: where the "
+        "frontier of a seed crosses the accuracy of its dense network minus one point (interpolated; empty if even the "
+        "smallest strength is below). Mean and deviation over the seeds that are there.",
+        picture(),
+    )
+
+
+def spread(values: list[float | None], digits: int) -> str:
+    """Mean and deviation of what there is."""
+    there = [v for v in values if v is not None]
+    if not there or len(there) < len(values):
+        return ""
+    deviation = f" ± {stdev(there):.{digits}f}" if len(there) > 1 else ""
+    return f"{mean(there):.{digits}f}{deviation}"
+
+
+def picture() -> str:
+    """The frontier on Fashion-MNIST with LeNet-300-100."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = NAME
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for depth, color in ((2, "#4d7a2a"), (3, "#1f5a7a"), (4, "#b5541c")):
+        for seed in (0, 1, 2):
+            by = [f for b in BUDGETS if (f := found(f"fashion-lenet300-d{depth}-b{b:g}-s{seed}")) and f["ratio"]]
+            label = f"depth {depth}" if seed == 0 else None
+            axes.plot([f["ratio"] for f in by], [100 * f["test_accuracy"] for f in by], "o-", ms=3, lw=1, color=color,
+                      label=label)  # fmt: skip
+    for seed in (0, 1, 2):
+        if d := found(f"fashion-lenet300-dense-s{seed}"):
+            points = [(1.0, d["test_accuracy"]), *((float(r), a) for r, a in d["pruned"].items())]
+            axes.plot([r for r, _ in points], [100 * a for _, a in points], "s--", ms=3, lw=1, color="#777777",
+                      label="magnitude pruning, once" if seed == 0 else None)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_ylim(70, 92)
+    axes.set_xlabel("compression ratio")
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(RESULTS / NAME / "frontier.svg", metadata={"Date": None})
+    plt.close(figure)
+    return f"{NAME}/frontier.svg"
+
+
+if __name__ == "__main__":
+    main()
