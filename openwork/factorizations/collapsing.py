@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.factorization import Part, blocks_of, parts_of
+from openwork.factorizations.recurrent import remember_weights
 from openwork.factorizations.watching import watch
 from openwork.forward_pass import arguments, evaluating, run
 
@@ -172,6 +173,7 @@ def _restore(part: Part, weight: nn.Parameter) -> None:
     shared = type(owner)
     owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     remove_parametrizations(owner, local, leave_parametrized=True)
+    remember_weights(owner)
     setattr(owner, local, weight)
     # It was put behind the others, and the order of the parameters is part of what a model is.
     parameters = owner._parameters  # pyright: ignore[reportPrivateUsage]

@@ -14,6 +14,7 @@ from openwork.factorizations.entries import Entries
 from openwork.factorizations.factorization import Part, parametrized, parts_of
 from openwork.factorizations.forms import Form, Planned, Request
 from openwork.factorizations.handle import Handle
+from openwork.factorizations.recurrent import forget_weights
 from openwork.factorizations.storage import check_storage
 from openwork.factorizations.watching import watch
 from openwork.forward_pass import check_module
@@ -259,6 +260,7 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
             made.right_inverse = lambda _, starts=tuple(plan.starts[name]): starts
             register_parametrization(owner, local, made, unsafe=True)
             del made.right_inverse
+            forget_weights(owner)
             if first is None:
                 first = part
                 kept = len(part.factors) - plan.shared
