@@ -78,7 +78,6 @@ def factorize(
         )
     parameters = dict(model.named_parameters(remove_duplicate=False))
     replaced = {name: parameters[name] for plan in plans for name in plan.parts}
-    check_storage("factorize", replaced)
     for plan in plans:
         _register(model, plan, {name: names[replaced[name]] for name in plan.parts})
     watch(model, replaced, by="factorize")
@@ -159,8 +158,11 @@ def _request(
     for parameter, its_names in names.items():
         if parameter in computed and (name := choice.insists(its_names)):
             raise ValueError(f"{owner}: {name} belongs to a parametrization; remove that, or leave it out of include")
+    chosen = _chosen(owner, model, names, choice)
+    # Also with what stays as it is: it would no longer follow.
+    check_storage(owner, {its_names[0]: parameter for parameter, its_names in names.items()})
     return Request(
-        chosen=_chosen(owner, model, names, choice),
+        chosen=chosen,
         names=names,
         depth=depth,
         lam=lam,
