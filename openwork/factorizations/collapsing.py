@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -171,7 +172,7 @@ def _restore(part: Part, weight: nn.Parameter) -> None:
     owner, local, order = part.owner, part.local, part.factorization.order
     # Copies of the module share its class, and they are still factorized.
     shared = type(owner)
-    owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    owner.__class__ = cast("type[nn.Module]", type(shared.__name__, shared.__bases__, dict(vars(shared))))
     remove_parametrizations(owner, local, leave_parametrized=True)
     remember_weights(owner)
     setattr(owner, local, weight)

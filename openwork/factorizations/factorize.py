@@ -259,7 +259,7 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
                 earlier[0].order if earlier else tuple(name for name, _ in owner.named_parameters(recurse=False))
             )
             # Torch asks for factors of the present weight; here they start elsewhere.
-            made.right_inverse = lambda _, starts=tuple(plan.starts[name]): starts
+            made.right_inverse = lambda weight, starts=tuple(plan.starts[name]): starts
             register_parametrization(owner, local, made, unsafe=True)
             del made.right_inverse
             forget_weights(owner)

@@ -605,11 +605,9 @@ def _divide(param_group: Group) -> list[Group]:
     params = param_group["params"]
     params = [params] if isinstance(params, Tensor) else list(params)
     tensors = [item[1] if isinstance(item, tuple) else item for item in params]
-    if any(map(is_lazy, tensors)):
-        raise ValueError(
-            f"FactorizedSGD: parameter {[*map(is_lazy, tensors)].index(True)} has no shape yet; call the model on one "
-            "batch first"
-        )
+    for i, tensor in enumerate(tensors):
+        if is_lazy(tensor):
+            raise ValueError(f"FactorizedSGD: parameter {i} has no shape yet; call the model on one batch first")
     free = [not isinstance(t, Tensor) or t.ndim < 2 or t.numel() < 2 for t in tensors]
     if "depth" in param_group or not any(free):
         return [{**param_group, "params": params}]

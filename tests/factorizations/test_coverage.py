@@ -54,7 +54,7 @@ class Attention(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
-        self.cells = kind(4, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.cells = kind(4, 5, num_layers=2, bidirectional=True, batch_first=True)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cells(x)[0]
@@ -302,7 +302,7 @@ def test_autocast_multiplies_in_the_precision_of_the_factors() -> None:
 
 
 def test_memory_format_is_kept() -> None:
-    model = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    model = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     strides = model.weight.stride()
     for init in (Split(), UnitGate(), Entries().init):
         handle = factorize(model, 3, form=Entries(init))

@@ -161,7 +161,10 @@ def test_the_generator_decides(init: Initialization) -> None:
         (lambda: Sampled(eps=0.0), "Sampled: eps must be above 0 and below 1, got 0.0"),
         (lambda: Sampled(eps=float("nan")), "Sampled: eps must be above 0 and below 1, got nan"),
         (lambda: Split(imbalance=-0.1), "Split: imbalance must be at least 0, got -0.1"),
-        (lambda: Split(zero="alive"), "Split: zero must be 'dead' or 'revivable', got 'alive'"),
+        (
+            lambda: Split(zero="alive"),  # pyright: ignore[reportArgumentType]
+            "Split: zero must be 'dead' or 'revivable', got 'alive'",
+        ),
         (lambda: Split(revived=0.0), "Split: revived must be above 0, got 0.0"),
     ],
 )

@@ -59,9 +59,9 @@ def frozen() -> nn.Module:
 
 def half_seen() -> nn.Module:
     """A weight is a view of one that stays as it is."""
-    model = nn.Sequential(nn.Embedding(4, 4), nn.Linear(4, 4))
-    model[1].weight = nn.Parameter(model[0].weight.detach())
-    return model
+    table, layer = nn.Embedding(4, 4), nn.Linear(4, 4)
+    layer.weight = nn.Parameter(table.weight.detach())
+    return nn.Sequential(table, layer)
 
 
 def views() -> nn.Module:
@@ -178,7 +178,7 @@ def test_decoupled_decay_is_another_penalty(build) -> None:
 def test_wrong_decay() -> None:
     model = net()
     handle = factorize(model, 4, 0.01)
-    words = r"the weight decay of the factors of 0\.weight is {}, and lam asks for 2 lam / depth = 0\.005 \(depth 4\); build"
+    words = r"the weight decay of the factors of 0\.weight is {}, and lam asks for 2 lam / depth = 0\.005 \(depth"
     refuses_to_step(model, torch.optim.SGD(model.parameters(), lr=0.1), words.format("0"))
     refuses_to_step(model, torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01), words.format(r"0\.01"))
     take_a_step(model, torch.optim.SGD(handle.param_groups(), lr=0.1))
