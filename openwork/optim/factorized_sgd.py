@@ -391,7 +391,8 @@ class FactorizedSGD(StructuredOptimizer):
                 if excess - least > tolerance * least:
                     raise ValueError(
                         f"FactorizedSGD.tie_: the factors of {name} are not balanced (relative misalignment "
-                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer"
+                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer, or "
+                        "settle_() first"
                     )
         for group in groups:
             names, momenta = self._names(group), self._sums(group)
@@ -532,9 +533,9 @@ class FactorizedSGD(StructuredOptimizer):
     @torch.no_grad()
     def _zero_(self, threshold: float | None = None) -> None:
         for group, param, small in self._small(threshold):
-            for name in self._named_state(group):
-                self.state[param][name].masked_fill_(small, 0.0)
-            for tensor in (param, *([self.state[param]["master"]] if "master" in self.state[param] else [])):
+            state = self.state[param]
+            # There is no momentum before the first step.
+            for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
                 tensor.masked_fill_(small, 0.0)
             self._versions[param] = param._version
 
@@ -594,7 +595,7 @@ class FactorizedSGD(StructuredOptimizer):
         """
         for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
             for name in ("depth", "tied"):
-                if saved.get(name) != own[name]:
+                if saved.get(name) != own[name] and (name == "depth" or own["depth"] > 1):
                     raise ValueError(
                         f"FactorizedSGD: the state to load has {name} {saved.get(name)}, and this optimizer has "
                         f"{own[name]}; build it as it was, or call resplit() on the loaded weights instead"
