@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.factorization import Part, blocks_of, parts_of
+from openwork.factorizations.recurrent import remember_weights
 from openwork.factorizations.watching import watch
 from openwork.forward_pass import arguments, evaluating, run
 
@@ -170,8 +172,9 @@ def _restore(part: Part, weight: nn.Parameter) -> None:
     owner, local, order = part.owner, part.local, part.factorization.order
     # Copies of the module share its class, and they are still factorized.
     shared = type(owner)
-    owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    owner.__class__ = cast("type[nn.Module]", type(shared.__name__, shared.__bases__, dict(vars(shared))))
     remove_parametrizations(owner, local, leave_parametrized=True)
+    remember_weights(owner)
     setattr(owner, local, weight)
     # It was put behind the others, and the order of the parameters is part of what a model is.
     parameters = owner._parameters  # pyright: ignore[reportPrivateUsage]

@@ -14,6 +14,7 @@ from openwork.factorizations.entries import Entries
 from openwork.factorizations.factorization import Part, parametrized, parts_of
 from openwork.factorizations.forms import Form, Planned, Request
 from openwork.factorizations.handle import Handle
+from openwork.factorizations.recurrent import forget_weights
 from openwork.factorizations.storage import check_storage
 from openwork.factorizations.watching import watch
 from openwork.forward_pass import check_module
@@ -77,7 +78,6 @@ def factorize(
         )
     parameters = dict(model.named_parameters(remove_duplicate=False))
     replaced = {name: parameters[name] for plan in plans for name in plan.parts}
-    check_storage("factorize", replaced)
     for plan in plans:
         _register(model, plan, {name: names[replaced[name]] for name in plan.parts})
     watch(model, replaced, by="factorize")
@@ -158,8 +158,11 @@ def _request(
     for parameter, its_names in names.items():
         if parameter in computed and (name := choice.insists(its_names)):
             raise ValueError(f"{owner}: {name} belongs to a parametrization; remove that, or leave it out of include")
+    chosen = _chosen(owner, model, names, choice)
+    # Also with what stays as it is: it would no longer follow.
+    check_storage(owner, {its_names[0]: parameter for parameter, its_names in names.items()})
     return Request(
-        chosen=_chosen(owner, model, names, choice),
+        chosen=chosen,
         names=names,
         depth=depth,
         lam=lam,
@@ -256,9 +259,10 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
                 earlier[0].order if earlier else tuple(name for name, _ in owner.named_parameters(recurse=False))
             )
             # Torch asks for factors of the present weight; here they start elsewhere.
-            made.right_inverse = lambda _, starts=tuple(plan.starts[name]): starts
+            made.right_inverse = lambda weight, starts=tuple(plan.starts[name]): starts
             register_parametrization(owner, local, made, unsafe=True)
             del made.right_inverse
+            forget_weights(owner)
             if first is None:
                 first = part
                 kept = len(part.factors) - plan.shared

@@ -102,10 +102,11 @@ def tied_sgd(
 ) -> None:
     """One step of ``factorized_sgd`` on factors that all have one magnitude, ``|r|``; writes everything but ``grads``.
 
-    The sign of ``w`` is that of ``r`` if the depth is odd; if it is even, no step can change it.
+    The weight is ``w = r |r|^(D - 1)``. If the depth is even, no step can change its sign: where r would pass through
+    0, it comes back, with its momentum.
 
     Args:
-        params: Weights ``+-|r|^D``; the other lists match them in length and shapes.
+        params: Weights; the other lists match them in length and shapes.
         grads: Gradients at ``params``.
         roots: The numbers r.
         momentums: Of r; empty without momentum.
@@ -120,20 +121,29 @@ def tied_sgd(
         Schwarz et al., Powerpropagation (NeurIPS 2021), arXiv:2110.00296: the same as powerprop with learning rate
         ``lr / D`` and weight decay ``2 lam``.
     """
-    others = list(torch._foreach_pow(roots, depth - 1))
-    signs = [] if depth % 2 else list(torch._foreach_sign(params))
-    if signs:
-        torch._foreach_mul_(others, signs)
-    slopes = add_scaled(list(torch._foreach_mul(grads, others)), roots, decay)
+    slopes = add_scaled(multiply(grads, _others(roots, depth)), roots, decay)
     if momentums:
         torch._foreach_mul_(momentums, momentum)
         add_scaled_(momentums, slopes, gate)
         slopes = add_scaled(slopes, momentums, momentum) if nesterov else momentums
+    before = [] if depth % 2 else list(torch._foreach_sign(roots))
     add_scaled_(roots, slopes, -lr)
-    results = list(torch._foreach_pow(roots, depth))
-    if signs:
-        torch._foreach_mul_(results, signs)
-    torch._foreach_copy_(params, results)
+    if before:
+        torch._foreach_mul_(before, roots)
+        back = list(torch._foreach_sign(before))
+        for moving in (roots, momentums) if momentums else (roots,):
+            torch._foreach_mul_(moving, back)
+    torch._foreach_copy_(params, roots)
+    torch._foreach_mul_(params, _others(roots, depth))
+
+
+def _others(roots: list[Tensor], depth: int) -> list[Tensor]:
+    """``|r|^(D - 1)``, by multiplications: these are the same in every kernel."""
+    sizes = list(torch._foreach_abs(roots))
+    found = sizes
+    for _ in range(depth - 2):
+        found = multiply(found, sizes)
+    return found
 
 
 class FactorizedSGD(StructuredOptimizer):
@@ -322,11 +332,7 @@ class FactorizedSGD(StructuredOptimizer):
             if group["tied"]:
                 factors = [_root(weight, group["depth"])]
             self.state[param] = dict(zip(self._names(group), factors, strict=True))
-            # The sign of an even power is that of the weight itself, which therefore has to be there first.
-            param.copy_(weight)
-            state = self._state(group, param)
-            if "master" in state:
-                state["master"].copy_(weight)
+            self._state(group, param)
             self._write(group, [param])
 
     @override
@@ -344,8 +350,8 @@ class FactorizedSGD(StructuredOptimizer):
         for param in params:
             state = self.state[param]
             if group["tied"]:
-                power = state["factor0"] ** group["depth"]
-                weight = power if group["depth"] % 2 else power * state.get("master", param).sign()
+                root = state["factor0"]
+                weight = root * _others([root], group["depth"])[0]
             else:
                 weight = product(*(state[name] for name in names))
             if "master" in state:
@@ -385,7 +391,8 @@ class FactorizedSGD(StructuredOptimizer):
                 if excess - least > tolerance * least:
                     raise ValueError(
                         f"FactorizedSGD.tie_: the factors of {name} are not balanced (relative misalignment "
-                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer"
+                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer, or "
+                        "settle_() first"
                     )
         for group in groups:
             names, momenta = self._names(group), self._sums(group)
@@ -526,9 +533,9 @@ class FactorizedSGD(StructuredOptimizer):
     @torch.no_grad()
     def _zero_(self, threshold: float | None = None) -> None:
         for group, param, small in self._small(threshold):
-            for name in self._named_state(group):
-                self.state[param][name].masked_fill_(small, 0.0)
-            for tensor in (param, *([self.state[param]["master"]] if "master" in self.state[param] else [])):
+            state = self.state[param]
+            # There is no momentum before the first step.
+            for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
                 tensor.masked_fill_(small, 0.0)
             self._versions[param] = param._version
 
@@ -578,7 +585,7 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken; the weights have to be loaded into the model beside it.
+        """Go on where ``state_dict`` was taken; this also writes the weights, as products of the factors.
 
         Args:
             state_dict: From the same kind of optimizer over the same parameters.
@@ -588,12 +595,23 @@ class FactorizedSGD(StructuredOptimizer):
         """
         for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
             for name in ("depth", "tied"):
-                if saved.get(name) != own[name]:
+                if saved.get(name) != own[name] and (name == "depth" or own["depth"] > 1):
                     raise ValueError(
                         f"FactorizedSGD: the state to load has {name} {saved.get(name)}, and this optimizer has "
                         f"{own[name]}; build it as it was, or call resplit() on the loaded weights instead"
                     )
+        saved = state_dict["state"]
+        for group in state_dict["param_groups"]:
+            if group["depth"] > 1 and (lost := [i for i in group["params"] if not saved.get(i)]):
+                raise ValueError(
+                    f"FactorizedSGD: the state to load has no factors for parameter {lost[0]}; take state_dict() from "
+                    "this optimizer as it is"
+                )
         super().load_state_dict(state_dict)
+        with torch.no_grad():
+            for group in self.param_groups:
+                if group["depth"] > 1:
+                    self._write(group, group["params"])
 
 
 def _divide(param_group: Group) -> list[Group]:
@@ -605,11 +623,9 @@ def _divide(param_group: Group) -> list[Group]:
     params = param_group["params"]
     params = [params] if isinstance(params, Tensor) else list(params)
     tensors = [item[1] if isinstance(item, tuple) else item for item in params]
-    if any(map(is_lazy, tensors)):
-        raise ValueError(
-            f"FactorizedSGD: parameter {[*map(is_lazy, tensors)].index(True)} has no shape yet; call the model on one "
-            "batch first"
-        )
+    for i, tensor in enumerate(tensors):
+        if is_lazy(tensor):
+            raise ValueError(f"FactorizedSGD: parameter {i} has no shape yet; call the model on one batch first")
     free = [not isinstance(t, Tensor) or t.ndim < 2 or t.numel() < 2 for t in tensors]
     if "depth" in param_group or not any(free):
         return [{**param_group, "params": params}]
@@ -629,6 +645,5 @@ def _count(group: Group) -> int:
 
 
 def _root(weight: Tensor, depth: int) -> Tensor:
-    """The number that all factors of a weight are, with the sign of the weight if the depth is odd."""
-    root = weight.abs().double() ** (1 / depth)
-    return (root * weight.sign() if depth % 2 else root).to(weight.dtype)
+    """The size that all factors of a weight have, with the sign of the weight."""
+    return (weight.abs().double() ** (1 / depth) * weight.sign()).to(weight.dtype)

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 
-from openwork.factorizations import Entries, Split, factorize
+from openwork.factorizations import Entries, Split, collapse, factorize
 from openwork.optim import FactorizedSGD
 
 
@@ -51,7 +51,7 @@ def test_depth_two_is_the_lasso(where: str) -> None:
     if isinstance(optimizer, FactorizedSGD):
         optimizer.settle_()
     else:
-        handle.collapse()
+        collapse(layer)
     found = layer.weight.detach()[0]
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8)
     assert torch.equal(found != 0, wanted != 0)
