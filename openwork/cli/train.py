@@ -137,12 +137,15 @@ def _summary(out: Path, final: Metrics) -> str:
     for key, text in (
         ("test_accuracy", "test accuracy {:.1%}"),
         ("valid_accuracy", "validation accuracy {:.1%}"),
+        ("compression_ratio", "compression ratio {:.3g}"),
         ("weighted_group_sparsity", "weighted group sparsity {:.1%}"),
         ("low_rank_level", "low-rank level {:.1%}"),
         ("seconds", "{:.1f} s"),
     ):
         value = final.get(key)
+        if key == "weighted_group_sparsity" and "compression_ratio" in final:
+            continue  # which says the same
         parts += [text.format(value)] if isinstance(value, float) else []
-    if isinstance(final.get("total"), int):
+    if isinstance(final.get("total"), int) and "compression_ratio" not in final:
         parts.insert(-1, f"{final['alive']} of {final['total']} groups alive")
     return f"{out}: {', '.join(parts)}"

@@ -66,7 +66,7 @@ def plan_budget(
     steps: int,
     *,
     momentum: float = 0.0,
-    schedule: LearningRates = "cosine",
+    schedule: LearningRates | Callable[[int], float] = "cosine",
     warmup: int = 0,
 ) -> Budget:
     """Plan a factorized training: will its weights be exactly zero at the end?
@@ -76,7 +76,8 @@ def plan_budget(
         lr: Largest learning rate, > 0.
         steps: Of the optimizer, >= 1.
         momentum: Of SGD, in [0, 1).
-        schedule: How the learning rate falls after the warm-up: not at all, or to 0 along half a cosine.
+        schedule: How the learning rate falls after the warm-up: not at all, or to 0 along half a cosine. Or a function
+            that gives the factor of ``lr`` at step 0, 1, ...
         warmup: Steps at the beginning in which the learning rate grows linearly, in [0, steps].
 
     Returns:
@@ -94,9 +95,11 @@ def plan_budget(
         raise ValueError(f"plan_budget: momentum must be at least 0 and below 1, got {momentum}")
     if warmup > steps:
         raise ValueError(f"plan_budget: warmup must be at most the {steps} steps of the training, got {warmup}")
-    if schedule not in ("constant", "cosine"):
-        raise ValueError(f"plan_budget: schedule must be 'constant' or 'cosine', got {schedule!r}")
-    factor = learning_rates(schedule, steps, warmup)
+    if not callable(schedule) and schedule not in ("constant", "cosine"):
+        raise ValueError(f"plan_budget: schedule must be 'constant', 'cosine' or a function, got {schedule!r}")
+    if callable(schedule) and warmup:
+        raise ValueError(f"plan_budget: a schedule that is a function has its own warm-up, got warmup={warmup} too")
+    factor = schedule if callable(schedule) else learning_rates(schedule, steps, warmup)
     per_lr = 2 * lam * sum(map(factor, range(steps))) / (1 - momentum)
     budget = per_lr * lr
     growth = ENOUGH / budget if budget else inf

@@ -34,6 +34,9 @@ class Factorization(nn.Module, ABC):
         """Weight decay of every factor, ``2 lam / D``: what an optimizer adds to the gradient, times the factor."""
         return 2 * self.lam / self.depth
 
+    #: Number of factors, just before the shared ones, that are in no group: they stay as they are, without decay.
+    free: int = 0
+
     #: A group's size is the sum of the masses of its parts in all tensors, to the power ``1 / exponent``, times the
     #: magnitudes of the shared factors.
     exponent: float = 1.0
@@ -104,6 +107,13 @@ class Part:
     def factors(self) -> list[nn.Parameter]:
         """The factors, shared ones last."""
         return [getattr(self.steps, f"original{i}") for i in range(self.steps.ntensors)]
+
+    @property
+    def penalized(self) -> list[nn.Parameter]:
+        """The factors that have a weight decay: all but free ones."""
+        factors, made = self.factors, self.factorization
+        end = len(factors) - len(made.shared(factors))
+        return [*factors[: end - made.free], *factors[end:]]
 
     @property
     def value(self) -> Tensor:

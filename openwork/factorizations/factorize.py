@@ -14,6 +14,7 @@ from openwork.factorizations.entries import Entries
 from openwork.factorizations.factorization import Part, parametrized, parts_of
 from openwork.factorizations.forms import Form, Planned, Request
 from openwork.factorizations.handle import Handle
+from openwork.factorizations.recurrent import forget_weights
 from openwork.factorizations.storage import check_storage
 from openwork.factorizations.watching import watch
 from openwork.forward_pass import check_module
@@ -77,10 +78,9 @@ def factorize(
         )
     parameters = dict(model.named_parameters(remove_duplicate=False))
     replaced = {name: parameters[name] for plan in plans for name in plan.parts}
-    check_storage("factorize", replaced)
     for plan in plans:
         _register(model, plan, {name: names[replaced[name]] for name in plan.parts})
-    watch(model, replaced)
+    watch(model, replaced, by="factorize")
     return Handle(model)
 
 
@@ -149,12 +149,20 @@ def _request(
     if parts := parts_of(model):
         raise ValueError(f"{owner}: {parts[0].name} is factorized already; call collapse(model) first")
     wanted = [include] if isinstance(include, str | type) else include or ()
-    if taken := next((name for name, *_ in parametrized(model) if name in wanted), None):
-        raise ValueError(f"{owner}: {taken} has a parametrization already; remove it, or leave it out of include")
+    taken = {name: steps for name, _, _, steps in parametrized(model)}
+    computed = {original for steps in taken.values() for original in steps.parameters()}
+    if name := next((item for item in wanted if item in taken), None):
+        raise ValueError(f"{owner}: {name} has a parametrization already; remove it, or leave it out of include")
     names = parameter_names(model)
     choice = selected(model, include, exclude, owner)
+    for parameter, its_names in names.items():
+        if parameter in computed and (name := choice.insists(its_names)):
+            raise ValueError(f"{owner}: {name} belongs to a parametrization; remove that, or leave it out of include")
+    chosen = _chosen(owner, model, names, choice)
+    # Also with what stays as it is: it would no longer follow.
+    check_storage(owner, {its_names[0]: parameter for parameter, its_names in names.items()})
     return Request(
-        chosen=_chosen(owner, model, names, choice),
+        chosen=chosen,
         names=names,
         depth=depth,
         lam=lam,
@@ -207,7 +215,9 @@ def _chosen(
                 f"{owner}: include names {insisted!r}, which does not train (requires_grad is "
                 f"{parameter.requires_grad}, dtype {parameter.dtype}); let it train or take it out of include"
             )
-        why = choice.why_not(its_names) or ("" if trains else "frozen")
+        why = choice.why_not(its_names)
+        if not why and not trains:
+            why = str(parameter.dtype).removeprefix("torch.") if parameter.requires_grad else "frozen"
         if not why and not insisted:
             kinds = {None if role is None else role.kind for role in (_role(model, name) for name in its_names)}
             if kinds != {"weight"} or parameter.numel() < 2:
@@ -248,13 +258,13 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
             made.order = (
                 earlier[0].order if earlier else tuple(name for name, _ in owner.named_parameters(recurse=False))
             )
-            # What it starts from is written over, so it should not use up random numbers.
-            with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-                register_parametrization(owner, local, made, unsafe=True)
+            # Torch asks for factors of the present weight; here they start elsewhere.
+            made.right_inverse = lambda weight, starts=tuple(plan.starts[name]): starts
+            register_parametrization(owner, local, made, unsafe=True)
+            del made.right_inverse
+            forget_weights(owner)
             if first is None:
                 first = part
-                for factor, start in zip(part.factors, plan.starts[name], strict=True):
-                    factor.copy_(start)
                 kept = len(part.factors) - plan.shared
                 if shared:
                     part.share(shared, kept)

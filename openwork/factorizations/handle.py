@@ -39,7 +39,7 @@ class Handle:
         """
         decays: dict[int, float] = {}
         for part in parts_of(self.model):
-            decays |= {id(factor): part.factorization.decay for factor in part.factors}
+            decays |= {id(factor): part.factorization.decay for factor in part.penalized}
         members: dict[float | None, dict[str, Any]] = {}
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:

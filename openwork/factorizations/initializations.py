@@ -22,7 +22,7 @@ class Initialization(ABC):
             generator: Of random numbers, on the device of ``weight``; None for torch's own.
 
         Returns:
-            ``depth`` new tensors like ``weight``, in float32 at least.
+            ``depth`` new tensors like ``weight``, also in memory; in float32 at least.
         """
 
 
@@ -65,7 +65,7 @@ class Sampled(Initialization):
             sign = torch.randint(2, like.shape, generator=generator, device=like.device) * 2 - 1
             # The inverse of the distribution function: no loop of rejections.
             magnitude = _quantile(start + u * (end - start)).clamp(low, high)
-            found.append((sign * magnitude * scale).to(like.dtype))
+            found.append(_laid_out(sign * magnitude * scale, like))
         return found
 
     def bounds(self, sigma: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,22 +160,33 @@ class Split(Initialization):
         like = _single(weight)
         exact = like.double()
         root = exact.abs() ** (1 / depth)
-        # Random ranks choose which two factors are apart, and which factor of a revivable zero is zero.
-        draws = torch.rand((depth, *like.shape), generator=generator, dtype=torch.float64, device=like.device)
-        ranks = draws.argsort(dim=0).argsort(dim=0)
-        shifts = self.imbalance * ((ranks == 0).double() - (ranks == 1).double())
-        signs = torch.randint(2, (depth - 1, *like.shape), generator=generator, device=like.device) * 2.0 - 1
-        last = signs.prod(dim=0) * torch.where(exact < 0, -1.0, 1.0)
-        magnitudes = root * shifts.exp()
-        if self.zero == "revivable":
-            other = torch.where(ranks == 0, 0.0, self.revived ** (1 / depth))
-            magnitudes = torch.where(exact == 0, other, magnitudes)
-        return [(sign * magnitude).to(like.dtype) for sign, magnitude in zip((*signs, last), magnitudes, strict=True)]
+        # Which two factors are apart; the first is also the one that is zero for a revivable zero.
+        first = torch.randint(depth, like.shape, generator=generator, device=like.device)
+        second = (first + torch.randint(1, depth, like.shape, generator=generator, device=like.device)) % depth
+        last = torch.where(exact < 0, -1.0, 1.0).double()
+        found: list[Tensor] = []
+        for i in range(depth):
+            magnitude = root * (self.imbalance * ((first == i).double() - (second == i).double())).exp()
+            if self.zero == "revivable":
+                other = torch.where(first == i, 0.0, self.revived ** (1 / depth))
+                magnitude = torch.where(exact == 0, other, magnitude)
+            if i < depth - 1:
+                sign = torch.randint(2, like.shape, generator=generator, device=like.device) * 2.0 - 1
+                last = last * sign
+            else:
+                sign = last
+            found.append(_laid_out(sign * magnitude, like))
+        return found
 
 
 def _single(weight: Tensor) -> Tensor:
     """The weight in float32 at least, without its history."""
     return weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A copy with the dtype and the strides of another tensor."""
+    return torch.empty_like(like).copy_(tensor)
 
 
 __all__ = ["Initialization", "Sampled", "Split", "UnitGate"]

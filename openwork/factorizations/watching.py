@@ -17,26 +17,26 @@ _ALWAYS_DECOUPLED = tuple(
     kind for name in ("AdamW", "Adafactor", "Muon") if (kind := getattr(torch.optim, name, None)) is not None
 )
 
-_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
-_replaced: dict[int, tuple["weakref.ref[nn.Parameter]", str]] = {}
+# What is not in a model any more, by its id: the parameter itself, its name, and what took it away.
+_Replaced = dict[int, tuple["weakref.ref[nn.Parameter]", str, str]]
+_models: "weakref.WeakKeyDictionary[nn.Module, _Replaced]" = weakref.WeakKeyDictionary()
 _seen: "weakref.WeakKeyDictionary[Optimizer, int]" = weakref.WeakKeyDictionary()
 _hooks: list[Any] = []
 
 
-def watch(model: nn.Module, replaced: Mapping[str, nn.Parameter]) -> None:
+def watch(model: nn.Module, replaced: Mapping[str, nn.Parameter], by: str) -> None:
     """From now on, look at every optimizer at its first step.
 
     An optimizer that was built before the model was factorized would train parameters that are not in the model any
     more, and nothing would show it.
 
     Args:
-        model: Factorized.
+        model: Factorized, or plain again.
         replaced: The parameters that are not in it any more, by name.
+        by: The function that took them away.
     """
-    _models.add(model)
-    for name, parameter in replaced.items():
-        key = id(parameter)
-        _replaced[key] = weakref.ref(parameter, lambda _, key=key: _replaced.pop(key, None)), name
+    found = _models.setdefault(model, {})
+    found |= {id(parameter): (weakref.ref(parameter), name, by) for name, parameter in replaced.items()}
     _seen.clear()
     if not _hooks:
         _hooks.append(register_optimizer_step_pre_hook(_look))
@@ -54,16 +54,17 @@ def _look(optimizer: Optimizer, args: object, kwargs: object) -> None:
         id(factor): (part.name, part.factorization.decay, part.factorization.depth)
         for model in _models
         for part in parts_of(model)
-        for factor in part.factors
+        for factor in part.penalized
     }
+    replaced = {key: entry for model in _models.values() for key, entry in model.items()}
     me = type(optimizer).__name__
     for group in optimizer.param_groups:
         for param in group["params"]:
-            reference, name = _replaced.get(id(param), (None, ""))
+            reference, name, by = replaced.get(id(param), (None, "", ""))
             if reference is not None and reference() is param:
                 raise ValueError(
-                    f"{me}: {name} was factorized after this optimizer was built, and the parameter that it holds is "
-                    "not in the model any more; build the optimizer after factorize(), over handle.param_groups()"
+                    f"{me}: this optimizer was built before {by}(), and its {name} is not in the model any more; build "
+                    f"the optimizer after {by}(){', over handle.param_groups()' if by == 'factorize' else ''}"
                 )
             if id(param) in decays:
                 _check_decay(me, optimizer, group, *decays[id(param)])

@@ -10,10 +10,7 @@ from torch import nn
 
 from openwork.penalties import Penalty, Zero
 from openwork.structure import Rank
-from openwork.wiring import Coupling, Side
-
-# How many names of parameters a line of the table shows.
-_SHOWN = 3
+from openwork.wiring import CouplingChoice
 
 
 @dataclass(frozen=True)
@@ -46,36 +43,6 @@ class Choice:
             return "one matrix", ""
         shape = self.parameter.shape
         return str(structure.groups), f"{prod(structure.groups.grid(shape))} x {structure.groups.size(shape)}"
-
-
-@dataclass(frozen=True)
-class CouplingChoice:
-    """What was decided about one coupling.
-
-    Args:
-        coupling: The coupling.
-        side: Which of its slices form the groups.
-        taken: Whether its units are groups.
-        why: The reason if they are not, else empty.
-    """
-
-    coupling: Coupling
-    side: Side
-    taken: bool
-    why: str
-
-    def groups(self) -> tuple[str, str]:
-        """Whether units are groups, and number x size of them, in words."""
-        if not self.taken:
-            return "none", ""
-        width = self.coupling.width
-        return "units", f"{width} x {sum(part.entries for part in self.coupling.side(self.side)) // width}"
-
-    def parameters(self) -> str:
-        """Names of what its groups have entries in."""
-        names = [part.name for part in self.coupling.side(self.side)]
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        return ", ".join(names[:_SHOWN]) + more
 
 
 class ParamGroups(list[dict[str, Any]]):

@@ -5,11 +5,13 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from typing_extensions import override
 
-from openwork.factorizations import Initialization, Sampled, Split, leave_one_out, product
+from openwork.factorizations import CollapseReport, Initialization, Sampled, Split, leave_one_out, product
 from openwork.factorizations.budget import THRESHOLD
+from openwork.factorizations.collapsing import reported
 from openwork.factorizations.storage import check_storage
 from openwork.kernels import Scalar
 from openwork.optim.arithmetic import add_scaled, add_scaled_, multiply
@@ -18,6 +20,7 @@ from openwork.optim.batches import Batch
 from openwork.optim.groups import Group, Params, algorithm, check_range, count_, named, rate
 from openwork.partitions import Elements
 from openwork.structure import Structure, Support
+from openwork.wiring import parameter_names
 
 
 def factorized_sgd(
@@ -99,10 +102,11 @@ def tied_sgd(
 ) -> None:
     """One step of ``factorized_sgd`` on factors that all have one magnitude, ``|r|``; writes everything but ``grads``.
 
-    The sign of ``w`` is that of ``r`` if the depth is odd; if it is even, no step can change it.
+    The weight is ``w = r |r|^(D - 1)``. If the depth is even, no step can change its sign: where r would pass through
+    0, it comes back, with its momentum.
 
     Args:
-        params: Weights ``+-|r|^D``; the other lists match them in length and shapes.
+        params: Weights; the other lists match them in length and shapes.
         grads: Gradients at ``params``.
         roots: The numbers r.
         momentums: Of r; empty without momentum.
@@ -117,20 +121,29 @@ def tied_sgd(
         Schwarz et al., Powerpropagation (NeurIPS 2021), arXiv:2110.00296: the same as powerprop with learning rate
         ``lr / D`` and weight decay ``2 lam``.
     """
-    others = list(torch._foreach_pow(roots, depth - 1))
-    signs = [] if depth % 2 else list(torch._foreach_sign(params))
-    if signs:
-        torch._foreach_mul_(others, signs)
-    slopes = add_scaled(list(torch._foreach_mul(grads, others)), roots, decay)
+    slopes = add_scaled(multiply(grads, _others(roots, depth)), roots, decay)
     if momentums:
         torch._foreach_mul_(momentums, momentum)
         add_scaled_(momentums, slopes, gate)
         slopes = add_scaled(slopes, momentums, momentum) if nesterov else momentums
+    before = [] if depth % 2 else list(torch._foreach_sign(roots))
     add_scaled_(roots, slopes, -lr)
-    results = list(torch._foreach_pow(roots, depth))
-    if signs:
-        torch._foreach_mul_(results, signs)
-    torch._foreach_copy_(params, results)
+    if before:
+        torch._foreach_mul_(before, roots)
+        back = list(torch._foreach_sign(before))
+        for moving in (roots, momentums) if momentums else (roots,):
+            torch._foreach_mul_(moving, back)
+    torch._foreach_copy_(params, roots)
+    torch._foreach_mul_(params, _others(roots, depth))
+
+
+def _others(roots: list[Tensor], depth: int) -> list[Tensor]:
+    """``|r|^(D - 1)``, by multiplications: these are the same in every kernel."""
+    sizes = list(torch._foreach_abs(roots))
+    found = sizes
+    for _ in range(depth - 2):
+        found = multiply(found, sizes)
+    return found
 
 
 class FactorizedSGD(StructuredOptimizer):
@@ -198,7 +211,7 @@ class FactorizedSGD(StructuredOptimizer):
         capturable: bool | None = None,
         compile: bool = False,
     ) -> None:
-        if not isinstance(depth, int) or depth < 2:
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 2:
             raise ValueError(
                 f"FactorizedSGD: depth must be an integer of at least 2, got {depth}; for a dense network use "
                 "torch.optim.SGD"
@@ -206,6 +219,7 @@ class FactorizedSGD(StructuredOptimizer):
         self._generator = generator
         # What the weights were when this optimizer last wrote them, so that it notices if something else does.
         self._versions: dict[Tensor, int] = {}
+        self._building = True
         super().__init__(
             params,
             lr=lr,
@@ -222,6 +236,18 @@ class FactorizedSGD(StructuredOptimizer):
             capturable=capturable,
             compile=compile,
         )
+        # Weights are written only when all groups are known to be fine.
+        self._building = False
+        for group in self.param_groups:
+            self._start(group, group["init"], group["params"])
+
+    @override
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # What torch neither copies nor saves.
+        self._versions = {}
+        self._building = False
+        self.__dict__.setdefault("_generator", None)
 
     # -- options ----------------------------------------------------------------------------------------------------
 
@@ -237,7 +263,7 @@ class FactorizedSGD(StructuredOptimizer):
             ValueError: If an option is out of range, or two parameters share storage; nothing has changed then.
             TypeError: If a parameter is complex, or ``init`` is no initialization.
         """
-        parts = [param_group] if "depth" in param_group else _divide(param_group)
+        parts = _divide(param_group)
         before = len(self.param_groups)
         try:
             for part in parts:
@@ -246,17 +272,17 @@ class FactorizedSGD(StructuredOptimizer):
         except Exception:
             del self.param_groups[before:]
             raise
-        for group in self.param_groups[before:]:
+        for group in self.param_groups[before:] if not self._building else ():
             self._start(group, group["init"], group["params"])
 
     @override
     def _check(self, group: Group) -> None:
         super()._check(group)
-        for name in ("lam", "threshold"):
-            check_range("FactorizedSGD", group, name)
+        for name in ("lr", "lam", "threshold"):
+            check_range("FactorizedSGD", group, name, below=True)
         check_range("FactorizedSGD", group, "momentum", high=1.0, below=True)
         depth = group["depth"]
-        if not isinstance(depth, int) or depth < 1:
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
             raise ValueError(
                 f"FactorizedSGD: depth must be a positive integer, got {depth}; 1 leaves a group to plain SGD"
             )
@@ -300,27 +326,14 @@ class FactorizedSGD(StructuredOptimizer):
     @torch.no_grad()
     def _start(self, group: Group, init: Initialization, params: Sequence[Tensor]) -> None:
         """Give parameters factors, and the product of these."""
-        for param in params:
-            if group["depth"] == 1:
-                continue
+        for param in params if group["depth"] > 1 else ():
+            factors = init.factors(param, group["depth"], self._generator)
+            weight = product(*factors)
             if group["tied"]:
-                state = self._tied_state(group, init, param)
-            else:
-                factors = init.factors(param, group["depth"], self._generator)
-                state = dict(zip(self._names(group), factors, strict=True))
-            # In the layout of the weight, so that the step runs through all of them alike.
-            state = {name: _laid_out(factor, param) for name, factor in state.items()}
-            self.state[param] = state
+                factors = [_root(weight, group["depth"])]
+            self.state[param] = dict(zip(self._names(group), factors, strict=True))
+            self._state(group, param)
             self._write(group, [param])
-            super()._state(group, param)
-
-    def _tied_state(self, group: Group, init: Initialization, param: Tensor) -> dict[str, Tensor]:
-        factors = init.factors(param, group["depth"], self._generator)
-        weight = product(*factors)
-        # The sign of an even power is that of the weight itself, which therefore has to be there first.
-        param.copy_(weight)
-        root = weight.abs().double() ** (1 / group["depth"])
-        return {"factor0": (root * weight.sign() if group["depth"] % 2 else root).to(weight.dtype)}
 
     @override
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
@@ -337,8 +350,8 @@ class FactorizedSGD(StructuredOptimizer):
         for param in params:
             state = self.state[param]
             if group["tied"]:
-                power = state["factor0"] ** group["depth"]
-                weight = power if group["depth"] % 2 else power * param.sign()
+                root = state["factor0"]
+                weight = root * _others([root], group["depth"])[0]
             else:
                 weight = product(*(state[name] for name in names))
             if "master" in state:
@@ -378,20 +391,21 @@ class FactorizedSGD(StructuredOptimizer):
                 if excess - least > tolerance * least:
                     raise ValueError(
                         f"FactorizedSGD.tie_: the factors of {name} are not balanced (relative misalignment "
-                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer"
+                        f"{(excess - least) / least if least else inf:.2g}, allowed {tolerance:g}); train longer, or "
+                        "settle_() first"
                     )
         for group in groups:
             names, momenta = self._names(group), self._sums(group)
             group["tied"] = True
             for param in group["params"]:
                 state = self.state[param]
-                root = state[names[0]]
-                odd = group["depth"] % 2 == 1
-                # What descends is the magnitude; its velocity is that of a factor, towards or away from 0.
-                sign = root.sign() * (param.sign().to(root.dtype) if odd else 1.0)
-                state["factor0"] = root * sign
+                factors = [state[name] for name in names]
+                weight = product(*factors)
+                # The mean of their velocities away from 0.
+                speeds = [factor.sign() * state[name] for factor, name in zip(factors, momenta, strict=False)]
+                state["factor0"] = _root(weight, group["depth"])
                 if momenta:
-                    state["momentum0"] = state["momentum0"] * sign
+                    state["momentum0"] = sum(speeds) / len(speeds) * state["factor0"].sign()
                 for name in (*names[1:], *momenta[1:]):
                     del state[name]
                 self._write(group, [param])
@@ -405,13 +419,19 @@ class FactorizedSGD(StructuredOptimizer):
         count_(group, "budget", group["budget"] + gate * spent)
 
     @override
+    def _gradients(self) -> list[Tensor]:
+        grads = super()._gradients()
+        # This comes first in a step: nothing has moved yet.
+        for group in self.param_groups if grads else ():
+            for param in self._moving(group) if group["depth"] > 1 else ():
+                if self._versions.get(param) != param._version:
+                    self._look_at(group, param)
+        return grads
+
+    @override
     def _step_group(self, group: Group, gate: Scalar) -> None:
-        moving = self._moving(group)
-        for param in moving:
-            if group["depth"] > 1 and self._versions.get(param) != param._version:
-                self._look_at(group, param)
         super()._step_group(group, gate)
-        for param in moving:
+        for param in self._moving(group):
             self._versions[param] = param._version
 
     def _look_at(self, group: Group, param: Tensor) -> None:
@@ -461,20 +481,75 @@ class FactorizedSGD(StructuredOptimizer):
     @torch.no_grad()
     def settle_(self) -> None:
         """Make weights below the threshold exactly zero for good, and all their factors too."""
-        for group, param, small in self._small():
-            for name in self._named_state(group):
-                self.state[param][name].masked_fill_(small, 0.0)
-            for tensor in (param, *([self.state[param]["master"]] if "master" in self.state[param] else [])):
+        self._zero_()
+
+    def snap_(self, threshold: float = 1e-12) -> None:
+        """Make weights below another threshold exactly zero for good, so that no factor becomes denormal.
+
+        What is zero never comes back: this is for late in training, when the budget is above 25.
+
+        Args:
+            threshold: Weights of smaller magnitude become zero, >= 0.
+
+        Raises:
+            ValueError: If it is negative.
+        """
+        check_range("FactorizedSGD.snap_", {"threshold": threshold}, "threshold", below=True)
+        self._zero_(threshold)
+
+    def collapse_(self, model: nn.Module, example_inputs: object = None) -> CollapseReport:
+        """Settle the weights, and say what became of them.
+
+        Args:
+            model: Whose weights these are.
+            example_inputs: What ``model`` accepts, to measure how much its outputs change.
+
+        Returns:
+            The report of ``openwork.factorizations.collapse``.
+
+        Raises:
+            ValueError: If a weight is not in the model, none is factorized, or the model does not run; nothing has
+                changed then.
+        """
+        names = parameter_names(model)
+        factorized = [(group, name, param) for group in self.param_groups for name, param in named(group)]
+        factorized = [entry for entry in factorized if entry[0]["depth"] > 1]
+        if not factorized:
+            raise ValueError("FactorizedSGD.collapse_: no parameter of this optimizer is factorized")
+        if lost := next((name for _, name, param in factorized if param not in names), None):
+            raise ValueError(
+                f"FactorizedSGD.collapse_: {lost} is not in this {type(model).__name__}; pass the model that is trained"
+            )
+        return reported(
+            "FactorizedSGD.collapse_",
+            model,
+            self.settle_,
+            threshold=max(group["threshold"] for group, _, _ in factorized),
+            names=[names[param][0] for _, _, param in factorized],  # pyright: ignore[reportArgumentType]
+            sizes=[(self._weight(param).abs(), param.numel()) for _, _, param in factorized],
+            example_inputs=example_inputs,
+        )
+
+    @torch.no_grad()
+    def _zero_(self, threshold: float | None = None) -> None:
+        for group, param, small in self._small(threshold):
+            state = self.state[param]
+            # There is no momentum before the first step.
+            for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
                 tensor.masked_fill_(small, 0.0)
             self._versions[param] = param._version
 
-    def _small(self) -> Iterator[tuple[Group, Tensor, Tensor]]:
-        """Factorized parameters and where they are below the threshold."""
+    def _weight(self, param: Tensor) -> Tensor:
+        """A factorized parameter in the precision of its factors."""
+        return self.state[param].get("master", param).detach()
+
+    def _small(self, threshold: float | None = None) -> Iterator[tuple[Group, Tensor, Tensor]]:
+        """Factorized parameters and where they are below a threshold; None for that of their group."""
         for group in self.param_groups:
             for param in group["params"]:
                 if group["depth"] > 1:
-                    weight = self.state[param].get("master", param)
-                    yield group, param, weight.detach().abs() < group["threshold"]
+                    limit = group["threshold"] if threshold is None else threshold
+                    yield group, param, self._weight(param).abs() < limit
 
     @override
     def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
@@ -510,7 +585,7 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken; the weights have to be loaded into the model beside it.
+        """Go on where ``state_dict`` was taken; this also writes the weights, as products of the factors.
 
         Args:
             state_dict: From the same kind of optimizer over the same parameters.
@@ -520,22 +595,39 @@ class FactorizedSGD(StructuredOptimizer):
         """
         for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
             for name in ("depth", "tied"):
-                if saved.get(name) != own[name]:
+                if saved.get(name) != own[name] and (name == "depth" or own["depth"] > 1):
                     raise ValueError(
                         f"FactorizedSGD: the state to load has {name} {saved.get(name)}, and this optimizer has "
                         f"{own[name]}; build it as it was, or call resplit() on the loaded weights instead"
                     )
+        saved = state_dict["state"]
+        for group in state_dict["param_groups"]:
+            if group["depth"] > 1 and (lost := [i for i in group["params"] if not saved.get(i)]):
+                raise ValueError(
+                    f"FactorizedSGD: the state to load has no factors for parameter {lost[0]}; take state_dict() from "
+                    "this optimizer as it is"
+                )
         super().load_state_dict(state_dict)
-        self._versions.clear()
+        with torch.no_grad():
+            for group in self.param_groups:
+                if group["depth"] > 1:
+                    self._write(group, group["params"])
 
 
 def _divide(param_group: Group) -> list[Group]:
-    """A group without a depth as one that is factorized and one that is not."""
+    """A group without a depth as one that is factorized and one that is not.
+
+    Raises:
+        ValueError: If a parameter has no shape yet.
+    """
     params = param_group["params"]
     params = [params] if isinstance(params, Tensor) else list(params)
     tensors = [item[1] if isinstance(item, tuple) else item for item in params]
+    for i, tensor in enumerate(tensors):
+        if is_lazy(tensor):
+            raise ValueError(f"FactorizedSGD: parameter {i} has no shape yet; call the model on one batch first")
     free = [not isinstance(t, Tensor) or t.ndim < 2 or t.numel() < 2 for t in tensors]
-    if not any(free):
+    if "depth" in param_group or not any(free):
         return [{**param_group, "params": params}]
     names = param_group.get("names")
     found: list[Group] = []
@@ -552,6 +644,6 @@ def _count(group: Group) -> int:
     return 1 if group["tied"] else group["depth"]
 
 
-def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """A copy with the strides of another tensor."""
-    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+def _root(weight: Tensor, depth: int) -> Tensor:
+    """The size that all factors of a weight have, with the sign of the weight."""
+    return (weight.abs().double() ** (1 / depth) * weight.sign()).to(weight.dtype)

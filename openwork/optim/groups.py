@@ -43,7 +43,10 @@ def check_range(
     value = float(group[name])
     if not (low < value if above else low <= value) or not (value < high if below else value <= high):
         bounds = f"{'above' if above else 'at least'} {low:g}"
-        bounds += "" if high == inf else f" and {'below' if below else 'at most'} {high:g}"
+        if high < inf:
+            bounds += f" and {'below' if below else 'at most'} {high:g}"
+        elif below:
+            bounds += " and finite"
         raise ValueError(f"{owner}: {name} must be {bounds}, got {value:g}")
 
 

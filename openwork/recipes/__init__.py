@@ -1,6 +1,16 @@
 """Experiments: one typed function each, whose signature is its only configuration."""
 
 from openwork.recipes.digits import nuclear_digits, proxadamw_digits, proxsgd_digits, ramda_digits, rmda_digits
+from openwork.recipes.factorized import (
+    dwf_digits,
+    dwf_finetune,
+    dwf_gate_digits,
+    dwf_gate_lenet5,
+    dwf_lenet5,
+    dwf_lenet300,
+    dwf_resnet18_cifar10,
+    dwf_vgg19_cifar10,
+)
 from openwork.recipes.images import (
     ramda_cifar10_resnet50,
     ramda_fashion_lenet5,
@@ -13,6 +23,14 @@ from openwork.recipes.images import (
 from openwork.recipes.language import ramda_shakespeare_gpt
 
 __all__ = [
+    "dwf_digits",
+    "dwf_finetune",
+    "dwf_gate_digits",
+    "dwf_gate_lenet5",
+    "dwf_lenet5",
+    "dwf_lenet300",
+    "dwf_resnet18_cifar10",
+    "dwf_vgg19_cifar10",
     "nuclear_digits",
     "proxadamw_digits",
     "proxsgd_digits",

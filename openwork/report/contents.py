@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from openwork.files import Json
+from openwork.report.factors import FactorsContents, alarms, read_factors
 from openwork.report.read import RunFolder, number, table
 from openwork.report.shrunk import Shrunk
 from openwork.report.text import Unit, percent
@@ -75,6 +76,7 @@ class RunContents:
         curves: Numbers over time by name, None where one is missing; ``clock`` itself is one of them.
         layers: What survives in each weight.
         shrunk: What shrink took out; None if nobody has shrunk the run.
+        factors: What there is to say about factors; None if the weights have none.
         alive: Groups of each weight that were not zero, over time.
         arguments: Arguments of the recipe.
         machine: Where it ran.
@@ -92,10 +94,16 @@ class RunContents:
     curves: Mapping[str, Sequence[float | None]]
     layers: Sequence[Layer]
     shrunk: Shrunk | None
+    factors: FactorsContents | None
     alive: Mapping[str, Sequence[float | None]]
     arguments: Mapping[str, Json]
     machine: Mapping[str, Json]
     versions: Mapping[str, Json]
+
+    @property
+    def single(self) -> bool:
+        """Whether what becomes zero is single weights, not groups of them."""
+        return _single(self.layers)
 
     def result(self, *keys: str) -> Result | None:
         """The first of these measures that the run has."""
@@ -130,11 +138,13 @@ STRUCTURES: Sequence[tuple[str, str, Unit]] = (
     ("weighted_group_sparsity", "Zero groups, by size", "fraction"),
     ("low_rank_level", "Zero singular values", "fraction"),
     ("unstructured_sparsity", "Zero parameters", "fraction"),
+    ("compression_ratio", "Compression ratio", "times"),
     ("params", "Parameters", "count"),
     ("nonzero_params", "Nonzero parameters", "count"),
 )
 CURVES = (
     *("seconds", "train_loss", "lr", "averaging", "residual", "steps_unchanged", "skipped", "alive", "total"),
+    *("budget_spent", "relative_misalignment", "mean_penalty", "weight_norm", "sign_flips"),
     *(key for key, _, _ in EVALUATIONS),
     *(f"structured_{key}" for key, _, _ in EVALUATIONS),
     *(key for key, _, _ in STRUCTURES),
@@ -169,14 +179,14 @@ def _run(run: RunFolder, name: str) -> RunContents:
     curves = {key: [number(record, key) for record in run.records] for key in CURVES}
     curves = {key: values for key, values in curves.items() if any(value is not None for value in values)}
     times = [number(record, clock) for record in run.records]
-    results = _results(last, run.final)
     layers = _layers(run.final or {}) or _layers(last)
+    results = _results(last, run.final, layers)
     return RunContents(
         name=name,
         recipe=str(run.recipe.get("recipe", name)),
         created=str(run.recipe.get("created", "")),
         complete=run.final is not None,
-        headline=_headline(results, run),
+        headline=_headline(results, layers, run),
         notes=_notes(results, layers, run),
         results=results,
         clock=clock,
@@ -184,6 +194,7 @@ def _run(run: RunFolder, name: str) -> RunContents:
         curves={clock: [n if t is None else t for n, t in enumerate(times, start=1)], **curves},
         layers=layers,
         shrunk=run.shrunk,
+        factors=read_factors(run),
         alive={
             name: [number(table(table(record, "layers"), name), "alive") for record in run.records]
             for name in table(last, "layers")
@@ -194,15 +205,29 @@ def _run(run: RunFolder, name: str) -> RunContents:
     )
 
 
-def _results(last: Mapping[str, Json], final: Mapping[str, Json] | None) -> list[Result]:
+def _results(last: Mapping[str, Json], final: Mapping[str, Json] | None, layers: Sequence[Layer]) -> list[Result]:
     end = final or {}
     found = [
         Result(key, label, unit, number(last, key), number(last, f"structured_{key}"), number(end, key))
         for key, label, unit in EVALUATIONS
     ]
     # Zeros are counted in the structured weights: the weights have none until the optimizer settles.
-    found += [Result(key, label, unit, None, number(last, key), number(end, key)) for key, label, unit in STRUCTURES]
+    found += [
+        Result(key, label, unit, None, number(last, key), number(end, key)) for key, label, unit in _structures(layers)
+    ]
     return [result for result in found if result.best_known is not None]
+
+
+def _single(layers: Sequence[Layer]) -> bool:
+    return bool(layers) and all(layer.size == 1 for layer in layers)
+
+
+def _structures(layers: Sequence[Layer]) -> Sequence[tuple[str, str, Unit]]:
+    """Measures of zeros, by names that fit: single weights are no groups, and all of one size."""
+    if not _single(layers):
+        return STRUCTURES
+    names = {"group_sparsity": "Zero weights of layers with a penalty"}
+    return [(key, names.get(key, label), unit) for key, label, unit in STRUCTURES if key != "weighted_group_sparsity"]
 
 
 def _layers(record: Mapping[str, Json]) -> list[Layer]:
@@ -229,9 +254,9 @@ def _quality(results: Sequence[Result]) -> str:
     return ""
 
 
-def _structure(results: Sequence[Result]) -> str:
+def _structure(results: Sequence[Result], layers: Sequence[Layer]) -> str:
     what = {
-        "group_sparsity": "of the groups",
+        "group_sparsity": "of the penalized weights" if _single(layers) else "of the groups",
         "low_rank_level": "of the singular values",
         "unstructured_sparsity": "of the parameters",
     }
@@ -243,8 +268,8 @@ def _structure(results: Sequence[Result]) -> str:
     return ""
 
 
-def _headline(results: Sequence[Result], run: RunFolder) -> str:
-    parts = [part for part in (_quality(results), _structure(results)) if part]
+def _headline(results: Sequence[Result], layers: Sequence[Layer], run: RunFolder) -> str:
+    parts = [part for part in (_quality(results), _structure(results, layers)) if part]
     said = ", with ".join(parts) if parts else "No result was recorded"
     said = said[0].upper() + said[1:]
     if run.shrunk is not None and run.shrunk.params.left is not None:
@@ -252,11 +277,15 @@ def _headline(results: Sequence[Result], run: RunFolder) -> str:
     return f"{said}." if run.final is not None else f"{said}, so far."
 
 
+def _groups(runs: Sequence[RunContents]) -> str:
+    return "penalized weights" if all(run.single for run in runs) else "groups"
+
+
 def _headline_of_several(runs: Sequence[RunContents]) -> str:
     said = [f"{len(runs)} runs"]
     for keys, words in (
         (("test_accuracy", "valid_accuracy"), "{}"),
-        (("group_sparsity",), "{} of the groups exactly zero"),
+        (("group_sparsity",), f"{{}} of the {_groups(runs)} exactly zero"),
     ):
         found = [r for run in runs if (r := run.result(*keys)) is not None and r.best_known is not None]
         values = sorted(r.best_known for r in found if r.best_known is not None)
@@ -276,6 +305,7 @@ def _notes(results: Sequence[Result], layers: Sequence[Layer], run: RunFolder) -
             f"Averaging {'stands at' if run.final is None else 'had only reached'} {averaging:.3g}. Until it reaches 1 "
             "the zeros are in the structured weights alone, and these can predict far worse than the weights."
         )
+    notes += alarms(run)
     if skipped:
         notes.append(f"{skipped:,.0f} steps were skipped, because their gradients were not finite.")
     if run.shrunk is not None:  # which says itself what was gained

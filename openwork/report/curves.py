@@ -27,14 +27,56 @@ def training(run: RunContents) -> list[Chart]:
     sparsities = _chart(
         run,
         "Sparsity of the structured weights",
-        Line("groups", _values(run, "group_sparsity"), "b"),
-        Line("groups, by size", _values(run, "weighted_group_sparsity"), "c", "dashed"),
+        Line("penalized weights" if run.single else "groups", _values(run, "group_sparsity"), "b"),
+        *([] if run.single else [Line("groups, by size", _values(run, "weighted_group_sparsity"), "c", "dashed")]),
         Line("singular values", _values(run, "low_rank_level"), "d"),
         Line("parameters", _values(run, "unstructured_sparsity"), "f", "dotted"),
         unit="fraction",
     )
     losses = _chart(run, "Training loss", Line("loss", _values(run, "train_loss"), "a"), unit="loss", log="auto")
     return [*charts, sparsities, losses]
+
+
+def factors(run: RunContents) -> list[Chart]:
+    """How far the factors are: compression by threshold, balance, budget."""
+    if run.factors is None:
+        return []
+    thresholds = [
+        Line(f"below {name} is zero", values, COLORS[n % len(COLORS)], DASHES[n % len(DASHES)])
+        for n, (name, values) in enumerate(run.factors.compression.items())
+    ]
+    return [
+        _chart(
+            run,
+            "Compression ratio",
+            *thresholds,
+            unit="times",
+            log="auto",
+            caption="Lines far apart: many weights are still on their way to zero.",
+        ),
+        _chart(
+            run,
+            "Relative misalignment",
+            Line("misalignment over penalty", _values(run, "relative_misalignment"), "a"),
+            unit="residual",
+            log=True,
+            caption="0 where all factors of a weight are equally large, and L2 on them is the sparse penalty.",
+        ),
+        _chart(
+            run,
+            "Mean penalty",
+            Line("penalty over strength, per weight", _values(run, "mean_penalty"), "c"),
+            unit="residual",
+            log=True,
+        ),
+        _chart(
+            run,
+            "Collapse budget spent",
+            Line("budget", _values(run, "budget_spent"), "d"),
+            unit="loss",
+            caption="A weight without a gradient shrinks to exp(-budget) of itself.",
+        ),
+    ]
 
 
 def certificate(run: RunContents) -> list[Chart]:
@@ -67,7 +109,7 @@ def comparison(runs: Sequence[RunContents]) -> list[Chart]:
     for title, keys in (
         ("Test accuracy", ("structured_test_accuracy", "test_accuracy")),
         ("Validation accuracy", ("structured_valid_accuracy", "valid_accuracy")),
-        ("Zero groups", ("group_sparsity",)),
+        ("Zero weights" if all(run.single for run in runs) else "Zero groups", ("group_sparsity",)),
         ("Zero singular values", ("low_rank_level",)),
         ("Zero parameters", ("unstructured_sparsity",)),
     ):

@@ -7,8 +7,8 @@ from importlib.resources import files
 from openwork.files import Json
 from openwork.report.charts import Chart
 from openwork.report.contents import EVALUATIONS, STRUCTURES, Contents, Layer, RunContents
-from openwork.report.curves import certificate, comparison, training
-from openwork.report.html import cell, lines, named, notes_list
+from openwork.report.curves import certificate, comparison, factors, training
+from openwork.report.html import cell, lines, named, notes_list, table
 from openwork.report.life import Life, lives
 from openwork.report.read import RunFolder
 from openwork.report.shrunk_section import conditions, shrunk_section
@@ -120,7 +120,8 @@ def _results(run: RunContents) -> str:
 
 
 def _table_of_runs(runs: Sequence[RunContents]) -> str:
-    known = {key: label for key, label, _ in (*EVALUATIONS, *STRUCTURES) if any(run.result(key) for run in runs)}
+    known = {key: _label(runs, key, label) for key, label, _ in (*EVALUATIONS, *STRUCTURES)}
+    known = {key: label for key, label in known.items() if label}
     # One split of the data is enough here, that which no choice was made on; run by run there are both.
     split = "test" if known.keys() & {"test_accuracy", "test_loss"} else "valid"
     columns: list[tuple[str, str, str]] = []
@@ -164,6 +165,12 @@ def _table_of_runs(runs: Sequence[RunContents]) -> str:
     )
 
 
+def _label(runs: Sequence[RunContents], key: str, usual: str) -> str:
+    """What all runs call a measure, or else its usual name; empty if none has it."""
+    labels = {result.label for run in runs if (result := run.result(key))}
+    return labels.pop() if len(labels) == 1 else usual if labels else ""
+
+
 def _shrunk_cells(run: RunContents) -> str:
     after, timing = (run.shrunk.params.after, run.shrunk.timing) if run.shrunk else (None, None)
     if timing is None:
@@ -184,8 +191,9 @@ def _sections(run: RunContents, folder: RunFolder) -> list[str]:
     return [
         shrunk_section(run.shrunk) if run.shrunk else "",
         _charts("Training", charts, say=marked, place=run.name),
-        _layers(run.layers),
-        _lives(lives(folder)),
+        _factors(run),
+        _layers(run.layers, single=run.single),
+        _lives(lives(folder), single=run.single),
         _charts("Certificate", certificate(run), say=exact, place=run.name),
         _configuration(run),
     ]
@@ -214,9 +222,42 @@ def _chart(chart: Chart, place: str) -> str:
     )
 
 
-def _layers(layers: Sequence[Layer]) -> str:
+def _factors(run: RunContents) -> str:
+    said = run.factors
+    if said is None:
+        return ""
+    sentences = ["The weights are products of factors."]
+    if said.spent is not None and said.planned is not None:
+        sentences.append(
+            f"Collapse budget: {said.spent:.3g} spent, {said.planned:.3g} planned; from about 14 on weights reach zero."
+        )
+    if said.onset is not None:
+        sentences.append(f"The first exact zeros came in epoch {said.onset:g}.")
+    drawn = _charts("Factors", factors(run), say=" ".join(sentences), place=run.name)
+    if not said.thresholds:
+        return drawn
+    rows = [
+        f"<tr><th scope=row>{escape(t.threshold)}</th>{cell(t.compression_ratio, 'times')}"
+        f"{cell(t.accuracy, 'fraction')}{cell(t.loss, 'loss')}</tr>"
+        for t in said.thresholds
+    ]
+    head = ("Zero below", "Compression ratio", "Validation accuracy", "Validation loss")
+    return (
+        f"{drawn}\n<h3>Other thresholds</h3>\n"
+        '<p class="say">What would be left, and how well it would predict, if larger weights counted as zero too.</p>\n'
+        f"{table(head, rows)}"
+    )
+
+
+def _layers(layers: Sequence[Layer], *, single: bool) -> str:
     if not layers:
         return ""
+    what = "Weights that are not zero, out of all."
+    if not single:
+        what = (
+            "Groups that are not zero, out of all, and the entries in each; singular values where the penalty acts on "
+            "the rank."
+        )
     rows = [
         f"<tr><th scope=row>{named(layer.name)}</th>{cell(layer.alive, 'count')}"
         f"{cell(layer.total, 'count')}{cell(layer.size, 'count')}"
@@ -225,17 +266,17 @@ def _layers(layers: Sequence[Layer]) -> str:
         for layer in layers
     ]
     return (
-        '<h2>Sparsity per layer</h2>\n<p class="say">Groups that are not zero, out of all, and the entries in each; '
-        'singular values where the penalty acts on the rank.</p>\n<div class="scroll"><table><thead><tr>'
+        f'<h2>Sparsity per layer</h2>\n<p class="say">{what}</p>\n<div class="scroll"><table><thead><tr>'
         "<th scope=col>Weight</th><th scope=col>Alive</th><th scope=col>Of</th><th scope=col>Group size</th>"
         f'<th scope=col class="bar">Zero</th></tr></thead>\n<tbody>{lines(rows)}</tbody></table></div>'
     )
 
 
-def _lives(pictures: Sequence[Life]) -> str:
+def _lives(pictures: Sequence[Life], *, single: bool) -> str:
+    what = "weights" if single else "groups"
     figures = [
         f'<figure><img src="{life.url}" class="{"sharp" if life.groups <= PIXELS_HIGH else "smooth"}" '
-        f'alt="{escape(life.name)}: {life.last} of {life.groups} groups alive at the end, {life.first} at the start">'
+        f'alt="{escape(life.name)}: {life.last} of {life.groups} {what} alive at the end, {life.first} at the start">'
         f"<figcaption>{named(life.name)}"
         f"<span>{life.last:,} of {life.groups:,}</span></figcaption></figure>"
         for life in pictures
@@ -243,8 +284,8 @@ def _lives(pictures: Sequence[Life]) -> str:
     if not figures:
         return ""
     return (
-        '<h2>Which groups are alive</h2>\n<p class="say">Time runs from left to right and groups from top to bottom: '
-        "blue while a group is alive, bare while it is zero; where there are too many for a line each, the shade is "
+        f'<h2>Which {what} are alive</h2>\n<p class="say">Time runs from left to right and {what} from top to bottom: '
+        "blue while one is alive, bare while it is zero; where there are too many for a line each, the shade is "
         f'the fraction alive.</p>\n<div class="lives">{lines(figures)}</div>'
     )
 

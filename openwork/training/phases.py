@@ -12,6 +12,7 @@ from openwork.files import State
 from openwork.optim import StructuredOptimizer
 from openwork.penalties import Zero
 from openwork.shrinking import NothingZero, Plan, Shrunk, follow_, shrink
+from openwork.training.structured import Structured
 
 
 def take_out_(model: nn.Module, example: Tensor, optimizer: Optimizer) -> Shrunk | None:
@@ -63,17 +64,20 @@ class Refit:
     """Training on without a penalty, while what is exactly zero stays zero: it removes the bias of shrinkage.
 
     Args:
-        optimizer: Its penalties have no strength from now on, and dual averaging starts anew at the present weights.
+        optimizer: Dual averaging starts anew at the present weights.
         lr: Learning rate.
+        structured: What it trains, settled; its penalties have no strength from now on.
     """
 
-    def __init__(self, optimizer: Optimizer, lr: float) -> None:
+    def __init__(self, optimizer: Optimizer, lr: float, structured: Structured | None) -> None:
         self._zeros: list[tuple[Tensor, Tensor]] = []
         for group in optimizer.param_groups:
             group["lr"] = lr
+            # Factorized weights need no care: nothing revives one of which all factors are zero.
             if not isinstance(group.get("penalty", Zero()), Zero):
-                group["penalty_scale"] = 0.0
                 self._zeros += [(param, param.detach() == 0) for param in group["params"]]
+        if structured is not None:
+            structured.free_()
         if isinstance(optimizer, StructuredOptimizer):
             optimizer.restart()
 

@@ -1,33 +1,24 @@
 """The common run: a model, a loss, an optimizer, and data in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import MultiStepLR
 
 from openwork.data import Batches, Data
-from openwork.files import State
-from openwork.metrics import sparsity
-from openwork.optim import Stages, StructuredOptimizer, unwrap
-from openwork.structure import Structure
-from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
-from openwork.training.phases import Refit, rebuild_, take_out_, taken
+from openwork.training.evaluation import Loss
+from openwork.training.factorized import Factorized, FactorsInModel
 from openwork.training.processes import processes
-from openwork.training.run import Metrics, Run
+from openwork.training.run import Run
+from openwork.training.schedules import Kind, Schedule
+from openwork.training.trainer import Trainer
 
 Precision = Literal["no", "bf16", "fp16"]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
-
-# Samples at a time where no gradient is needed, and batches from which batch normalization learns its statistics.
-EVALUATION_BATCH = 1024
-RECALIBRATION_BATCHES = 100
 
 
 def supervised(
@@ -40,6 +31,8 @@ def supervised(
     batch_size: int = 128,
     milestones: Sequence[int] = (),
     gamma: float = 0.1,
+    schedule: Kind = "stages",
+    warmup: int = 0,
     clip: float | None = None,
     accumulate: int = 1,
     precision: Precision = "no",
@@ -53,7 +46,8 @@ def supervised(
     """A run that trains ``model`` on ``data``; a unit is one step of the optimizer, a period one epoch.
 
     At every report both the weights and the structured weights are evaluated, on validation samples only. Batch
-    normalization is recalibrated for the structured weights, whose activations differ from those of the weights.
+    normalization is recalibrated for the structured weights, whose activations differ from those of the weights. With
+    factorized weights, reports also have the collapse budget and the diagnostics of the factors.
 
     Args:
         model: Built; trained in place.
@@ -64,6 +58,9 @@ def supervised(
         batch_size: Samples of a batch, per process.
         milestones: Epochs after which a new stage begins, increasing; ``lr`` is multiplied by ``gamma``.
         gamma: Factor at a milestone, in (0, 1].
+        schedule: ``"stages"`` is that of ``milestones``; ``"cosine"`` lets ``lr`` grow linearly for ``warmup`` epochs,
+            then fall to 0 along half a cosine, step by step.
+        warmup: Epochs in which ``lr`` grows, >= 0.
         clip: Largest norm of all gradients together, > 0; None for no clipping.
         accumulate: Batches whose gradients are averaged into one step, >= 1.
         precision: Of the forward pass; weights and state stay as they are.
@@ -80,22 +77,18 @@ def supervised(
         The run.
 
     Raises:
-        ValueError: If a number is out of range, or ``select`` is ``"best"`` without validation samples.
+        ValueError: If a number is out of range, options contradict each other, or ``select`` is ``"best"`` without
+            validation samples, or without a refit where weights are factorized.
 
     Warns:
-        UserWarning: If the last stage is too short for ``averaging`` to reach 1.
+        UserWarning: If the last stage is too short for ``averaging`` to reach 1. While training, if the collapse budget
+            of factorized weights is too small, or their diagnostics say that something goes wrong.
     """
-    for name, value in (("epochs", epochs), ("accumulate", accumulate)):
-        if value < 1:
-            raise ValueError(f"supervised: {name} must be a positive integer, got {value}")
+    rates = Schedule(schedule, epochs, milestones, gamma, warmup)
+    if accumulate < 1:
+        raise ValueError(f"supervised: accumulate must be a positive integer, got {accumulate}")
     if clip is not None and not clip > 0:
         raise ValueError(f"supervised: clip must be above 0, got {clip}; leave it out for no clipping")
-    if not 0 < gamma <= 1:
-        raise ValueError(f"supervised: gamma must be above 0 and at most 1, got {gamma}")
-    if any(b <= a for a, b in pairwise((0, *milestones))):
-        raise ValueError(f"supervised: milestones must be positive and increase, got {list(milestones)}")
-    if any(m >= epochs for m in milestones):
-        raise ValueError(f"supervised: milestones must come before the end at {epochs} epochs, got {list(milestones)}")
     if refit < 0:
         raise ValueError(f"supervised: refit must be at least 0, got {refit}")
     if refit_lr is not None and not refit_lr > 0:
@@ -116,9 +109,19 @@ def supervised(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    trainer = _Supervised(accelerator, model, loss, optimizer, data, batches, clip, accumulate, select)
-    trainer.stage(milestones, gamma, epochs)
+    trainer = Trainer(accelerator, model, loss, optimizer, data, batches, clip, accumulate, select)
+    if select == "best" and not refit and isinstance(trainer.structured, Factorized):
+        raise ValueError(
+            "supervised: select='best' needs a refit where weights are factorized, since before that their zeros are "
+            "not final; take refit=1 or more, or select='last'"
+        )
+    if shrink_after and isinstance(trainer.structured, FactorsInModel):
+        raise ValueError(
+            "supervised: shrink_after cannot cut a model whose weights are factors; leave it out and shrink after the "
+            "training, or train with FactorizedSGD"
+        )
     trainer.plan_phases(shrink_after, epochs if refit else None, refit_lr, gamma)
+    trainer.plan(rates)
     return Run(
         model=model,
         example=data.train.inputs[:2],
@@ -142,241 +145,3 @@ def _accelerator(precision: Precision) -> Accelerator:
             f"supervised: precision={precision!r} differs from that of an earlier run of this process; give each "
             "precision a process of its own"
         ) from error
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The model that ``finish`` will hand over, were it called now.
-
-    Args:
-        score: The smaller the better.
-        model: State of the model with its structured weights.
-        numbers: When that was, and the structure.
-    """
-
-    score: float
-    model: dict[str, Tensor]
-    numbers: Metrics
-
-
-class _Supervised:
-    """State and steps of a supervised run."""
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: nn.Module,
-        loss: Loss,
-        optimizer: Optimizer,
-        data: Data,
-        batches: Batches,
-        clip: float | None,
-        accumulate: int,
-        select: Literal["last", "best"],
-    ) -> None:
-        self.accelerator, self.loss, self.data, self.batches = accelerator, loss, data, batches
-        self.clip, self.accumulate, self.select = clip, accumulate, select
-        self.period = -(-len(batches) // accumulate)
-        self.model = model
-        # What goes forward may be a wrapper around the model, and what steps one around the optimizer.
-        self.forward, self.stepper = accelerator.prepare(model, optimizer)
-        # Autocast is on where training goes forward; the model itself stays plain, to be evaluated and handed over.
-        for name in ("forward", "_original_forward"):
-            vars(model).pop(name, None)
-        self.optimizer = unwrap(optimizer)
-        self.stages: Stages | None = None
-        self.decay: MultiStepLR | None = None
-        self.unit = 0
-        self.loss_sum = torch.zeros((), device=accelerator.device)
-        self.best: _Best | None = None
-        self.built = model
-        self.taken: list[Mapping[str, Any]] = []
-        self.shrink_at: frozenset[int] = frozenset()
-        self.refit_at: int | None = None
-        self.refit_lr = 0.0
-        self.refit: Refit | None = None
-        self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
-
-    def stage(self, milestones: Sequence[int], gamma: float, epochs: int) -> None:
-        """Divide training into stages; other optimizers than ours only have their learning rate multiplied."""
-        if isinstance(self.optimizer, StructuredOptimizer):
-            self.stages = Stages(self.optimizer, milestones, gamma, steps_per_epoch=self.period, total=epochs)
-        elif milestones:
-            self.decay = MultiStepLR(self.optimizer, [m * self.period for m in milestones], gamma)
-
-    def plan_phases(
-        self, shrink_after: Sequence[int], refit_after: int | None, refit_lr: float | None, gamma: float
-    ) -> None:
-        """Epochs after which units are taken out, and after which the penalty is gone."""
-        self.shrink_at = frozenset(epoch * self.period for epoch in shrink_after)
-        self.refit_at = None if refit_after is None else refit_after * self.period
-        self.refit_lr = float(self.optimizer.param_groups[0]["lr"]) * gamma if refit_lr is None else refit_lr
-
-    def _begin_phase(self) -> None:
-        """What happens between two epochs."""
-        if self.unit in self.shrink_at:
-            shrunk = take_out_(self.model, self.data.train.inputs[:2], self.optimizer)
-            if shrunk is not None:
-                self.taken.append(taken(shrunk))
-                self._use(shrunk.model)
-        if self.unit == self.refit_at and self.refit is None:
-            if isinstance(self.optimizer, StructuredOptimizer):
-                self.optimizer.settle_()
-            self.refit = Refit(self.optimizer, self.refit_lr)
-            self.best = None
-
-    def _use(self, model: nn.Module) -> None:
-        """Train another model from now on, with whose parameters the optimizer goes on already."""
-        self.model = model
-        self.forward = self.accelerator.prepare_model(model)
-        for name in ("forward", "_original_forward"):
-            vars(model).pop(name, None)
-
-    def advance(self, units: int) -> Metrics:
-        if self.unit % self.period == 0:
-            self._begin_phase()
-        self.forward.train()
-        for _ in range(min(units, self.period - self.unit % self.period)):
-            self._step()
-        return self._report() if self.unit % self.period == 0 else {}
-
-    def _step(self) -> None:
-        epoch, position = divmod(self.unit, self.period)
-        if position == 0:
-            self.loss_sum.zero_()
-        batches = list(islice(self._coming, self.accumulate))
-        if not batches:
-            self._coming = self.batches.epoch(epoch, start=position * self.accumulate)
-            batches = list(islice(self._coming, self.accumulate))
-        for inputs, targets in batches[:-1]:
-            with self.accelerator.no_sync(self.forward):
-                self._backward(inputs, targets, len(batches))
-        self._backward(*batches[-1], len(batches))
-        if self.clip is not None:
-            self.accelerator.clip_grad_norm_(self.forward.parameters(), self.clip)
-        if self.refit is not None:
-            self.refit.before_step()
-        self.stepper.step()
-        self.stepper.zero_grad()
-        if self.decay is not None:
-            self.decay.step()
-        self.unit += 1
-
-    def _backward(self, inputs: Tensor, targets: Tensor, parts: int) -> None:
-        with self.accelerator.autocast():
-            loss = self.loss(self.forward(inputs), targets)
-        self.accelerator.backward(loss / parts if parts > 1 else loss)
-        self.loss_sum += loss.detach() / parts
-
-    def _report(self) -> Metrics:
-        group = self.optimizer.param_groups[0]
-        metrics: Metrics = {
-            **self._position(),
-            "train_loss": float(cast("Tensor", self.accelerator.reduce(self.loss_sum, "mean"))) / self.period,
-            "lr": float(group["lr"]),
-        }
-        if self.data.valid:
-            metrics |= self._evaluate(self.model, "valid")
-        if not isinstance(self.optimizer, StructuredOptimizer):
-            return metrics | self._sparsity()
-        averaging = float(self.optimizer.averaging_now(group))
-        metrics["averaging"] = averaging
-        with statistics_kept(self.model), self.optimizer.structured():
-            if self.data.valid:
-                self._recalibrate()
-                metrics |= self._evaluate(self.model, "valid", "structured_")
-            structure = self._sparsity() | self._read_out()
-            self._remember(metrics, structure)
-        return metrics | structure
-
-    def _position(self) -> Metrics:
-        return {"unit": self.unit, "epoch": self.unit // self.period}
-
-    def _evaluate(self, module: nn.Module, split: Literal["valid", "test"], prefix: str = "") -> Metrics:
-        samples = self.data.valid if split == "valid" else self.data.test
-        found = evaluate(module, self.loss, samples, batch_size=EVALUATION_BATCH, classes=self.data.classes)
-        return {f"{prefix}{split}_{key}": value for key, value in found.items()}
-
-    def _sparsity(self) -> Metrics:
-        return cast("Metrics", sparsity(self.model, self._structures()).record())
-
-    def _structures(self) -> dict[str, Structure]:
-        if not isinstance(self.optimizer, StructuredOptimizer):
-            return {}
-        structures = self.optimizer.structures()
-        return {name: structures[p] for name, p in self.model.named_parameters() if p in structures}
-
-    def _read_out(self) -> Metrics:
-        if not isinstance(self.optimizer, StructuredOptimizer):
-            return {}
-        return dict(vars(self.optimizer.read_out()))
-
-    def _recalibrate(self) -> None:
-        recalibrate_(self.model, islice(self.batches.epoch(0), RECALIBRATION_BATCHES))
-
-    def _remember(self, metrics: Metrics, structure: Metrics) -> None:
-        """Keep a copy of the model, which holds its structured weights now, if it is the best so far."""
-        final = self.stages is not None and self.stages.in_last_stage and metrics["averaging"] == 1
-        if self.select == "last" or not final:
-            return
-        accuracy = metrics.get("structured_valid_accuracy")
-        score = cast("float", metrics["structured_valid_loss"]) if accuracy is None else -cast("float", accuracy)
-        if self.best is None or score < self.best.score:
-            self.best = _Best(score, deepcopy(self.model.state_dict()), self._position() | structure)
-
-    def finish(self) -> nn.Module:
-        if isinstance(self.optimizer, StructuredOptimizer):
-            self.optimizer.settle_()
-        if self.best is not None:
-            self.model.load_state_dict(self.best.model)
-        elif isinstance(self.optimizer, StructuredOptimizer):
-            self._recalibrate()
-        return self.model.eval()
-
-    def evaluate(self, module: nn.Module) -> Metrics:
-        if module is not self.model:
-            # Structures are those of the optimizer's own weights.
-            metrics = self._position() | cast("Metrics", sparsity(module).record())
-        elif self.best is None:
-            metrics = self._position() | self._sparsity() | self._read_out()
-        else:
-            metrics = self.best.numbers
-        if self.data.valid:
-            metrics = metrics | self._evaluate(module, "valid")
-        return metrics | self._evaluate(module, "test") if self.data.test else metrics
-
-    def state_dict(self) -> Mapping[str, State]:
-        scaler = self.accelerator.scaler
-        return {
-            "unit": self.unit,
-            "loss_sum": self.loss_sum.clone(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "stages": None if self.stages is None else self.stages.state_dict(),
-            "decay": None if self.decay is None else {"last_epoch": self.decay.last_epoch},
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "best": None if self.best is None else vars(self.best),
-            "taken": list(self.taken),
-            "zeros": None if self.refit is None else self.refit.zeros(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.taken = list(state["taken"])
-        if self.taken:
-            self._use(rebuild_(self.built, self.taken, self.optimizer))
-        zeros: Sequence[Tensor] | None = state["zeros"]
-        self.refit = None if zeros is None else Refit(self.optimizer, self.refit_lr)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.refit is not None and zeros is not None:
-            self.refit.set_zeros(zeros)
-        if self.stages is not None:
-            self.stages.load_state_dict(state["stages"])
-        if self.decay is not None:
-            self.decay.last_epoch = state["decay"]["last_epoch"]
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.best = None if state["best"] is None else _Best(**state["best"])
-        self.unit = state["unit"]
-        self.loss_sum.copy_(state["loss_sum"])
-        self._coming = iter(())

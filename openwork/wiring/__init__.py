@@ -1,5 +1,6 @@
 """Which slices of which weights belong together."""
 
+from openwork.wiring.choosing import CouplingChoice, choose, reasons
 from openwork.wiring.coupling import AxisSlices, Coupling, Remark, Side
 from openwork.wiring.flow import items, module_of, operation
 from openwork.wiring.grouping import Grouping, Length, couplings
@@ -13,6 +14,7 @@ from openwork.wiring.tracing import Traced, prepared, trace
 __all__ = [
     "AxisSlices",
     "Coupling",
+    "CouplingChoice",
     "Grouping",
     "Length",
     "Numbers",
@@ -23,6 +25,7 @@ __all__ = [
     "Side",
     "Traced",
     "Wiring",
+    "choose",
     "couplings",
     "inspect",
     "is_gpt2_linear",
@@ -32,6 +35,7 @@ __all__ = [
     "parameter_names",
     "prepared",
     "propagate",
+    "reasons",
     "rms_eps",
     "role_of",
     "select",

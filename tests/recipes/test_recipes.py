@@ -14,18 +14,31 @@ from openwork import data, recipes
 from openwork.data import Data, Split
 from openwork.training import Recipe, Run, fit, new_folder, rebuild, write_recipe
 
-DIGITS = [name for name in recipes.__all__ if name.endswith("digits")]
+DIGITS = [name for name in recipes.__all__ if name.endswith(("digits", "finetune"))]
 # Small enough for a test; the rest of the arguments are the defaults.
 SHORT: Mapping[str, Mapping[str, int | float]] = {
+    "dwf_resnet18_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03},
+    "dwf_vgg19_cifar10": {"batch_size": 8, "warmup": 0, "lr": 0.03},
+    "dwf_finetune": {"dense_epochs": 1},
+    "dwf_gate_lenet5": {"warmup": 0},
     "rmda_cifar10_vgg19": {"batch_size": 8},
     "ramda_cifar10_resnet50": {"batch_size": 8},
     "ramda_fashion_mlp7_nuclear": {"lr": 3e-3},
     "ramda_shakespeare_gpt": {"depth": 1, "width": 16, "heads": 2, "context": 32},
 }
-FOLDERS = {"mnist": "mnist", "fashion": "fashion-mnist", "shakespeare": "tiny-shakespeare"}
+FOLDERS = {
+    "dwf_lenet": "mnist",
+    "gate_lenet": "mnist",
+    "mnist": "mnist",
+    "fashion": "fashion-mnist",
+    "shakespeare": "tiny-shakespeare",
+}
 
-# A short last stage is warned of, and meant here.
-pytestmark = pytest.mark.filterwarnings("ignore:.*averaging:UserWarning")
+# A short training is warned of, and meant here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*averaging:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*collapse budget:UserWarning"),
+]
 
 
 def recipe(name: str) -> Callable[..., Run]:
@@ -74,6 +87,22 @@ def test_a_few_steps_lower_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) 
         sums.append(float(loss_sum))
     first, last = sums[2] / 2, (sums[-1] - sums[-3]) / 2
     assert last < first
+
+
+@pytest.mark.parametrize("name", ["dwf_resnet18_cifar10", "dwf_vgg19_cifar10"])
+def test_a_subset_makes_an_epoch_shorter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_data(name, monkeypatch)
+    assert recipe(name)(batch_size=8, subset=24).period == 3
+    with pytest.raises(ValueError, match="cifar10: subset must be from 1 to 40 training samples, got 41"):
+        recipe(name)(subset=41)
+
+
+def test_finetuning_starts_from_the_network_of_a_run(tmp_path: Path) -> None:
+    write_recipe(new_folder(tmp_path / "run"), Recipe("rmda_digits", {"epochs": 4, "averaging": 0.5, "hidden": [16]}))
+    fit(Recipe("rmda_digits", {"epochs": 4, "averaging": 0.5, "hidden": [16]}).build(), tmp_path / "run")
+    start, run = rebuild(tmp_path / "run").finish(), recipes.dwf_finetune(start=tmp_path / "run")
+    for (name, a), b in zip(start.named_parameters(), run.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
 
 
 @pytest.mark.parametrize("name", DIGITS)

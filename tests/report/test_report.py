@@ -217,6 +217,65 @@ def test_the_note_says_what_the_zeros_are_good_for(new_run, drop: tuple[str, ...
     assert note in text if note else "make the file smaller" not in text
 
 
+def factorized(record: dict) -> None:
+    """Make a record one of a run with factors of single weights."""
+    epoch = record["epoch"]
+    record["unstructured_sparsity"] = 0.9 * record["group_sparsity"]
+    for layer in record["layers"].values():
+        layer["size"] = 1
+    record |= {
+        "compression_ratio": 1 / (1 - record["group_sparsity"]),
+        "compression_at": {"1.2e-07": 1 + epoch / 10, "0.001": 3 + epoch, "0.01": None},
+        "relative_misalignment": 0.15 / epoch**3,
+        "mean_penalty": 0.1 / epoch,
+        "budget_planned": 16.2,
+        "budget_spent": 16.2 * epoch / 60,
+        "onset_epoch": 7,
+        "dead": 3,
+        "alarms": ["all of 2.weight is zero after epoch 9; take a smaller lam"],
+    }
+
+
+def test_factors_of_single_weights(new_run):
+    folder = new_run()
+    edit(folder / "metrics.jsonl", factorized)
+    tried = {"1.2e-07": (7.0, 0.97), "0.001": (63.0, 0.96875), "0.01": (None, 0.1)}
+    final = json.loads((folder / "final.json").read_text())
+    factorized(final)
+    final["thresholds"] = {
+        name: {"compression_ratio": ratio, "valid_accuracy": accuracy, "valid_loss": 0.125}
+        for name, (ratio, accuracy) in tried.items()
+    }
+    (folder / "final.json").write_text(json.dumps(final))
+    page = write_report([folder])
+    found = Page(page)
+    for words in (
+        "of the penalized weights exactly zero",
+        "Collapse budget: 16.2 spent, 16.2 planned",
+        "The first exact zeros came in epoch 7.",
+        "All of 2.weight is zero after epoch 9; take a smaller lam.",
+        "Single zeros make the file smaller, not the network faster.",
+        "Which weights are alive",
+        "Compression ratio",
+        "below 0.001 is zero",
+        "Other thresholds",
+        "96.88 %",
+    ):
+        assert words in found.text, words
+    assert "groups" not in " ".join(word for word in found.words if "{" not in word)
+    assert set(found.values("data-value")) <= numbers(report_of(page))
+    factors = report_of(page)["runs"][0]["factors"]
+    assert factors["compression"]["0.001"][:2] == [4, 5]
+    assert factors["thresholds"][2]["compression_ratio"] is None
+
+
+def test_a_run_without_factors_says_nothing_of_them(new_run):
+    page = write_report([new_run()])
+    assert report_of(page)["runs"][0]["factors"] is None
+    assert "Collapse budget" not in Page(page).text
+    assert "Compression ratio" not in Page(page).text
+
+
 def test_low_rank(new_run):
     folder = new_run()
 
