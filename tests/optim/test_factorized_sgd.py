@@ -427,9 +427,10 @@ def test_settled_weights_are_zero_for_good() -> None:
 
 
 def test_collapse_reports_what_it_did() -> None:
-    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    first = nn.Linear(4, 6)
+    model = nn.Sequential(first, nn.Tanh(), nn.Linear(6, 2))
     with torch.no_grad():
-        model[0].weight[:, 0] *= 1e-9
+        first.weight[:, 0] *= 1e-9
     optimizer = FactorizedSGD(model.parameters(), init=UnitGate(), threshold=1e-6)
     report = optimizer.collapse_(model, torch.randn(3, 4))
     assert report.nonzero == {"0.weight": 18, "2.weight": 12}
@@ -437,7 +438,7 @@ def test_collapse_reports_what_it_did() -> None:
     assert report.threshold == 1e-6
     assert report.change is not None
     assert 0 < report.change < 1e-8
-    assert not model[0].weight[:, 0].any()
+    assert not first.weight[:, 0].any()
     with pytest.raises(
         ValueError, match=r"collapse_: parameter 0 .* is not in this Linear; pass the model that is trained"
     ):
@@ -475,10 +476,6 @@ def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
         FactorizedSGD(params, **options)
     assert str(caught.value).startswith(f"FactorizedSGD: {words}")
     assert all(torch.equal(a, b) for a, b in zip(params, weights(), strict=True))
-
-
-def lazy() -> nn.Parameter:
-    return nn.LazyLinear(3).weight
 
 
 @pytest.mark.parametrize(
@@ -519,7 +516,7 @@ def test_what_has_no_shape_or_shares_memory_is_refused() -> None:
     with pytest.raises(
         ValueError, match="FactorizedSGD: parameter 1 has no shape yet; call the model on one batch first"
     ):
-        FactorizedSGD([nn.Parameter(torch.ones(2, 2)), lazy()])
+        FactorizedSGD([nn.Parameter(torch.ones(2, 2)), nn.LazyLinear(3).weight])
     whole = torch.ones(6, 4)
     with pytest.raises(
         ValueError, match=r"parameter 1 of shape \(4, 4\) shares memory with parameter 0 of shape \(4, 4"
@@ -539,7 +536,7 @@ def test_states_of_others_are_refused() -> None:
         ({"depth": 2}, "has depth 2, and this optimizer has 3"),
         ({"tied": True}, "has tied True, and"),
     ):
-        other = FactorizedSGD(weights(), **options)
+        other = FactorizedSGD(weights(), **options)  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match=f"the state to load {words}.*; build it as it was, or call resplit"):
             optimizer.load_state_dict(other.state_dict())
     shorter = {**before[0], "state": {}}
