@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class Gates(Factorization):
 
     @override
     def forward(self, *factors: Tensor) -> Tensor:
-        own, gates = factors[: self.entries], self.shared(factors)
+        own, gates = list(factors[: self.entries]), self.shared(factors)
         gate = self._spread(product(*gates) if len(gates) > 1 else gates[0])
         value = (product(*own) if len(own) > 1 else own[0]) * gate
         if self.free:
@@ -115,6 +115,10 @@ class Gates(Factorization):
     @override
     def mass(self, factors: Sequence[Tensor]) -> Tensor:
         return self.slices.sum(self._powers(factors[: self.entries]), self.width)
+
+    @override
+    def counts(self, factors: Sequence[Tensor]) -> Tensor:
+        return self.slices.sum(torch.ones_like(factors[0]), self.width)
 
     def _powers(self, own: Sequence[Tensor]) -> Tensor:
         """``|prod_i omega_i|^(2/k)``, entry by entry."""
@@ -338,13 +342,14 @@ def _heads(layer: nn.MultiheadAttention, local: str) -> tuple[list[tuple[str, in
     """The values of each head: rows of weight and bias, and one more value if there is one."""
     if local not in ("in_proj_weight", "v_proj_weight"):
         return [], "it makes no values"
-    heads = torch.arange(layer.num_heads).repeat_interleave(layer.head_dim)
+    count, features = cast("int", layer.num_heads), layer.embed_dim
+    heads = torch.arange(count).repeat_interleave(features // count)
     # Queries and keys come before the values.
-    values = torch.cat([torch.full((2 * layer.embed_dim,), -1), heads])
+    values = torch.cat([torch.full((2 * features,), -1), heads])
     found = [(local, 0, values if local == "in_proj_weight" else heads)]
-    found += [("in_proj_bias", 0, values)] if layer.in_proj_bias is not None else []
-    found += [("bias_v", 2, heads)] if layer.bias_v is not None else []
-    return found, ""
+    known = {name for name, _ in layer.named_parameters(recurse=False)}
+    more = [("in_proj_bias", 0, values), ("bias_v", 2, heads)]
+    return found + [one for one in more if one[0] in known], ""
 
 
 def _joined(couplings: Sequence[Coupling], side: Side) -> Iterator[tuple[list[AxisSlices], int]]:
