@@ -28,6 +28,8 @@ class Factorization(nn.Module, ABC):
         self.dtype = dtype
         #: Names of all parameters of the module that holds the tensor, in the order they had.
         self.order: tuple[str, ...] = ()
+        #: Whether other tensors share factors with it.
+        self.joined = False
 
     @property
     def decay(self) -> float:

@@ -251,6 +251,7 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
             # What it starts from is written over, so it should not use up random numbers.
             with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
                 register_parametrization(owner, local, made, unsafe=True)
+            made.joined = len(plan.parts) > 1
             if first is None:
                 first = part
                 for factor, start in zip(part.factors, plan.starts[name], strict=True):

@@ -40,7 +40,7 @@ def numerical_rank(matrix: Tensor) -> int:
     Returns:
         The rank, 0 for a matrix of zeros.
     """
-    _, values, _ = svd(matrix)
+    values = cast("Tensor", torch.linalg.svdvals(matrix.detach().double()))  # pyright: ignore
     if not values.numel():
         return 0
     return int((values > max(matrix.shape) * torch.finfo(matrix.dtype).eps * values[0]).sum())
