@@ -96,7 +96,7 @@ def test_units_of_couplings_are_multiplied_by_their_gates(name: str, depth: int,
     for coupling in removable:
         for slices in coupling.side(side):
             part, its_gates = by_name[slices.name]
-            value, omega = part.value.movedim(slices.dim, 0), plain[slices.name].movedim(slices.dim, 0)
+            value, omega = part.value.detach().movedim(slices.dim, 0), plain[slices.name].movedim(slices.dim, 0)
             ratio = value / omega
             for unit in range(coupling.width):
                 (factor,) = {round(float(r), 8) for r in ratio[slices.indices(unit)].flatten()}
@@ -320,7 +320,8 @@ def test_slices_of_layers(layer: nn.Module, units: Any, dim: int) -> None:
 
 
 def test_an_embedding_has_gates_if_somebody_insists() -> None:
-    for units, shape in (("output", (3,)), ("input", (7,))):
+    both: tuple[tuple[Any, tuple[int]], ...] = (("output", (3,)), ("input", (7,)))
+    for units, shape in both:
         model = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 2))
         assert [b.name for b in factorize(deepcopy(model), 2, form=Gated(units=units)).blocks] == ["1.weight"]
         (block,) = factorize(model, 2, form=Gated(units=units), include="0.weight").blocks
@@ -462,14 +463,14 @@ def test_gates_train_together() -> None:
 
 
 def test_a_tied_weight_has_one_set_of_factors() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     model[2].weight = model[0].weight
     factorize(model, 2, 0.1, form=Gated())
     (block,) = blocks_of(model)
     assert block.name == "0.weight"
     with torch.no_grad():
         gates(block)[0][1] = 0
-    assert torch.equal(model.get_submodule("0").weight, model.get_submodule("2").weight)
+    assert torch.equal(model[0].weight, model[2].weight)
     collapse(model)
     assert model[2].weight is model[0].weight
 
