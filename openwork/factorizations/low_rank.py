@@ -17,8 +17,10 @@ from openwork.wiring import role_of
 class Ranks(Factorization):
     """``W = B diag(gamma_1 * ... * gamma_{D-2}) A``, where W is ``(outputs, inputs * kernel)``; no gates for ``D = 2``.
 
-    A group is one rank r, of size ``||b_r|| |gamma_r| ||a_r||``. The least ``lam / D`` times L2 on the factors of a
-    matrix is ``lam`` times the sum of its singular values to the power ``2 / D``: the nuclear norm for ``D = 2``.
+    The least ``lam / D`` times L2 on the factors of a matrix is ``lam`` times the sum of its singular values to the power
+    ``2 / D``: the nuclear norm for ``D = 2``. A group is one singular value, largest first, and not one column of B with
+    its row of A: for ``D = 2`` the factors ``B Q`` and ``Q' A`` are as good for any rotation Q, so that at a low rank
+    columns need not be zero.
 
     The factors are B of shape ``(outputs, rank)``, A of shape ``(rank, inputs * kernel)`` and the gates.
 
@@ -66,9 +68,13 @@ class Ranks(Factorization):
         exact = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
         matrix = (exact.transpose(0, 1) if self.transposed else exact).flatten(1)
         u, s, vh = svd(matrix)
-        u, vh, root = u[:, : self.rank], vh[: self.rank], s[: self.rank] ** (1 / self.depth)
-        found = (u * root, root[:, None] * vh, *(root.clone() for _ in range(self.depth - 2)))
+        found = self._balanced(u[:, : self.rank], s[: self.rank], vh[: self.rank])
         return tuple(factor.to(exact.dtype).contiguous() for factor in found)
+
+    def _balanced(self, u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, ...]:
+        """The factors of least L2 of ``U S V'``."""
+        root = s ** (1 / self.depth)
+        return u * root, root[:, None] * vh, *(root.clone() for _ in range(self.depth - 2))
 
     @override
     def squares(self, factors: Sequence[Tensor]) -> list[Tensor]:
@@ -81,11 +87,8 @@ class Ranks(Factorization):
 
     @override
     def mass(self, factors: Sequence[Tensor]) -> Tensor:
-        b, a, *gates = factors
-        size = (b.square().sum(dim=0) * a.square().sum(dim=1)).sqrt()
-        for gate in gates:
-            size = size * gate.abs()
-        return size
+        _, values, _ = _svd(factors)
+        return values.to(factors[0].dtype)
 
     @override
     def counts(self, factors: Sequence[Tensor]) -> Tensor:
@@ -100,18 +103,34 @@ class Ranks(Factorization):
     @override
     def low_rank(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         b, a, *gates = factors
-        alive = self.mass(factors) != 0
         for gate in gates:
             b = b * gate
+        alive = b.any(dim=0) & a.any(dim=1)
         return b[:, alive].to(self.dtype), a[alive].to(self.dtype)
 
     @override
     def zero_(self, factors: Sequence[Tensor], small: Tensor) -> None:
-        b, a, *gates = factors
-        b.masked_fill_(small, 0.0)
-        a.masked_fill_(small[:, None], 0.0)
-        for gate in gates:
-            gate.masked_fill_(small, 0.0)
+        """Drop singular values; what stays gets the factors of least L2.
+
+        Args:
+            factors: Written, if any singular value is to go.
+            small: Which ones.
+        """
+        if bool(small.any()):
+            u, s, vh = _svd(factors)
+            new = self._balanced(u, torch.where(small, 0.0, s), vh)
+            for factor, value in zip(factors, new, strict=True):
+                factor.copy_(value)
+
+
+def _svd(factors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The singular value decomposition of the product, in float64, without the product itself."""
+    b, a, *gates = (factor.detach().double() for factor in factors)
+    for gate in gates:
+        b = b * gate
+    (q, r), (p, s) = torch.linalg.qr(b), torch.linalg.qr(a.mT)
+    u, values, vh = svd(r @ s.mT)
+    return q @ u, values, vh @ p.mT
 
 
 @dataclass(frozen=True)
