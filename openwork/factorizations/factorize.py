@@ -45,7 +45,8 @@ def factorize(
 
     Args:
         model: Changed in place. Weights of layers are factorized; biases, normalizations, embedding tables and
-            parameters of unknown layers stay as they are. A shared weight stays shared.
+            parameters of unknown layers stay as they are, unless they belong to units that ``Gated`` gives gates. A
+            shared weight stays shared.
         depth: Number D of factors, >= 2.
         lam: Strength, >= 0, against a loss averaged over samples.
         form: What takes the place of a weight: ``Entries()`` (every entry on its own, the default), ``Gated()`` (whole

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,10 @@ from openwork.wiring import role_of
 class Ranks(Factorization):
     """``W = B diag(gamma_1 * ... * gamma_{D-2}) A``, where W is ``(outputs, inputs * kernel)``; no gates for ``D = 2``.
 
-    The least ``lam / D`` times L2 on the factors of a matrix is ``lam`` times the sum of its singular values to the power
-    ``2 / D``: the nuclear norm for ``D = 2``. A group is one singular value, largest first, and not one column of B with
-    its row of A: for ``D = 2`` the factors ``B Q`` and ``Q' A`` are as good for any rotation Q, so that at a low rank
-    columns need not be zero.
+    The least ``lam / D`` times L2 on the factors of a matrix is ``lam`` times the sum of its singular values to the
+    power ``2 / D``: the nuclear norm for ``D = 2``. A group is one singular value, largest first, and not one column of
+    B with its row of A: for ``D = 2`` the factors ``B Q`` and ``Q' A`` are as good for any rotation Q, so that at a low
+    rank columns need not be zero.
 
     The factors are B of shape ``(outputs, rank)``, A of shape ``(rank, inputs * kernel)`` and the gates.
 
@@ -128,9 +129,13 @@ def _svd(factors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     b, a, *gates = (factor.detach().double() for factor in factors)
     for gate in gates:
         b = b * gate
-    (q, r), (p, s) = torch.linalg.qr(b), torch.linalg.qr(a.mT)
-    u, values, vh = svd(r @ s.mT)
-    return q @ u, values, vh @ p.mT
+    (q, r), (p, s) = _qr(b), _qr(a.t())
+    u, values, vh = svd(r @ s.t())
+    return q @ u, values, vh @ p.t()
+
+
+def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return cast("tuple[Tensor, Tensor]", torch.linalg.qr(matrix))  # pyright: ignore
 
 
 @dataclass(frozen=True)
