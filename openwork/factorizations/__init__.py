@@ -10,6 +10,7 @@ from openwork.factorizations.forms import Form, Planned, Request
 from openwork.factorizations.gated import Gated, Gates
 from openwork.factorizations.handle import Handle, factorization_of
 from openwork.factorizations.initializations import Initialization, Sampled, Split, UnitGate
+from openwork.factorizations.low_rank import LowRank, Ranks
 from openwork.factorizations.products import leave_one_out, product
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "Handle",
     "Initialization",
     "LayerDiagnostics",
+    "LowRank",
     "Planned",
+    "Ranks",
     "Request",
     "Sampled",
     "Split",

@@ -1,5 +1,6 @@
 """From factors back to plain weights."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,6 +13,8 @@ from torch.utils import _pytree as pytree
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.factorization import Part, blocks_of, parts_of
 from openwork.factorizations.recurrent import remember_weights
+from openwork.factorizations.replacing import put_, replaceable
+from openwork.factorizations.two_layers import with_factors
 from openwork.factorizations.watching import watch
 from openwork.forward_pass import arguments, evaluating, run
 
@@ -24,7 +27,7 @@ class CollapseReport:
 
     Args:
         threshold: Groups of smaller size became exactly zero.
-        nonzero: Entries that are not zero, by name of the weight.
+        nonzero: Entries that are not zero, by name of the weight; those of both layers if it became two.
         total: All entries, by name of the weight.
         sweep: Compression ratio for other thresholds on the size of groups; infinite if nothing would be left.
         change: Largest change of an output on the example inputs; None without these.
@@ -59,13 +62,15 @@ class CollapseReport:
 def collapse(model: nn.Module, threshold: float = THRESHOLD, example_inputs: object = None) -> CollapseReport:
     """Put plain weights in the place of factors; groups below a threshold become exactly zero.
 
-    Names and order of the parameters are as they were before ``factorize``. An optimizer has to be built anew.
+    Names and order of the parameters are as they were before ``factorize``, except where a layer of low rank becomes
+    two. An optimizer has to be built anew.
 
     Args:
         model: Factorized; changed in place.
         threshold: Groups (entries, units, ranks) of smaller size become zero, >= 0. With 0 the outputs do not change.
         example_inputs: A tensor, a tuple of arguments or a dictionary of keyword arguments that ``model`` accepts, to
-            measure how much the outputs change.
+            measure how much the outputs change, and to make two layers of one of low rank only where the model runs
+            with them: code outside of a layer may look at its weight.
 
     Returns:
         What became of the weights.
@@ -78,31 +83,32 @@ def collapse(model: nn.Module, threshold: float = THRESHOLD, example_inputs: obj
         raise ValueError(f"collapse: nothing in this {type(model).__name__} is factorized; call factorize first")
     if not threshold >= 0:
         raise ValueError(f"collapse: threshold must be at least 0, got {threshold}; the default is {THRESHOLD:.3g}")
+    total = {part.name: part.value.numel() for block in blocks for part in block.parts}
 
-    def plain_() -> None:
+    def plain_() -> Mapping[str, Sequence[Tensor]]:
         for block in blocks:
             block.zero_below_(threshold)
+        matrices = _matrices(model)
         _plain_(model)
+        weights: dict[str, Sequence[Tensor]] = {
+            name: [weight] for name, weight in model.named_parameters(remove_duplicate=False) if name in total
+        }
+        for path, layers in _two_layers_(model, matrices, example_inputs).items():
+            weights[f"{path}.weight"] = [cast("nn.Parameter", layer.weight) for layer in layers]
+        return weights
 
-    return reported(
-        "collapse",
-        model,
-        plain_,
-        threshold=threshold,
-        names=[part.name for block in blocks for part in block.parts],
-        sizes=[(block.magnitudes().detach(), sum(part.value.numel() for part in block.parts)) for block in blocks],
-        example_inputs=example_inputs,
-    )
+    with torch.no_grad():
+        sizes = [(block.magnitudes(), block.counts().double()) for block in blocks]
+    return reported("collapse", model, plain_, threshold, total, sizes, example_inputs)
 
 
 def reported(
     owner: str,
     model: nn.Module,
-    zero_: Callable[[], None],
-    *,
+    zero_: Callable[[], Mapping[str, Sequence[Tensor]]],
     threshold: float,
-    names: Sequence[str],
-    sizes: Sequence[tuple[Tensor, int]],
+    total: Mapping[str, int],
+    sizes: Sequence[tuple[Tensor, Tensor]],
     example_inputs: object = None,
 ) -> CollapseReport:
     """Make weights of a model zero, and say what became of them.
@@ -110,10 +116,10 @@ def reported(
     Args:
         owner: Who asks, for messages.
         model: With the weights as they were trained.
-        zero_: Makes small groups zero; afterwards the weights are plain parameters.
+        zero_: Makes small groups zero, and gives what is there in the place of each weight, by its name.
         threshold: That it goes by.
-        names: Of the weights.
-        sizes: Sizes of groups before, and the entries that these groups have together.
+        total: Entries of each weight, by its name.
+        sizes: Sizes of groups before, and how many entries each of them has.
         example_inputs: As for ``collapse``.
 
     Returns:
@@ -123,19 +129,18 @@ def reported(
         ValueError: If the model does not run; nothing has changed then.
     """
     before = None if example_inputs is None else _outputs(owner, model, example_inputs)
-    total = sum(entries for _, entries in sizes)
-    sweep = {t: _ratio(total, sum(float((s >= t).double().mean()) * entries for s, entries in sizes)) for t in SWEEP}
-    zero_()
-    weights = dict(model.named_parameters(remove_duplicate=False))
+    all_of_it = sum(total.values())
+    gone = {t: sum(float((counts * (size < t)).sum()) for size, counts in sizes) for t in SWEEP}
+    weights = zero_()
     change = None
     if before is not None:
         after = _outputs(owner, model, example_inputs)
         change = max((float((a - b).abs().max()) for a, b in zip(before, after, strict=True) if a.numel()), default=0.0)
     return CollapseReport(
         threshold=threshold,
-        nonzero={name: int(weights[name].detach().count_nonzero()) for name in names},
-        total={name: weights[name].numel() for name in names},
-        sweep=sweep,
+        nonzero={name: sum(int(w.detach().count_nonzero()) for w in weights[name]) for name in total},
+        total=total,
+        sweep={t: _ratio(all_of_it, all_of_it - zeros) for t, zeros in gone.items()},
         change=change,
     )
 
@@ -166,6 +171,33 @@ def _plain_(model: nn.Module) -> None:
             made[key] = nn.Parameter(part.value.detach().clone(), requires_grad=trains)
         _restore(part, made[key])
     watch(model, factors, by="collapse")
+
+
+def _matrices(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """The two matrices of each layer of low rank that is not shared and whose weight no other module reads."""
+    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+    read = {id(child) for module in model.modules() if isinstance(module, readers) for child in module.children()}
+    owners = Counter(id(part.factors[0]) for part in parts_of(model))
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for part in parts_of(model):
+        pair = part.factorization.low_rank([factor.detach() for factor in part.factors])
+        alone = part.owner is not model and id(part.owner) not in read and owners[id(part.factors[0])] == 1
+        if pair is not None and alone and part.local == "weight":
+            found[part.name.removesuffix(".weight")] = pair
+    return found
+
+
+def _two_layers_(
+    model: nn.Module, matrices: Mapping[str, tuple[Tensor, Tensor]], example_inputs: object
+) -> dict[str, nn.Sequential]:
+    """Put two layers in the place of one where that saves, and where the model runs with them on example inputs."""
+    made = {path: with_factors(model.get_submodule(path), b, a) for path, (b, a) in matrices.items()}
+    layers = {path: two for path, two in made.items() if two is not None}
+    if example_inputs is not None:
+        layers = {path: layers[path] for path in replaceable(model, layers, example_inputs)}
+    for path, two in layers.items():
+        put_(model, model.get_submodule(path), two)
+    return layers
 
 
 def _restore(part: Part, weight: nn.Parameter) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -39,6 +40,10 @@ class Hadamard(Factorization):
     @override
     def mass(self, factors: Sequence[Tensor]) -> Tensor:
         return product(*factors).abs()
+
+    @override
+    def counts(self, factors: Sequence[Tensor]) -> Tensor:
+        return torch.ones_like(factors[0])
 
     @override
     def zero_(self, factors: Sequence[Tensor], small: Tensor) -> None:

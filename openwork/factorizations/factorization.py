@@ -28,6 +28,8 @@ class Factorization(nn.Module, ABC):
         self.dtype = dtype
         #: Names of all parameters of the module that holds the tensor, in the order they had.
         self.order: tuple[str, ...] = ()
+        #: Whether other tensors share factors with it.
+        self.joined = False
 
     @property
     def decay(self) -> float:
@@ -68,6 +70,21 @@ class Factorization(nn.Module, ABC):
     @abstractmethod
     def mass(self, factors: Sequence[Tensor]) -> Tensor:
         """What the product of the factors that are not shared adds to the size of each group; of shape ``groups``."""
+
+    @abstractmethod
+    def counts(self, factors: Sequence[Tensor]) -> Tensor:
+        """How many entries of the tensor each group has; of shape ``groups``."""
+
+    def low_rank(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Two matrices whose product is the weight of a layer, as ``(outputs, inputs * kernel)``.
+
+        Args:
+            factors: As ``right_inverse`` gives them.
+
+        Returns:
+            Of shapes ``(outputs, rank)`` and ``(rank, inputs * kernel)``; None if the factors are something else.
+        """
+        return None
 
     @abstractmethod
     def zero_(self, factors: Sequence[Tensor], small: Tensor) -> None:
@@ -167,6 +184,10 @@ class Block:
         for gate in first.shared(self.parts[0].factors):
             size = size * gate.abs()
         return size
+
+    def counts(self) -> Tensor:
+        """How many entries every group has, over all tensors."""
+        return torch.stack([part.factorization.counts(part.factors) for part in self.parts]).sum(dim=0)
 
     @torch.no_grad()
     def zero_below_(self, threshold: float) -> Tensor:

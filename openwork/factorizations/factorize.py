@@ -46,7 +46,8 @@ def factorize(
 
     Args:
         model: Changed in place. Weights of layers are factorized; biases, normalizations, embedding tables and
-            parameters of unknown layers stay as they are. A shared weight stays shared.
+            parameters of unknown layers stay as they are, unless they belong to units that ``Gated`` gives gates. A
+            shared weight stays shared.
         depth: Number D of factors, >= 2.
         lam: Strength, >= 0, against a loss averaged over samples.
         form: What takes the place of a weight: ``Entries()`` (every entry on its own, the default), ``Gated()`` (whole
@@ -263,6 +264,7 @@ def _register(model: nn.Module, plan: Planned, names: Mapping[str, Sequence[str]
             register_parametrization(owner, local, made, unsafe=True)
             del made.right_inverse
             forget_weights(owner)
+            made.joined = len(plan.parts) > 1
             if first is None:
                 first = part
                 kept = len(part.factors) - plan.shared

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class Gates(Factorization):
 
     @override
     def forward(self, *factors: Tensor) -> Tensor:
-        own, gates = factors[: self.entries], self.shared(factors)
+        own, gates = list(factors[: self.entries]), self.shared(factors)
         gate = self._spread(product(*gates) if len(gates) > 1 else gates[0])
         value = (product(*own) if len(own) > 1 else own[0]) * gate
         if self.free:
@@ -77,6 +77,11 @@ class Gates(Factorization):
 
     @override
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+        if self.joined:
+            raise ValueError(
+                f"Gates: {self.slices.name} shares its gates with other tensors, which would change with them; "
+                "collapse the model before you assign to it"
+            )
         return self.start(weight, weight.new_ones(self.width), UnitGate())
 
     def start(
@@ -94,7 +99,7 @@ class Gates(Factorization):
             The factors, in float32 at least.
         """
         exact = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-        gates = [gate.to(exact) for _ in range(self.depth - self.entries)]
+        gates = [gate.to(exact, copy=True) for _ in range(self.depth - self.entries)]
         rest: list[Tensor] = []
         if self.free:
             rest = [exact.index_select(self.dim, self._indices("rest"))]
@@ -115,6 +120,10 @@ class Gates(Factorization):
     @override
     def mass(self, factors: Sequence[Tensor]) -> Tensor:
         return self.slices.sum(self._powers(factors[: self.entries]), self.width)
+
+    @override
+    def counts(self, factors: Sequence[Tensor]) -> Tensor:
+        return self.slices.sum(torch.ones_like(factors[0]), self.width)
 
     def _powers(self, own: Sequence[Tensor]) -> Tensor:
         """``|prod_i omega_i|^(2/k)``, entry by entry."""
@@ -232,6 +241,9 @@ class Gated(Form):
             raise ValueError(
                 f"Gated: {type(model).__name__} has no units left to give gates to: {reasons(choices)}; {way_out}"
             )
+        for choice in choices if request.example_inputs is None else ():
+            if not choice.taken and (name := request.selected.insists([choice.coupling.name])):
+                raise ValueError(f"Gated: include names {name!r}, which cannot have gates: {choice.why}; take it out")
         taken = [choice.coupling for choice in choices if choice.taken]
         return [self._planned(slices, width, request) for slices, width in _joined(taken, request.side)]
 
@@ -302,7 +314,7 @@ def _layers(model: nn.Module, request: Request, units: Units) -> Iterator[Coupli
             slices.append(AxisSlices(firsts[member], dim, tuple(member.shape), numbers))
         width = max((int(part.units.max()) for part in slices), default=-1) + 1
         # Only to name what has no groups.
-        unknown = AxisSlices(name, 0, tuple(parameter.shape), torch.full((parameter.shape[0],), -1))
+        unknown = AxisSlices(name, 0, tuple(parameter.shape), torch.full(parameter.shape[:1], -1))
         yield Coupling(width, tuple(slices) or (unknown,), (), reasons=(why,) if why else ())
 
 
@@ -338,13 +350,14 @@ def _heads(layer: nn.MultiheadAttention, local: str) -> tuple[list[tuple[str, in
     """The values of each head: rows of weight and bias, and one more value if there is one."""
     if local not in ("in_proj_weight", "v_proj_weight"):
         return [], "it makes no values"
-    heads = torch.arange(layer.num_heads).repeat_interleave(layer.head_dim)
+    count, features = cast("int", layer.num_heads), cast("int", layer.embed_dim)
+    heads = torch.arange(count).repeat_interleave(features // count)
     # Queries and keys come before the values.
-    values = torch.cat([torch.full((2 * layer.embed_dim,), -1), heads])
+    values = torch.cat([torch.full((2 * features,), -1), heads])
     found = [(local, 0, values if local == "in_proj_weight" else heads)]
-    found += [("in_proj_bias", 0, values)] if layer.in_proj_bias is not None else []
-    found += [("bias_v", 2, heads)] if layer.bias_v is not None else []
-    return found, ""
+    known = {name for name, _ in layer.named_parameters(recurse=False)}
+    more = [("in_proj_bias", 0, values), ("bias_v", 2, heads)]
+    return found + [one for one in more if one[0] in known], ""
 
 
 def _joined(couplings: Sequence[Coupling], side: Side) -> Iterator[tuple[list[AxisSlices], int]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -520,14 +520,20 @@ class FactorizedSGD(StructuredOptimizer):
             raise ValueError(
                 f"FactorizedSGD.collapse_: {lost} is not in this {type(model).__name__}; pass the model that is trained"
             )
+        weights = {names[cast("nn.Parameter", param)][0]: param for _, _, param in factorized}
+
+        def zero_() -> dict[str, list[Tensor]]:
+            self.settle_()
+            return {name: [param] for name, param in weights.items()}
+
         return reported(
             "FactorizedSGD.collapse_",
             model,
-            self.settle_,
-            threshold=max(group["threshold"] for group, _, _ in factorized),
-            names=[names[param][0] for _, _, param in factorized],  # pyright: ignore[reportArgumentType]
-            sizes=[(self._weight(param).abs(), param.numel()) for _, _, param in factorized],
-            example_inputs=example_inputs,
+            zero_,
+            max(group["threshold"] for group, _, _ in factorized),
+            {name: param.numel() for name, param in weights.items()},
+            [(self._weight(param).abs(), param.new_ones((), dtype=torch.double)) for param in weights.values()],
+            example_inputs,
         )
 
     @torch.no_grad()

@@ -7,10 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from openwork.factorizations.replacing import put_
+from openwork.factorizations.two_layers import Split, two_layers
 from openwork.files import Json
 from openwork.shrinking.attributes import set_attributes
 from openwork.shrinking.configurations import configure_
-from openwork.shrinking.parts import Attention, Constant, Recurrent, Split, two_layers
+from openwork.shrinking.parts import Attention, Constant, Recurrent
 
 SCHEMA = 1
 
@@ -41,10 +43,7 @@ class Replacement:
         old = model.get_submodule(self.path)
         new = MAKERS[self.kind](old, self.numbers)
         new.train(old.training)
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if child is old:
-                    setattr(parent, name, new)
+        put_(model, old, new)
         return new
 
 

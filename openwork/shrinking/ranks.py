@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from openwork.shrinking.parts import Attention, Split, best_split, low_rank, matrix_of
+from openwork.factorizations.two_layers import Split, best_split, low_rank, matrix_of
+from openwork.shrinking.parts import Attention
 
 
 def splits(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from openwork.factorizations.replacing import replaceable
+from openwork.factorizations.two_layers import two_layers
 from openwork.forward_pass import check_module
 from openwork.metrics import params, size_bytes
 from openwork.shrinking.attributes import Attributes, of_layers, told
@@ -17,10 +19,9 @@ from openwork.shrinking.configurations import Fitted, check_configuration, fit, 
 from openwork.shrinking.finding import Finding, Fold, find
 from openwork.shrinking.keeping import choose, cuts
 from openwork.shrinking.optimizers import check_optimizer, follow_
-from openwork.shrinking.parts import Constant, two_layers
+from openwork.shrinking.parts import Constant
 from openwork.shrinking.plan import Plan, Replacement
 from openwork.shrinking.ranks import splits
-from openwork.shrinking.replacing import replaceable
 from openwork.shrinking.report import Held, ShrinkReport, Width
 from openwork.shrinking.verification import coarsest, verify
 from openwork.wiring import Side, rms_eps, trace

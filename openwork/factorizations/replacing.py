@@ -25,6 +25,20 @@ def replaceable(model: nn.Module, others: Mapping[str, nn.Module], example_input
     return [path for path, other in others.items() if _runs(model, {path: other}, example_inputs)]
 
 
+def put_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in every place of another one.
+
+    Args:
+        model: Changed in place.
+        old: The other one.
+        new: The module.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)
+
+
 def _runs(model: nn.Module, others: Mapping[str, nn.Module], example_inputs: object) -> bool:
     args, kwargs = arguments("shrink", example_inputs)
     old = {path: model.get_submodule(path) for path in others}
@@ -41,4 +55,4 @@ def _runs(model: nn.Module, others: Mapping[str, nn.Module], example_inputs: obj
     return True
 
 
-__all__ = ["replaceable"]
+__all__ = ["put_", "replaceable"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from openwork.shrinking.parts import Split, best_split, low_rank, matrix_of, numerical_rank, saves
+from openwork.factorizations.two_layers import Split, best_split, low_rank, matrix_of, numerical_rank, saves
 
 LAYERS: dict[str, Any] = {
     "linear": (lambda **o: nn.Linear(12, 10, **o), (3, 12)),

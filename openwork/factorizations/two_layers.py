@@ -40,10 +40,23 @@ def numerical_rank(matrix: Tensor) -> int:
     Returns:
         The rank, 0 for a matrix of zeros.
     """
-    values = torch.linalg.svdvals(matrix.detach().double())
+    values = cast("Tensor", torch.linalg.svdvals(matrix.detach().double()))  # pyright: ignore
     if not values.numel():
         return 0
     return int((values > max(matrix.shape) * torch.finfo(matrix.dtype).eps * values[0]).sum())
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``U``, the singular values in descending order and ``V'``, in float64.
+
+    Args:
+        matrix: Shape ``(m, n)``.
+
+    Returns:
+        Of shapes ``(m, min(m, n))``, ``(min(m, n),)`` and ``(min(m, n), n)``.
+    """
+    found = torch.linalg.svd(matrix.detach().double(), full_matrices=False)  # pyright: ignore
+    return cast("tuple[Tensor, Tensor, Tensor]", found)
 
 
 def matrix_of(layer: nn.Module, kernel_in: KernelIn = "first") -> Tensor:
@@ -125,7 +138,7 @@ def low_rank(layer: nn.Module, split: Split) -> nn.Sequential:
             f"low_rank: rank must be from 1 to {min(matrix.shape)} for {type(layer).__name__} with a weight of shape "
             f"{tuple(cast('Tensor', layer.weight).shape)}, got {split.rank}; choose one in that range"
         )
-    u, s, vh = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
+    u, s, vh = svd(matrix)
     root = s[: split.rank].sqrt()
     a, b = (root[:, None] * vh[: split.rank]).to(matrix), (u[:, : split.rank] * root).to(matrix)
     return _two(layer, a, b, split)
@@ -145,6 +158,24 @@ def two_layers(layer: nn.Module, split: Split) -> nn.Sequential:
     return _two(
         layer, weight.new_zeros(split.rank, weight.shape[1]), weight.new_zeros(weight.shape[0], split.rank), split
     )
+
+
+def with_factors(layer: nn.Module, b: Tensor, a: Tensor) -> nn.Sequential | None:
+    """Two layers whose product is known, the kernel in the first, if that saves.
+
+    Args:
+        layer: As in ``low_rank``; its bias goes on, and its weight is not looked at.
+        b: Shape ``(outputs, rank)``.
+        a: Shape ``(rank, inputs * kernel)``.
+
+    Returns:
+        The two layers; None if they would not save, or the layer is none of those that can become two.
+    """
+    split = Split(a.shape[0])
+    try:
+        return _two(layer, a, b, split) if split.rank and saves(layer, split) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _two(layer: nn.Module, a: Tensor, b: Tensor, split: Split) -> nn.Sequential:
@@ -231,4 +262,15 @@ def _one(layer: nn.Module, weight: Tensor, kernel: bool) -> nn.Module:
     return one
 
 
-__all__ = ["KernelIn", "Split", "best_split", "low_rank", "matrix_of", "numerical_rank", "saves", "two_layers"]
+__all__ = [
+    "KernelIn",
+    "Split",
+    "best_split",
+    "low_rank",
+    "matrix_of",
+    "numerical_rank",
+    "saves",
+    "svd",
+    "two_layers",
+    "with_factors",
+]
