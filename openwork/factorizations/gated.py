@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ from openwork.factorizations.factorization import Factorization
 from openwork.factorizations.forms import Form, Planned, Request
 from openwork.factorizations.initializations import Initialization, Split, UnitGate
 from openwork.factorizations.products import product
+from openwork.factorizations.units import Units, units_of_layers
 from openwork.wiring import AxisSlices, Coupling, Side, choose, inspect, reasons, role_of
 
-Units = Literal["output", "input", "heads"]
 Start = Literal["ones", "balanced"]
 GroupScale = Literal["none", "sqrt"]
 
@@ -228,7 +228,7 @@ class Gated(Form):
                 "example_inputs, or say Gated(units='input') for the columns of each weight"
             )
         if request.example_inputs is None:
-            found = list(_layers(model, request, self.units))
+            found = list(units_of_layers(model, request, self.units))
         else:
             found = [_plain(model, coupling) for coupling in inspect(model, request.example_inputs).couplings]
         choices = choose(model, found, request.side, request.selected)
@@ -297,69 +297,6 @@ def _plain(model: nn.Module, coupling: Coupling) -> Coupling:
     return coupling
 
 
-def _layers(model: nn.Module, request: Request, units: Units) -> Iterator[Coupling]:
-    """The groups of each weight, as couplings that have producers only; blocked ones say why."""
-    done: set[nn.Parameter] = set()
-    firsts = {parameter: its_names[0] for parameter, its_names in request.names.items()}
-    for name, parameter in request.chosen.items():
-        if parameter in done:
-            continue
-        path, _, local = name.rpartition(".")
-        layer = model.get_submodule(path)
-        found, why = _groups_of(layer, local, units)
-        slices: list[AxisSlices] = []
-        for one, dim, numbers in found:
-            member = layer.get_parameter(one)
-            done.add(member)
-            slices.append(AxisSlices(firsts[member], dim, tuple(member.shape), numbers))
-        width = max((int(part.units.max()) for part in slices), default=-1) + 1
-        # Only to name what has no groups.
-        unknown = AxisSlices(name, 0, tuple(parameter.shape), torch.full(parameter.shape[:1], -1))
-        yield Coupling(width, tuple(slices) or (unknown,), (), reasons=(why,) if why else ())
-
-
-def _groups_of(layer: nn.Module, local: str, units: Units) -> tuple[list[tuple[str, int, Tensor]], str]:
-    """What is grouped with a weight: local names, axes and units; and why it has no groups, if so."""
-    role, shape, kind = role_of(layer, local), layer.get_parameter(local).shape, type(layer).__name__
-    if units == "heads":
-        if not isinstance(layer, nn.MultiheadAttention):
-            return [], f"{kind} has no heads that are known without example_inputs"
-        return _heads(layer, local)
-    dim = None if role is None else (role.output if units == "output" else role.input)
-    if role is None or dim is None:
-        return [], f"parameter of {kind}, whose {units} is not known"
-    if role.conv_groups > 1 and dim == 1:
-        if shape[1] > 1:
-            return [], f"the {units} channels of {role.conv_groups} convolutions side by side are no slices of it"
-        # Depthwise: one channel, one filter.
-        dim = 0
-    dim %= len(shape)
-    if (
-        units == "output"
-        and isinstance(layer, (nn.RNNBase, nn.RNNCellBase))
-        and local[:9] in ("weight_ih", "weight_hh")
-    ):
-        known = {name for name, _ in layer.named_parameters(recurse=False)}
-        together = [f"{part}{local[9:]}" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        rows = torch.arange(shape[0] // role.stacked).repeat(role.stacked)
-        return [(name, 0, rows) for name in together if name in known], ""
-    return [(local, dim, torch.arange(shape[dim]))], ""
-
-
-def _heads(layer: nn.MultiheadAttention, local: str) -> tuple[list[tuple[str, int, Tensor]], str]:
-    """The values of each head: rows of weight and bias, and one more value if there is one."""
-    if local not in ("in_proj_weight", "v_proj_weight"):
-        return [], "it makes no values"
-    count, features = cast("int", layer.num_heads), cast("int", layer.embed_dim)
-    heads = torch.arange(count).repeat_interleave(features // count)
-    # Queries and keys come before the values.
-    values = torch.cat([torch.full((2 * features,), -1), heads])
-    found = [(local, 0, values if local == "in_proj_weight" else heads)]
-    known = {name for name, _ in layer.named_parameters(recurse=False)}
-    more = [("in_proj_bias", 0, values), ("bias_v", 2, heads)]
-    return found + [one for one in more if one[0] in known], ""
-
-
 def _joined(couplings: Sequence[Coupling], side: Side) -> Iterator[tuple[list[AxisSlices], int]]:
     """Couplings that have a tensor in common, as one, whose units are those of all of them; and their number."""
     left = list(couplings)
@@ -415,4 +352,4 @@ def _size(slices: Sequence[AxisSlices], width: int) -> int:
     return int(counts[0])
 
 
-__all__ = ["Gated", "Gates", "GroupScale", "Start", "Units"]
+__all__ = ["Gated", "Gates", "GroupScale", "Start"]

@@ -101,7 +101,7 @@ def test_units_of_couplings_are_multiplied_by_their_gates(name: str, depth: int,
             for unit in range(coupling.width):
                 (factor,) = {round(float(r), 8) for r in ratio[slices.indices(unit)].flatten()}
                 used.setdefault(f"{coupling.name} {unit}", set()).add(factor)
-                assert any(abs(factor - float(g)) < 1e-7 for g in torch.stack(its_gates).prod(dim=0))
+                assert any(abs(factor - float(g)) < 1e-7 for g in torch.stack(its_gates).detach().prod(dim=0))
     # One gate for each unit, the same in all tensors.
     assert all(len(factors) == 1 for factors in used.values())
     assert len(set.union(*used.values())) == len(used)
