@@ -122,9 +122,7 @@ def test_options_that_contradict_each_other_are_refused(build: Build, options: d
 
 
 def test_a_factorized_model_is_not_shrunk_in_between() -> None:
-    with pytest.raises(
-        ValueError, match="shrink_after cannot cut a model whose weights are factors; leave it"
-    ):
+    with pytest.raises(ValueError, match="shrink_after cannot cut a model whose weights are factors; leave it"):
         in_model(shrink_after=[3])
 
 
@@ -173,9 +171,7 @@ def test_both_places_of_the_factors_are_the_same_training() -> None:
 
 def test_too_small_a_budget_is_warned_of_before_training() -> None:
     one = in_optimizer(lam=1e-4)
-    with pytest.warns(
-        UserWarning, match=r"hardly any weight will become exactly zero: collapse budget 0\."
-    ):
+    with pytest.warns(UserWarning, match=r"hardly any weight will become exactly zero: collapse budget 0\."):
         one.advance(1)
     alarms: Any = one.advance(one.period - 1)["alarms"]
     assert len(alarms) == 1
