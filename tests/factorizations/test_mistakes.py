@@ -278,7 +278,7 @@ def test_budgets() -> None:
         ({"steps": 0}, "plan_budget: steps must be at least 1, got 0"),
         ({"momentum": 1.0}, "plan_budget: momentum must be at least 0 and below 1, got 1.0"),
         ({"warmup": 11}, "plan_budget: warmup must be at most the 10 steps of the training, got 11"),
-        ({"schedule": "step"}, "plan_budget: schedule must be 'constant' or 'cosine', got 'step'"),
+        ({"schedule": "step"}, "plan_budget: schedule must be 'constant', 'cosine' or a function, got 'step'"),
     ):
         with pytest.raises(ValueError) as caught:
             plan_budget(**{"lam": 0.1, "lr": 0.1, "steps": 10, **options})
