@@ -25,11 +25,11 @@ from openwork.shrinking import NothingZero, shrink
 from openwork.training import supervised
 
 NAME = "dwf_gated"
-BATCH, EPOCHS, SEED = 128, 10, 0
+BATCH, EPOCHS, SEED = 128, 8, 0
 # Method, depth, learning rate, strengths.
 METHODS: tuple[tuple[str, int, float, tuple[float, ...]], ...] = (
     ("dense SGD", 0, 0.05, (0.0,)),
-    ("gates", 2, 0.1, (5e-4, 1e-3, 2e-3)),
+    ("gates", 2, 0.1, (1e-3, 2e-3)),
     ("gates", 3, 0.1, (5e-4, 1e-3, 2e-3)),
     ("RAMDA, group lasso", 0, 0.01, (1e-4, 2e-4, 4e-4)),
 )
