@@ -253,8 +253,8 @@ def table() -> None:
         "below 1.2e-7 are zero, and nothing is trained afterwards. Chosen threshold: the largest of 1e-5, 1e-3 and "
         "1e-2 that costs at most 0.1 point of validation accuracy. Learning rates were chosen on 6000 held-out images "
         "of Fashion-MNIST with LeNet-300-100: of 0.25, 0.5, 1 and 2 for each depth (the most accurate at a budget of "
-        "28), of 0.02, 0.05 and 0.1 for the dense network (weight decay 0.0005); the other rows take them over. Compression "
-        "ratio: weights over nonzero weights, biases not counted. Ratio 1 point below dense: where the frontier of a "
+        "28), of 0.02, 0.05 and 0.1 for the dense network (weight decay 0.0005); the other rows take them over. "
+        "Compression ratio: weights over nonzero weights, biases not counted. Ratio 1 point below dense: where the frontier of a "
         "seed (budgets from 28 on; with chosen thresholds all) crosses the accuracy of its dense network less a point, "
         "interpolated; empty if even the smallest strength is below. Mean and deviation over the seeds that are there.",
         picture(),
