@@ -103,7 +103,7 @@ MODELS: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("build", "options", "words"), MODELS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("build", "options", "words"), MODELS, ids=[words[:40] for *_, words in MODELS])
 def test_models(build: Callable[[], nn.Module], options: dict[str, Any], words: str) -> None:
     model = build()
     refused(model, words, lambda: factorize(model, **options))
