@@ -252,7 +252,7 @@ def table() -> None:
         "of Fashion-MNIST with LeNet-300-100: of 0.25, 0.5, 1 and 2 for each depth (the most accurate at a budget of "
         "28), of 0.02, 0.05 and 0.1 for the dense network (weight decay 0.0005); the other rows take them over. "
         "Compression ratio: weights over nonzero weights, biases not counted. Ratio at -1 point: where the frontier of "
-        "a seed, at the chosen thresholds, crosses the accuracy of its dense network less one point, interpolated; empty "
+        "a seed, at the chosen thresholds, crosses the accuracy of its dense network less one point; empty "
         "if even the smallest strength is below. Mean and deviation over the seeds that are there.",
         picture(),
     )
