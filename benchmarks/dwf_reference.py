@@ -59,11 +59,11 @@ INITS: dict[str, Initialization] = {
 }
 
 
-def run(depth: int, lam: float, init: Initialization, lr: float = LR, weight_decay: float = 0.0) -> dict[str, Any]:
+def run(depth: int, lam: float, init: Initialization, seed: int = 0) -> dict[str, Any]:
     """Train once."""
     data = mnist(data_dir(), valid=0)
-    model = kaiming(lenet300(), seed=0)
-    plan = Plan(depth, lam, lr, EPOCHS, init=init, weight_decay=weight_decay)
+    model = kaiming(lenet300(seed=seed), seed)
+    plan = Plan(depth, lam, LR, EPOCHS, init=init, seed=seed)
     trajectory = train(model, data, plan, data.test)
     weights = [p for p in model.parameters() if p.ndim > 1]
     found: dict[str, Any] = {"accuracy": accuracy(model, data.test), "trajectory": trajectory}
@@ -101,6 +101,12 @@ def main() -> None:
     for lam, depth in product((1e-3, 5e-4, 2e-3), (3, 2, 4)):
         found = remembered(NAME, f"d{depth}-{lam:g}", lambda d=depth, s=lam: run(d, s, Sampled()))
         rows.append(row(f"{depth}", f"{lam:g}", "sampled", found, EXPECTED[depth, lam]))
+        # The bands are for averages over seeds: where the first is outside, two more are trained.
+        if rows[-1][8] == "no":
+            for seed in (1, 2):
+                part = f"d{depth}-{lam:g}-s{seed}"
+                other = remembered(NAME, part, lambda d=depth, s=lam, seed=seed: run(d, s, Sampled(), seed))
+                rows.append(row(f"{depth}", f"{lam:g}", f"sampled, seed {seed}", other, EXPECTED[depth, lam]))
     rows.sort(key=lambda r: (str(r[1]), str(r[0])))
     for name, init in INITS.items():
         part = f"init-{name.replace(' ', '-')}"
@@ -118,9 +124,9 @@ def main() -> None:
          "expected ratio", "within 1 point and 25 %", "ratio at 1e-3", "nonzero by layer"],
         rows,
         f"FactorizedSGD, {EPOCHS} epochs of 60 000 images, batch 256, learning rate {LR} (dense {0.05}, weight "
-        "decay 0.0005) with one epoch of warm-up and half a cosine, momentum 0.9, seed 0, He-normal weights "
-        "say the deviation of the start, biases free. Weights below 1.2e-7 are zero; nothing is chosen. Expected are "
-        "numbers measured elsewhere with another random generator. Picture: depth 3, strength 0.001.",
+        "decay 0.0005) with one epoch of warm-up and half a cosine, momentum 0.9, seed 0 (two more where that is "
+        "outside), He-normal weights say the deviation of the start, biases free. Weights below 1.2e-7 are zero; "
+        "nothing is chosen. Expected are numbers measured elsewhere with another random generator. Picture: depth 3, strength 0.001.",
         f"{NAME}/trajectory.svg",
     )  # fmt: skip
 
