@@ -126,7 +126,8 @@ def main() -> None:
         f"FactorizedSGD, {EPOCHS} epochs of 60 000 images, batch 256, learning rate {LR} (dense {0.05}, weight "
         "decay 0.0005) with one epoch of warm-up and half a cosine, momentum 0.9, seed 0 (two more where that is "
         "outside), He-normal weights say the deviation of the start, biases free. Weights below 1.2e-7 are zero; "
-        "nothing is chosen. Expected are numbers measured elsewhere with another random generator. Picture: depth 3, strength 0.001.",
+        "nothing is chosen. Expected are numbers measured elsewhere with another random generator. Picture: depth 3, "
+        "strength 0.001.",
         f"{NAME}/trajectory.svg",
     )  # fmt: skip
 
