@@ -19,7 +19,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from factorized import BATCH, MOMENTUM, THRESHOLDS, Plan, accuracy, at_accuracy, kaiming, prune_, train
+from factorized import BATCH, MOMENTUM, THRESHOLDS, Plan, accuracy, at_accuracy, prune_, train
 from readme_table import RESULTS, Cell
 from record import data_dir, remembered, write_table
 from torch import nn
@@ -27,7 +27,7 @@ from torch import nn
 from openwork.data import Data, fashion_mnist, kmnist, mnist
 from openwork.factorizations import plan_budget
 from openwork.files import read_json
-from openwork.models import lenet5, lenet300
+from openwork.models import he_normal_, lenet5, lenet300
 
 NAME = "dwf_frontier"
 EPOCHS = {"lenet300": 40, "lenet5": 10}
@@ -50,8 +50,8 @@ def fast(model: nn.Module) -> nn.Module:
 
 DATA: dict[str, Callable[..., Data]] = {"mnist": mnist, "fashion": fashion_mnist, "kmnist": kmnist}
 MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "lenet300": lambda seed: kaiming(lenet300(seed=seed), seed),
-    "lenet5": lambda seed: fast(kaiming(lenet5((6, 16), seed=seed), seed)),
+    "lenet300": lambda seed: he_normal_(lenet300(seed=seed), seed=seed),
+    "lenet5": lambda seed: fast(he_normal_(lenet5((6, 16), seed=seed), seed=seed)),
 }
 _loaded: dict[str, Data] = {}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from openwork.factorizations import Sampled, Split, UnitGate
+from openwork.factorizations import Sampled, Split, UnitGate, factorize
 from openwork.optim import FactorizedSGD
 from openwork.testing.optimizers import CASES, _expect_same
 
@@ -566,3 +566,19 @@ def test_a_state_brings_the_weights_with_it() -> None:
             train(optimizer, params, range(5, 8))
             train(other, others, range(5, 8))
             assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_diagnostics_are_those_of_the_model(depth: int) -> None:
+    """The same factors in the optimizer and in the model give the same numbers."""
+    network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    twin = copy.deepcopy(network)
+    handle = factorize(twin, depth, 0.1, generator=torch.Generator().manual_seed(0))
+    optimizer = FactorizedSGD(
+        network.named_parameters(), depth=depth, lam=0.1, generator=torch.Generator().manual_seed(0)
+    )
+    one, other = optimizer.diagnostics(), handle.diagnostics()
+    assert list(one.layers) == [f"parameter {name!r}" for name in other.layers]
+    assert one.relative_misalignment == pytest.approx(other.relative_misalignment, rel=1e-12)
+    assert one.mean_penalty == pytest.approx(other.mean_penalty, rel=1e-12)
+    assert one.relative_misalignment > 0
