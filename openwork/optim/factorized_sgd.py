@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
 from openwork.factorizations import CollapseReport, Initialization, Sampled, Split, leave_one_out, product
@@ -218,7 +219,7 @@ class FactorizedSGD(StructuredOptimizer):
             )
         self._generator = generator
         # What the weights were when this optimizer last wrote them, so that it notices if something else does.
-        self._versions: dict[Tensor, int] = {}
+        self._versions = WeakTensorKeyDictionary()
         self._building = True
         super().__init__(
             params,
@@ -245,7 +246,7 @@ class FactorizedSGD(StructuredOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # What torch neither copies nor saves.
-        self._versions = {}
+        self._versions = WeakTensorKeyDictionary()
         self._building = False
         self.__dict__.setdefault("_generator", None)
 
@@ -442,7 +443,7 @@ class FactorizedSGD(StructuredOptimizer):
         """
         held = param.detach().clone()
         self._write(group, [param])
-        if not torch.equal(held, param):
+        if not torch.allclose(held, param, rtol=0, atol=0, equal_nan=True):
             with torch.no_grad():
                 param.copy_(held)
             del self._versions[param]
