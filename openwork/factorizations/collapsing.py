@@ -152,7 +152,11 @@ def _ratio(total: float, left: float) -> float:
 
 
 def _outputs(owner: str, model: nn.Module, example_inputs: object) -> list[Tensor]:
-    """All tensors that the model gives in evaluation mode, in order."""
+    """All tensors that the model gives in evaluation mode, in order.
+
+    Raises:
+        ValueError: If the model does not run, or gives none.
+    """
     args, kwargs = arguments(owner, example_inputs)
     with torch.no_grad(), evaluating(model):
         given = run(owner, model, args, kwargs)

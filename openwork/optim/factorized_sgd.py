@@ -261,9 +261,16 @@ class FactorizedSGD(StructuredOptimizer):
                 be factorized become a group of depth 1.
 
         Raises:
-            ValueError: If an option is out of range, or two parameters share storage; nothing has changed then.
+            ValueError: If an option is out of range or has no meaning for a factorized group, or two parameters share
+                storage; nothing has changed then.
             TypeError: If a parameter is complex, or ``init`` is no initialization.
         """
+        depth, decay = param_group.get("depth"), param_group.get("weight_decay")
+        if isinstance(depth, int) and depth > 1 and decay:
+            raise ValueError(
+                f"FactorizedSGD: a group of depth {depth} has weight_decay {decay}, which factorized weights do not "
+                "have: lam is their penalty; leave weight_decay out of this group, or give it depth 1"
+            )
         parts = _divide(param_group)
         before = len(self.param_groups)
         try:
@@ -541,7 +548,7 @@ class FactorizedSGD(StructuredOptimizer):
     def _zero_(self, threshold: float | None = None) -> None:
         for group, param, small in self._small(threshold):
             state = self.state[param]
-            # There is no momentum before the first step.
+            # A momentum that was 0 at the start and has grown since is there from the next step on.
             for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
                 tensor.masked_fill_(small, 0.0)
             self._versions[param] = param._version

@@ -1,6 +1,6 @@
 """Proof that a shrunk model computes what the original does: outputs compared, on the example and on fresh inputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast

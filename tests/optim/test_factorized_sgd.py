@@ -511,6 +511,7 @@ def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     [
         ({"params": [torch.ones(2, 2)], "depth": 0}, "depth must be a positive integer, got 0; 1 leaves a"),
         ({"params": [torch.ones(2, 2)], "depth": True}, "depth must be a positive integer, got True"),
+        ({"params": [torch.ones(2, 2)], "depth": 3, "weight_decay": 0.1}, "a group of depth 3 has weight_decay 0.1"),
         ({"params": [torch.ones(2, 2)], "lam": -1.0}, "lam must be at least 0 and finite, got -1"),
         ({"params": [torch.ones(2, 2)], "init": "sampled"}, "init must be an initialization such as Sampled()"),
         ({"params": [nn.Parameter(torch.ones(2, 2), requires_grad=False)]}, "parameter 0 of shape (2, 2) is frozen"),
