@@ -292,3 +292,8 @@ def test_budgets_of_nothing_and_of_numbers_of_torch() -> None:
     assert said.endswith("take a schedule whose learning rate is above 0")
     lam, steps = torch.tensor(0.25, dtype=torch.float64), torch.tensor(10)
     assert plan_budget(lam, 0.1, steps) == plan_budget(0.25, 0.1, 10)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_strength_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="factorize: lam must be at least 0 and finite, got None"):
+        factorize(nn.Linear(4, 3), 3, None)  # pyright: ignore[reportArgumentType]
