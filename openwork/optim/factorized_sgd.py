@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
 from openwork.factorizations import (
@@ -104,7 +105,7 @@ class FactorizedSGD(StructuredOptimizer):
             )
         self._generator = generator
         # What the weights were when this optimizer last wrote them, so that it notices if something else does.
-        self._versions: dict[Tensor, int] = {}
+        self._versions = WeakTensorKeyDictionary()
         self._building = True
         super().__init__(
             params,
@@ -131,7 +132,7 @@ class FactorizedSGD(StructuredOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # What torch neither copies nor saves.
-        self._versions = {}
+        self._versions = WeakTensorKeyDictionary()
         self._building = False
         self.__dict__.setdefault("_generator", None)
 
@@ -146,9 +147,16 @@ class FactorizedSGD(StructuredOptimizer):
                 be factorized become a group of depth 1.
 
         Raises:
-            ValueError: If an option is out of range, or two parameters share storage; nothing has changed then.
+            ValueError: If an option is out of range or has no meaning for a factorized group, or two parameters share
+                storage; nothing has changed then.
             TypeError: If a parameter is complex, or ``init`` is no initialization.
         """
+        depth, decay = param_group.get("depth"), param_group.get("weight_decay")
+        if isinstance(depth, int) and depth > 1 and decay:
+            raise ValueError(
+                f"FactorizedSGD: a group of depth {depth} has weight_decay {decay}, which factorized weights do not "
+                "have: lam is their penalty; leave weight_decay out of this group, or give it depth 1"
+            )
         parts = _divide(param_group)
         before = len(self.param_groups)
         try:
@@ -328,7 +336,7 @@ class FactorizedSGD(StructuredOptimizer):
         """
         held = param.detach().clone()
         self._write(group, [param])
-        if not torch.equal(held, param):
+        if not torch.allclose(held, param, rtol=0, atol=0, equal_nan=True):
             with torch.no_grad():
                 param.copy_(held)
             del self._versions[param]
@@ -426,7 +434,7 @@ class FactorizedSGD(StructuredOptimizer):
     def _zero_(self, threshold: float | None = None) -> None:
         for group, param, small in self._small(threshold):
             state = self.state[param]
-            # There is no momentum before the first step.
+            # A momentum that was 0 at the start and has grown since is there from the next step on.
             for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
                 tensor.masked_fill_(small, 0.0)
             self._versions[param] = param._version
