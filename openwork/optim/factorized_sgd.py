@@ -46,7 +46,7 @@ class FactorizedSGD(StructuredOptimizer):
     those of the dense network. Gradients are clipped as gradients of the weights, not of the factors.
 
     The factors start as ``init`` says, and so do the weights, at once. If something else writes weights later, call
-    ``resplit()``.
+    ``resplit()``: the next step refuses to go on without, except after a write through ``.data``, which nobody sees.
 
     Args:
         params: Parameters or groups. A group with ``"depth": 1`` is trained by plain SGD. Groups without a depth of
