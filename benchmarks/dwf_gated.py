@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import torch
-from factorized import accuracy, kaiming
+from factorized import accuracy
 from readme_table import Cell
 from record import data_dir, remembered, write_table
 from torch import nn
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from openwork.data import Data, fashion_mnist
 from openwork.factorizations import Gated, factorize
 from openwork.metrics import macs
-from openwork.models import lenet5
+from openwork.models import he_normal_, lenet5
 from openwork.optim import RAMDA, regularize
 from openwork.penalties import GroupLasso
 from openwork.shrinking import NothingZero, shrink
@@ -38,7 +38,7 @@ METHODS: tuple[tuple[str, int, float, tuple[float, ...]], ...] = (
 def train(method: str, depth: int, lr: float, lam: float) -> dict[str, Any]:
     """Train, shrink, and see what is left."""
     data: Data = fashion_mnist(data_dir(), seed=SEED)
-    model = kaiming(lenet5((6, 16), seed=SEED), SEED)
+    model = he_normal_(lenet5((6, 16), seed=SEED), seed=SEED)
     example = data.train.inputs[:2]
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     schedule: dict[str, Any] = {"schedule": "cosine", "warmup": 1}

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from factorized import THRESHOLDS, Plan, accuracy, kaiming, prune_, ratio, train
+from factorized import THRESHOLDS, Plan, accuracy, prune_, ratio, train
 from readme_table import RESULTS, Cell
 from record import data_dir, remembered, write_table
 from torch import Tensor
@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from openwork.data import mnist
 from openwork.factorizations import Initialization, Sampled, Split, UnitGate
-from openwork.models import lenet300
+from openwork.models import he_normal_, lenet300
 
 NAME = "dwf_reference"
 EPOCHS, LR = 20, 0.5
@@ -62,7 +62,7 @@ INITS: dict[str, Initialization] = {
 def run(depth: int, lam: float, init: Initialization, seed: int = 0) -> dict[str, Any]:
     """Train once."""
     data = mnist(data_dir(), valid=0)
-    model = kaiming(lenet300(seed=seed), seed)
+    model = he_normal_(lenet300(seed=seed), seed=seed)
     plan = Plan(depth, lam, LR, EPOCHS, init=init, seed=seed)
     trajectory = train(model, data, plan, data.test)
     weights = [p for p in model.parameters() if p.ndim > 1]
@@ -83,7 +83,7 @@ def run(depth: int, lam: float, init: Initialization, seed: int = 0) -> dict[str
 def dense() -> dict[str, Any]:
     """The dense network and what one-shot global magnitude pruning makes of it."""
     data = mnist(data_dir(), valid=0)
-    model = kaiming(lenet300(), seed=0)
+    model = he_normal_(lenet300(), seed=0)
     train(model, data, Plan(1, 0.0, 0.05, EPOCHS, weight_decay=5e-4))
     size = sum(p.numel() for p in model.parameters() if p.ndim > 1)
     found: dict[str, Any] = {"accuracy": accuracy(model, data.test), "pruned": {}}

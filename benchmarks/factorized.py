@@ -31,17 +31,6 @@ class Plan:
     weight_decay: float = 0.0
 
 
-def kaiming(model: nn.Module, seed: int) -> nn.Module:
-    """Normal weights of variance 2 / fan-in and biases of zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
-        else:
-            nn.init.zeros_(parameter)
-    return model
-
-
 def train(model: nn.Module, data: Data, plan: Plan, watched: Split | None = None) -> list[dict[str, float]]:
     """Train a model in place, to weights of which the small ones are exactly zero.
 

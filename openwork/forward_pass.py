@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 
 def check_module(place: str, model: object) -> None:
@@ -83,6 +84,16 @@ def run(place: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         ) from error
 
 
+def tensors(value: object) -> list[Tensor]:
+    """All tensors in nested containers, in order.
+
+    Args:
+        value: What a model takes or gives.
+    """
+    leaves = pytree.tree_leaves(dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else value)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
 def _words(value: object) -> str:
     return f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
@@ -92,4 +103,4 @@ def first_line(error: Exception) -> str:
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-__all__ = ["arguments", "check_module", "evaluating", "first_line", "run"]
+__all__ = ["arguments", "check_module", "evaluating", "first_line", "run", "tensors"]

@@ -6,6 +6,7 @@ from openwork.cli.mistakes import Mistake, as_options, sentence
 from openwork.cli.options import parse, parser
 from openwork.cli.recipe_options import chosen_recipe
 from openwork.cli.stages import stages
+from openwork.factorizations import collapse, factorization_of
 from openwork.wiring import inspect as wiring_of
 
 
@@ -35,6 +36,9 @@ def inspect(arguments: Sequence[str]) -> int:
         with stages() as say:
             say(f"building {name}")
             run = recipe.build()
+            if factorization_of(run.model) is not None:
+                # What shrink will see: weights, not their factors.
+                collapse(run.model, threshold=0.0)
             say(f"tracing {type(run.model).__name__}")
             found = wiring_of(run.model, run.example)
     except (ValueError, TypeError, OSError) as error:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, inf, log, pi
-from typing import Literal
+from operator import index
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -11,6 +12,8 @@ import torch
 THRESHOLD: float = torch.finfo(torch.float32).eps
 # Below the first there are no exact zeros to speak of; from the second on the number of zeros is not one of the budget.
 LEAST, ENOUGH = 14.0, 25.0
+
+N = TypeVar("N", int, float)
 
 LearningRates = Literal["constant", "cosine"]
 
@@ -54,6 +57,8 @@ class Budget:
         )
         if self.budget >= ENOUGH:
             return said
+        if self.budget == 0:
+            return f"{said}; take a schedule whose learning rate is above 0"
         return (
             f"{said}; for {ENOUGH:g}, take lr={self.lr_enough:.2g}, or {self.steps_enough} steps, or "
             f"lam={self.lam * ENOUGH / self.budget:.2g}"
@@ -86,6 +91,12 @@ def plan_budget(
     Raises:
         ValueError: If a number is out of range.
     """
+    lam, lr, momentum = (
+        _number(name, value, float, "a number") for name, value in (("lam", lam), ("lr", lr), ("momentum", momentum))
+    )
+    steps, warmup = (
+        _number(name, value, index, "an integer") for name, value in (("steps", steps), ("warmup", warmup))
+    )
     for name, value, low in (("lam", lam, 0.0), ("lr", lr, 0.0), ("steps", steps, 1), ("warmup", warmup, 0)):
         if not low <= value < inf or (name == "lr" and value == 0):
             raise ValueError(
@@ -112,6 +123,18 @@ def plan_budget(
         steps_enough=0 if growth == inf else round(steps * growth),
         zeroed=THRESHOLD * 2.0 ** min(budget / log(2.0), 1000.0),
     )
+
+
+def _number(name: str, value: object, convert: Callable[[Any], N], kind: str) -> N:
+    """A number of Python, from one of any library.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return convert(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"plan_budget: {name} must be {kind}, got {value!r}") from error
 
 
 def learning_rates(schedule: LearningRates, steps: int, warmup: int) -> Callable[[int], float]:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import remove_parametrizations
-from torch.utils import _pytree as pytree
 
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.factorization import Part, blocks_of, parts_of
@@ -16,7 +16,7 @@ from openwork.factorizations.recurrent import remember_weights
 from openwork.factorizations.replacing import put_, replaceable
 from openwork.factorizations.two_layers import with_factors
 from openwork.factorizations.watching import watch
-from openwork.forward_pass import arguments, evaluating, run
+from openwork.forward_pass import arguments, evaluating, run, tensors
 
 SWEEP = (THRESHOLD, 1e-5, 1e-3, 1e-2)
 
@@ -76,7 +76,8 @@ def collapse(model: nn.Module, threshold: float = THRESHOLD, example_inputs: obj
         What became of the weights.
 
     Raises:
-        ValueError: If nothing in the model is factorized, the threshold is negative, or the model does not run.
+        ValueError: If nothing in the model is factorized, the threshold is negative, or the model does not run or gives
+            no tensors; nothing has changed then.
     """
     blocks = blocks_of(model)
     if not blocks:
@@ -97,9 +98,10 @@ def collapse(model: nn.Module, threshold: float = THRESHOLD, example_inputs: obj
             weights[f"{path}.weight"] = [cast("nn.Parameter", layer.weight) for layer in layers]
         return weights
 
-    with torch.no_grad():
+    # Weights that are made in inference mode could not be trained.
+    with torch.inference_mode(False), torch.no_grad():
         sizes = [(block.magnitudes(), block.counts().double()) for block in blocks]
-    return reported("collapse", model, plain_, threshold, total, sizes, example_inputs)
+        return reported("collapse", model, plain_, threshold, total, sizes, example_inputs)
 
 
 def reported(
@@ -126,7 +128,7 @@ def reported(
         What became of the weights.
 
     Raises:
-        ValueError: If the model does not run; nothing has changed then.
+        ValueError: If the model does not run, or gives no tensors; nothing has changed then.
     """
     before = None if example_inputs is None else _outputs(owner, model, example_inputs)
     all_of_it = sum(total.values())
@@ -135,7 +137,7 @@ def reported(
     change = None
     if before is not None:
         after = _outputs(owner, model, example_inputs)
-        change = max((float((a - b).abs().max()) for a, b in zip(before, after, strict=True) if a.numel()), default=0.0)
+        change = max((_change(a, b) for a, b in zip(before, after, strict=True) if a.numel()), default=0.0)
     return CollapseReport(
         threshold=threshold,
         nonzero={name: sum(int(w.detach().count_nonzero()) for w in weights[name]) for name in total},
@@ -146,16 +148,33 @@ def reported(
 
 
 def _ratio(total: float, left: float) -> float:
-    return total / left if left else float("inf")
+    return total / left if left else inf
 
 
 def _outputs(owner: str, model: nn.Module, example_inputs: object) -> list[Tensor]:
-    """All tensors that the model gives in evaluation mode, in order."""
+    """All tensors that the model gives in evaluation mode, in order.
+
+    Raises:
+        ValueError: If the model does not run, or gives none.
+    """
     args, kwargs = arguments(owner, example_inputs)
     with torch.no_grad(), evaluating(model):
-        found: list[Tensor] = []
-        pytree.tree_map_only(Tensor, found.append, run(owner, model, args, kwargs))
-        return found
+        given = run(owner, model, args, kwargs)
+    found = tensors(given)
+    if not found:
+        raise ValueError(
+            f"{owner}: {type(model).__name__} gives a {type(given).__name__}, in which no tensor is found whose change "
+            "could be measured; leave example_inputs out, or pass a module that gives tensors"
+        )
+    return found
+
+
+def _change(before: Tensor, after: Tensor) -> float:
+    """Largest difference of two outputs; infinite where only one of them is no number."""
+    a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (before, after))
+    a, b = a.double(), b.double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    return float((a - b).abs().nan_to_num(nan=inf).masked_fill(same, 0.0).max())
 
 
 def _plain_(model: nn.Module) -> None:

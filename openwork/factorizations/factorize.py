@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import TypeVar
+from typing import SupportsFloat, TypeVar
 
 import torch
 from torch import nn
@@ -173,7 +173,7 @@ def _request(
     )
 
 
-def _check_numbers(owner: str, depth: object, lam: float) -> None:
+def _check_numbers(owner: str, depth: object, lam: object) -> None:
     """Refuse a depth or a strength that means nothing.
 
     Raises:
@@ -181,7 +181,7 @@ def _check_numbers(owner: str, depth: object, lam: float) -> None:
     """
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 2:
         raise ValueError(f"{owner}: depth must be an integer of at least 2, got {depth}; 3 is a good choice")
-    if not 0 <= lam < float("inf"):
+    if not isinstance(lam, SupportsFloat) or not 0 <= float(lam) < float("inf"):
         raise ValueError(f"{owner}: lam must be at least 0 and finite, got {lam}")
 
 

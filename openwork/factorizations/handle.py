@@ -1,11 +1,15 @@
 """What one holds on to of a factorized model."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import CollapseReport, collapse
+from openwork.factorizations.diagnostics import Diagnostics, Factors, diagnose
+from openwork.factorizations.entries import Hadamard
 from openwork.factorizations.factorization import Block, blocks_of, parts_of
 from openwork.factorizations.watching import DECOUPLED
 
@@ -51,6 +55,23 @@ class Handle:
             if decoupled and decay is not None:
                 group[DECOUPLED] = True
         return [members[key] for key in sorted(members, key=lambda key: key is None)]
+
+    @torch.no_grad()
+    def measured(self) -> Iterator[Factors]:
+        """The factors of everything that is factorized as diagnostics see them.
+
+        Yields:
+            One for each block.
+        """
+        for block in self.blocks:
+            first = block.parts[0]
+            signed = first.value.detach() if isinstance(first.factorization, Hadamard) else None
+            squares = [square.detach() for square in block.squares()]
+            yield Factors(block.name, squares, block.magnitudes().detach(), block.lam, block.depth, signed)
+
+    def diagnostics(self) -> Diagnostics:
+        """How far the training has come: balance of the factors, groups near zero; a few passes over the weights."""
+        return Diagnostics({factors.name: diagnose(factors) for factors in self.measured()})
 
     def collapse(self, threshold: float = THRESHOLD, example_inputs: object = None) -> CollapseReport:
         """Make the model plain again; see ``openwork.factorizations.collapse``."""

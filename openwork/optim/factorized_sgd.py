@@ -1,149 +1,36 @@
 """Deep weight factorization with the factors inside the optimizer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
-from openwork.factorizations import CollapseReport, Initialization, Sampled, Split, leave_one_out, product
+from openwork.factorizations import (
+    CollapseReport,
+    Diagnostics,
+    Factors,
+    Initialization,
+    Sampled,
+    Split,
+    diagnose,
+    product,
+)
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import reported
 from openwork.factorizations.storage import check_storage
 from openwork.kernels import Scalar
-from openwork.optim.arithmetic import add_scaled, add_scaled_, multiply
 from openwork.optim.base import ReadOut, StructuredOptimizer
 from openwork.optim.batches import Batch
+from openwork.optim.factor_steps import factorized_sgd, other_powers, tied_sgd
 from openwork.optim.groups import Group, Params, algorithm, check_range, count_, named, rate
 from openwork.partitions import Elements
 from openwork.structure import Structure, Support
 from openwork.wiring import parameter_names
-
-
-def factorized_sgd(
-    params: list[Tensor],
-    grads: list[Tensor],
-    factors: Sequence[list[Tensor]],
-    momentums: Sequence[list[Tensor]],
-    *,
-    lr: Scalar,
-    decay: Scalar,
-    momentum: Scalar,
-    nesterov: bool,
-    gate: Scalar,
-) -> None:
-    """One step of SGD on the factors of weights; writes everything but ``grads``.
-
-    With ``P_i`` the product of the other factors, all at their old values: ``G_i = g P_i + decay w_i``, then
-    ``m_i <- momentum m_i + G_i``, ``w_i <- w_i - lr m_i`` and ``w <- prod_i w_i``. Nesterov descends along
-    ``G_i + momentum m_i`` instead.
-
-    Args:
-        params: Weights, the products; the other lists match them in length and shapes.
-        grads: Gradients at ``params``.
-        factors: D >= 2 lists, one for each factor; or one list, ``params`` itself, for plain SGD.
-        momentums: As many lists; none without momentum.
-        lr: Learning rate, 0 where the gate is closed.
-        decay: ``2 lam / D``, the weight decay of a factor.
-        momentum: Fraction kept of the momentums, 1 where the gate is closed.
-        nesterov: Look ahead.
-        gate: 1, or 0 to change nothing.
-
-    References:
-        Kolb et al., Deep Weight Factorization (ICLR 2025), arXiv:2502.02496, algorithm 2, with the chain rule applied
-        to the gradient of the product.
-    """
-    directions = _gradients(factors, grads)
-    # No factor moves before all have their gradients.
-    for i, slopes in enumerate(directions):
-        add_scaled_(slopes, factors[i], decay)
-        if momentums:
-            torch._foreach_mul_(momentums[i], momentum)
-            add_scaled_(momentums[i], slopes, gate)
-            directions[i] = add_scaled(slopes, momentums[i], momentum) if nesterov else momentums[i]
-    for own, direction in zip(factors, directions, strict=True):
-        add_scaled_(own, direction, -lr)
-    if len(factors) > 1:
-        torch._foreach_copy_(params, factors[0])
-        for own in factors[1:]:
-            torch._foreach_mul_(params, own)
-
-
-def _gradients(factors: Sequence[list[Tensor]], grads: list[Tensor]) -> list[list[Tensor]]:
-    """Gradients of the factors, as new tensors."""
-    match len(factors):
-        case 1:
-            return [[grad.clone() for grad in grads]]
-        case 2:
-            return [multiply(grads, others) for others in leave_one_out(factors, multiply)]
-        case _:
-            # These products are new, and nothing else needs them.
-            found = leave_one_out(factors, multiply)
-            for others in found:
-                torch._foreach_mul_(others, grads)
-            return found
-
-
-def tied_sgd(
-    params: list[Tensor],
-    grads: list[Tensor],
-    roots: list[Tensor],
-    momentums: list[Tensor],
-    *,
-    depth: int,
-    lr: Scalar,
-    decay: Scalar,
-    momentum: Scalar,
-    nesterov: bool,
-    gate: Scalar,
-) -> None:
-    """One step of ``factorized_sgd`` on factors that all have one magnitude, ``|r|``; writes everything but ``grads``.
-
-    The weight is ``w = r |r|^(D - 1)``. If the depth is even, no step can change its sign: where r would pass through
-    0, it comes back, with its momentum.
-
-    Args:
-        params: Weights; the other lists match them in length and shapes.
-        grads: Gradients at ``params``.
-        roots: The numbers r.
-        momentums: Of r; empty without momentum.
-        depth: D >= 2.
-        lr: As in ``factorized_sgd``.
-        decay: As in ``factorized_sgd``.
-        momentum: As in ``factorized_sgd``.
-        nesterov: As in ``factorized_sgd``.
-        gate: As in ``factorized_sgd``.
-
-    References:
-        Schwarz et al., Powerpropagation (NeurIPS 2021), arXiv:2110.00296: the same as powerprop with learning rate
-        ``lr / D`` and weight decay ``2 lam``.
-    """
-    slopes = add_scaled(multiply(grads, _others(roots, depth)), roots, decay)
-    if momentums:
-        torch._foreach_mul_(momentums, momentum)
-        add_scaled_(momentums, slopes, gate)
-        slopes = add_scaled(slopes, momentums, momentum) if nesterov else momentums
-    before = [] if depth % 2 else list(torch._foreach_sign(roots))
-    add_scaled_(roots, slopes, -lr)
-    if before:
-        torch._foreach_mul_(before, roots)
-        back = list(torch._foreach_sign(before))
-        for moving in (roots, momentums) if momentums else (roots,):
-            torch._foreach_mul_(moving, back)
-    torch._foreach_copy_(params, roots)
-    torch._foreach_mul_(params, _others(roots, depth))
-
-
-def _others(roots: list[Tensor], depth: int) -> list[Tensor]:
-    """``|r|^(D - 1)``, by multiplications: these are the same in every kernel."""
-    sizes = list(torch._foreach_abs(roots))
-    found = sizes
-    for _ in range(depth - 2):
-        found = multiply(found, sizes)
-    return found
 
 
 class FactorizedSGD(StructuredOptimizer):
@@ -159,7 +46,7 @@ class FactorizedSGD(StructuredOptimizer):
     those of the dense network. Gradients are clipped as gradients of the weights, not of the factors.
 
     The factors start as ``init`` says, and so do the weights, at once. If something else writes weights later, call
-    ``resplit()``.
+    ``resplit()``: the next step refuses to go on without, except after a write through ``.data``, which nobody sees.
 
     Args:
         params: Parameters or groups. A group with ``"depth": 1`` is trained by plain SGD. Groups without a depth of
@@ -218,7 +105,7 @@ class FactorizedSGD(StructuredOptimizer):
             )
         self._generator = generator
         # What the weights were when this optimizer last wrote them, so that it notices if something else does.
-        self._versions: dict[Tensor, int] = {}
+        self._versions = WeakTensorKeyDictionary()
         self._building = True
         super().__init__(
             params,
@@ -245,7 +132,7 @@ class FactorizedSGD(StructuredOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # What torch neither copies nor saves.
-        self._versions = {}
+        self._versions = WeakTensorKeyDictionary()
         self._building = False
         self.__dict__.setdefault("_generator", None)
 
@@ -260,9 +147,16 @@ class FactorizedSGD(StructuredOptimizer):
                 be factorized become a group of depth 1.
 
         Raises:
-            ValueError: If an option is out of range, or two parameters share storage; nothing has changed then.
+            ValueError: If an option is out of range or has no meaning for a factorized group, or two parameters share
+                storage; nothing has changed then.
             TypeError: If a parameter is complex, or ``init`` is no initialization.
         """
+        depth, decay = param_group.get("depth"), param_group.get("weight_decay")
+        if isinstance(depth, int) and depth > 1 and decay:
+            raise ValueError(
+                f"FactorizedSGD: a group of depth {depth} has weight_decay {decay}, which factorized weights do not "
+                "have: lam is their penalty; leave weight_decay out of this group, or give it depth 1"
+            )
         parts = _divide(param_group)
         before = len(self.param_groups)
         try:
@@ -351,7 +245,7 @@ class FactorizedSGD(StructuredOptimizer):
             state = self.state[param]
             if group["tied"]:
                 root = state["factor0"]
-                weight = root * _others([root], group["depth"])[0]
+                weight = root * other_powers([root], group["depth"])[0]
             else:
                 weight = product(*(state[name] for name in names))
             if "master" in state:
@@ -442,7 +336,7 @@ class FactorizedSGD(StructuredOptimizer):
         """
         held = param.detach().clone()
         self._write(group, [param])
-        if not torch.equal(held, param):
+        if not torch.allclose(held, param, rtol=0, atol=0, equal_nan=True):
             with torch.no_grad():
                 param.copy_(held)
             del self._versions[param]
@@ -540,7 +434,7 @@ class FactorizedSGD(StructuredOptimizer):
     def _zero_(self, threshold: float | None = None) -> None:
         for group, param, small in self._small(threshold):
             state = self.state[param]
-            # There is no momentum before the first step.
+            # A momentum that was 0 at the start and has grown since is there from the next step on.
             for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
                 tensor.masked_fill_(small, 0.0)
             self._versions[param] = param._version
@@ -586,6 +480,27 @@ class FactorizedSGD(StructuredOptimizer):
             if group["depth"] > 1
             for param in group["params"]
         }
+
+    def measured(self, names: Mapping[Tensor, str] | None = None) -> Iterator[Factors]:
+        """The factors of every factorized parameter as diagnostics see them.
+
+        Args:
+            names: What to call the parameters; default as in the messages of this optimizer.
+
+        Yields:
+            One for each parameter.
+        """
+        for group in self.param_groups:
+            for name, param in named(group) if group["depth"] > 1 else ():
+                weight = self._weight(param)
+                squares = [self.state[param][factor].square() for factor in self._names(group)]
+                called = name if names is None else names[param]
+                lam = group["lam"] * group["penalty_scale"]
+                yield Factors(called, squares, weight.abs(), lam, group["depth"], weight)
+
+    def diagnostics(self) -> Diagnostics:
+        """How far the training has come: balance of the factors, weights near zero; a few passes over the weights."""
+        return Diagnostics({factors.name: diagnose(factors) for factors in self.measured()})
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

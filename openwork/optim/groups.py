@@ -40,7 +40,10 @@ def check_range(
     Raises:
         ValueError: If it is outside or not a number.
     """
-    value = float(group[name])
+    try:
+        value = float(group[name])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{owner}: {name} must be a number, got {group[name]!r}") from error
     if not (low < value if above else low <= value) or not (value < high if below else value <= high):
         bounds = f"{'above' if above else 'at least'} {low:g}"
         if high < inf:

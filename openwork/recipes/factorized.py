@@ -46,7 +46,7 @@ def dwf_digits(
         refit: Epochs after the others without the penalty, in which zeros stay.
         seed: Of weights, factors, validation split and order of the samples.
     """
-    network = _he_normal(models.mlp((64, *hidden, 10), seed=seed), seed)
+    network = models.he_normal_(models.mlp((64, *hidden, 10), seed=seed), seed=seed)
     optimizer = _factorized(network, lam, depth, lr, momentum, seed)
     samples = data.digits(seed=seed)
     return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, clip=clip, refit=refit)
@@ -86,7 +86,7 @@ def dwf_finetune(
     """
     samples = data.digits(seed=seed)
     if start is None:
-        network = _he_normal(models.mlp((64, *hidden, 10), seed=seed), seed)
+        network = models.he_normal_(models.mlp((64, *hidden, 10), seed=seed), seed=seed)
         dense = torch.optim.SGD(network.parameters(), lr=0.05, momentum=momentum)
         first = _run(network, dense, samples, dense_epochs, 0, batch_size, seed)
         for _ in range(dense_epochs):
@@ -125,7 +125,7 @@ def dwf_lenet300(
         seed: Of weights, factors, validation split and order of the samples.
         data_dir: Folder with mnist/, fashion-mnist/ or kmnist/; default OPENWORK_DATA.
     """
-    network = _he_normal(models.lenet300(seed=seed), seed)
+    network = models.he_normal_(models.lenet300(seed=seed), seed=seed)
     optimizer = _factorized(network, lam, depth, lr, momentum, seed)
     samples = _images(dataset, data_dir, seed)
     return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, refit=refit)
@@ -163,7 +163,7 @@ def dwf_lenet5(
         seed: Of weights, factors, validation split and order of the samples.
         data_dir: Folder with mnist/, fashion-mnist/ or kmnist/; default OPENWORK_DATA.
     """
-    network = _he_normal(models.lenet5(channels, seed=seed), seed)
+    network = models.he_normal_(models.lenet5(channels, seed=seed), seed=seed)
     optimizer = _factorized(network, lam, depth, lr, momentum, seed)
     samples = _images(dataset, data_dir, seed)
     return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, clip=clip, refit=refit)
@@ -281,7 +281,7 @@ def dwf_gate_digits(
         refit: Epochs after the others without the penalty, in which zeros stay.
         seed: Of weights, validation split and order of the samples.
     """
-    network = _he_normal(models.mlp((64, *hidden, 10), seed=seed), seed)
+    network = models.he_normal_(models.mlp((64, *hidden, 10), seed=seed), seed=seed)
     samples = data.digits(seed=seed)
     optimizer = _gated(network, lam, depth, lr, momentum, samples, side)
     return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, clip=clip, refit=refit)
@@ -321,7 +321,7 @@ def dwf_gate_lenet5(
         seed: Of weights, validation split and order of the samples.
         data_dir: Folder with mnist/, fashion-mnist/ or kmnist/; default OPENWORK_DATA.
     """
-    network = _he_normal(models.lenet5(channels, seed=seed), seed)
+    network = models.he_normal_(models.lenet5(channels, seed=seed), seed=seed)
     samples = _images(dataset, data_dir, seed)
     optimizer = _gated(network, lam, depth, lr, momentum, samples, side)
     return _run(network, optimizer, samples, epochs, warmup, batch_size, seed, clip=clip, refit=refit)
@@ -398,14 +398,3 @@ def _factorized(
     return FactorizedSGD(
         network.named_parameters(), lr=lr, depth=depth, lam=lam, momentum=momentum, init=init, generator=generator
     )
-
-
-def _he_normal(network: nn.Module, seed: int) -> nn.Module:
-    """Normal weights of variance 2 / fan-in, and biases of zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
-        else:
-            nn.init.zeros_(parameter)
-    return network

@@ -38,7 +38,7 @@ def follow_(optimizer: Optimizer, before: nn.Module, after: nn.Module, stays: Cu
     State tensors that are shaped like their parameter, or like a stack of such along a first axis, are cut as it is;
     what is known of groups is dropped, since it is found again at the next step; all else is kept. What is left of a
     group costs what it did, even where the penalty's weights follow its size. The two layers that take the place of one
-    of low rank have neither state nor penalty.
+    of low rank have neither state nor penalty, and no factors.
 
     Args:
         optimizer: Over the parameters of ``before``; changed in place.
@@ -68,7 +68,9 @@ def follow_(optimizer: Optimizer, before: nn.Module, after: nn.Module, stays: Cu
             if key in group:
                 group[key] = [name for name, _ in kept]
         if parts := _parts([name for name, _ in pairs if name not in left], left):
-            fresh.append(_options(inner, group) | {"params": [left[p] for p in parts], "names": parts})
+            # Torch wants names in the way of the other groups, or in none.
+            found = [(part, left[part]) for part in parts] if "param_names" in group else [left[part] for part in parts]
+            fresh.append(_options(inner, group) | {"params": found, "names": parts})
     for options in fresh:
         inner.add_param_group(options)
 
@@ -122,11 +124,12 @@ def _parts(lost: Sequence[str], left: Mapping[str, Tensor]) -> list[str]:
 
 
 def _options(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for parameters that start anew: those of their group, without its counters and its penalty."""
+    """Options for parameters that start anew: those of their group, without its counters, penalty and factors."""
     counters = optimizer.counters if isinstance(optimizer, StructuredOptimizer) else ()
     left_out = {"params", "names", "param_names", *counters}
     options = {key: value for key, value in group.items() if key not in left_out}
-    return options | ({"penalty": Zero()} if "penalty" in group else {})
+    none = {"penalty": Zero(), "depth": 1, "lam": 0.0}
+    return options | {key: value for key, value in none.items() if key in group}
 
 
 __all__ = ["check_optimizer", "follow_"]

@@ -1,6 +1,6 @@
 """Proof that a shrunk model computes what the original does: outputs compared, on the example and on fresh inputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from openwork.files import Json
-from openwork.forward_pass import arguments, first_line
+from openwork.forward_pass import arguments, first_line, tensors
 from openwork.wiring import Traced, prepared
 
 # Largest difference of outputs, relative to the largest output.
@@ -57,7 +57,7 @@ class Certificate:
 
 def coarsest(traced: Traced) -> torch.dtype | None:
     """The least precise floating type in which a model computes, whatever its parameters are; None if there is none."""
-    values = [value for node in traced.graph.nodes for value in _tensors(node.meta.get("val"))]
+    values = [value for node in traced.graph.nodes for value in tensors(node.meta.get("val"))]
     types = {value.dtype for value in values if value.is_floating_point()}
     return max(types, key=lambda dtype: TOLERANCES.get(dtype, 1.0), default=None)
 
@@ -120,14 +120,9 @@ def verify(
 Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def _tensors(value: object) -> list[Tensor]:
-    leaves = pytree.tree_leaves(dict(value) if isinstance(value, Mapping) else value)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
 def batch_size(given: Given) -> int:
     """Length of the first dimension of the first tensor that has one."""
-    return next((x.shape[0] for x in _tensors(given) if x.ndim), 0)
+    return next((x.shape[0] for x in tensors(given) if x.ndim), 0)
 
 
 def fresh(given: Given, batch: int, generator: torch.Generator) -> Given:
@@ -162,7 +157,7 @@ def _runs(model: nn.Module, given: Given) -> bool:
 
 def outputs(model: nn.Module, given: Given) -> list[Tensor]:
     """All tensors that a model gives, in order."""
-    return _tensors(model(*given[0], **given[1]))
+    return tensors(model(*given[0], **given[1]))
 
 
 def _outputs_of_shrunk(model: nn.Module, given: Given) -> list[Tensor]:
@@ -245,7 +240,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
 
     def leave(path: str) -> Callable[..., None]:
         def note(_module: nn.Module, _args: object, output: object) -> None:
-            first = next(iter(_tensors(output)), None)
+            first = next(iter(tensors(output)), None)
             if first is not None:
                 given[path] = first
 

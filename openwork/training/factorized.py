@@ -13,7 +13,18 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from openwork.data import Data
-from openwork.factorizations import Block, Budget, Factors, Gates, Hadamard, Watch, blocks_of, collapse, plan_budget
+from openwork.factorizations import (
+    Block,
+    Budget,
+    Factors,
+    Gates,
+    Hadamard,
+    Handle,
+    Watch,
+    blocks_of,
+    collapse,
+    plan_budget,
+)
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import SWEEP
 from openwork.factorizations.factorization import Part
@@ -81,7 +92,7 @@ class FactorsInOptimizer(InOptimizer, Factorized):
     def __init__(self, model: nn.Module, optimizer: FactorizedSGD) -> None:
         super().__init__(model, optimizer)
         self.factorized = optimizer
-        self.names = {param: name for name, param in model.named_parameters()}
+        self.names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
 
     @override
     @contextmanager
@@ -102,13 +113,7 @@ class FactorsInOptimizer(InOptimizer, Factorized):
 
     @override
     def factors(self) -> Iterator[Factors]:
-        held = self.factorized.factors()
-        for group in self.factorized.param_groups:
-            for param in group["params"] if group["depth"] > 1 else ():
-                weight: Tensor = self.factorized.state[param].get("master", param).detach()
-                squares = [factor.square() for factor in held[param]]
-                lam = group["lam"] * group["penalty_scale"]
-                yield Factors(self.names[param], squares, weight.abs(), lam, group["depth"], weight)
+        return self.factorized.measured(self.names)
 
     @override
     def strengths(self) -> list[Strength]:
@@ -177,13 +182,8 @@ class FactorsInModel(Factorized):
             group["weight_decay"] = 0.0
 
     @override
-    @torch.no_grad()
     def factors(self) -> Iterator[Factors]:
-        for block in blocks_of(self.model):
-            alone = isinstance(block.parts[0].factorization, Hadamard)
-            signed = block.parts[0].value.detach() if alone else None
-            squares = [square.detach() for square in block.squares()]
-            yield Factors(block.name, squares, block.magnitudes().detach(), block.lam, block.depth, signed)
+        return Handle(self.model).measured()
 
     def _groups(self) -> list[tuple[dict[str, Any], Block]]:
         """Param groups of the optimizer that hold factors, each with a block whose factors it holds."""

@@ -48,6 +48,12 @@ def test_couplings_are_listed_and_what_blocks_the_rest(capsys: pytest.CaptureFix
     assert not any(tmp_path.iterdir())
 
 
+def test_a_factorized_model_is_seen_as_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "dwf_gate_digits", "--hidden", "[12,8]"]) == 0
+    printed = capsys.readouterr().out
+    assert "1.weight" in printed and "original" not in printed
+
+
 def test_a_mistake_is_one_sentence(says: Callable[..., str], tmp_path: Path) -> None:
     assert says("inspect") == ("inspect: the following arguments are required: recipe; see openwork inspect --help")
     assert says("inspect", "ramda_digts").startswith("there is no recipe 'ramda_digts'; did you mean ramda_digits or")

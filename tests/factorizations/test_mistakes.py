@@ -278,8 +278,22 @@ def test_budgets() -> None:
         ({"steps": 0}, "plan_budget: steps must be at least 1, got 0"),
         ({"momentum": 1.0}, "plan_budget: momentum must be at least 0 and below 1, got 1.0"),
         ({"warmup": 11}, "plan_budget: warmup must be at most the 10 steps of the training, got 11"),
+        ({"steps": 10.5}, "plan_budget: steps must be an integer, got 10.5"),
+        ({"lam": None}, "plan_budget: lam must be a number, got None"),
         ({"schedule": "step"}, "plan_budget: schedule must be 'constant', 'cosine' or a function, got 'step'"),
     ):
         with pytest.raises(ValueError) as caught:
             plan_budget(**{"lam": 0.1, "lr": 0.1, "steps": 10, **options})
         assert str(caught.value) == words
+
+
+def test_budgets_of_nothing_and_of_numbers_of_torch() -> None:
+    said = str(plan_budget(1e-3, 0.1, 10, schedule=lambda step: 0.0))
+    assert said.endswith("take a schedule whose learning rate is above 0")
+    lam, steps = torch.tensor(0.25, dtype=torch.float64), torch.tensor(10)
+    assert plan_budget(lam, 0.1, steps) == plan_budget(0.25, 0.1, 10)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_strength_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="factorize: lam must be at least 0 and finite, got None"):
+        factorize(nn.Linear(4, 3), 3, None)  # pyright: ignore[reportArgumentType]

@@ -4,8 +4,9 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -267,6 +268,40 @@ def test_collapse_leaves_the_state_of_the_model_alone() -> None:
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
     assert torch.equal(torch.get_rng_state(), random)
     assert [p.requires_grad for p in model.parameters()] == [True] * 4 + [False] * 2 + [True] * 2
+
+
+class Gives(nn.Module):
+    """A layer whose outputs come in another form."""
+
+    def __init__(self, form: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.form = nn.Linear(4, 3), form
+
+    def forward(self, x: Tensor) -> object:
+        return self.form(self.layer(x))
+
+
+def test_outputs_of_all_kinds_are_measured_or_refused() -> None:
+    x = torch.randn(5, 4)
+    infinite = torch.tensor(float("-inf"))
+    for form, change in ((lambda y: (y[:0], y * 0 == 0), 0.0), (lambda y: (infinite, infinite + y * 0), 0.0)):
+        model = Gives(form)
+        factorize(model)
+        assert collapse(model, 1e9, x).change == change
+    model = Gives(lambda y: SimpleNamespace(logits=y))
+    factorize(model)
+    with pytest.raises(ValueError, match="Gives gives a SimpleNamespace, in which no tensor is found"):
+        collapse(model, 1e9, x)
+    assert factorization_of(model) is not None
+
+
+def test_what_is_collapsed_in_inference_mode_can_be_trained() -> None:
+    model = nn.Linear(4, 3)
+    factorize(model)
+    with torch.inference_mode():
+        collapse(model, example_inputs=torch.randn(2, 4))
+    model(torch.randn(2, 4)).sum().backward()
+    assert model.weight.grad is not None
 
 
 def test_assigning_a_weight_splits_it() -> None:

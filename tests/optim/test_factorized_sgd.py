@@ -1,6 +1,8 @@
 """The optimizer that holds the factors, against the factors in the model and against its definition."""
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from openwork.factorizations import Sampled, Split, UnitGate
+from openwork.factorizations import Sampled, Split, UnitGate, factorize, product
 from openwork.optim import FactorizedSGD
+from openwork.shrinking import shrink
 from openwork.testing.optimizers import CASES, _expect_same
 
 SHAPES = ((5, 4), (3, 4, 2, 2), (3,))
@@ -325,6 +328,29 @@ def test_tied_weights_of_even_depth_keep_their_sign_and_others_cross() -> None:
         assert (-1.0 in signs) == crosses
 
 
+def test_weights_that_are_no_numbers_are_not_taken_for_written_by_others() -> None:
+    params = weights()
+    optimizer = FactorizedSGD(params, lr=0.01)
+    with torch.no_grad():
+        optimizer.factors()[params[0]][0][0] = float("nan")
+        params[0].copy_(product(*optimizer.factors()[params[0]]))
+    loss(list(params), 0).backward()
+    optimizer.step()
+    assert optimizer.skipped == 1
+
+
+def test_parameters_that_are_gone_are_let_go() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    optimizer = FactorizedSGD(model.parameters(), lr=0.01)
+    with torch.no_grad():
+        model[0].weight[0] = model[0].bias[0] = model[2].weight[:, 0] = 0
+    optimizer.resplit()
+    old = weakref.ref(model[0].weight)
+    model = shrink(model, torch.ones(2, 4), optimizer=optimizer).model
+    gc.collect()
+    assert old() is None
+
+
 def test_weights_that_something_else_wrote_are_noticed() -> None:
     params = weights()
     optimizer = FactorizedSGD([{"params": [params[0]]}, {"params": params[1:]}], lr=0.01, lam=0.01)
@@ -467,6 +493,8 @@ def test_collapse_reports_what_it_did() -> None:
         ({"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum above 0"),
         ({"threshold": -1e-3}, "threshold must be at least 0 and finite, got -0.001"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0, got -1"),
+        ({"lam": None}, "lam must be a number, got None"),
+        ({"momentum": "much"}, "momentum must be a number, got 'much'"),
     ],
     ids=str,
 )
@@ -483,6 +511,7 @@ def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     [
         ({"params": [torch.ones(2, 2)], "depth": 0}, "depth must be a positive integer, got 0; 1 leaves a"),
         ({"params": [torch.ones(2, 2)], "depth": True}, "depth must be a positive integer, got True"),
+        ({"params": [torch.ones(2, 2)], "depth": 3, "weight_decay": 0.1}, "a group of depth 3 has weight_decay 0.1"),
         ({"params": [torch.ones(2, 2)], "lam": -1.0}, "lam must be at least 0 and finite, got -1"),
         ({"params": [torch.ones(2, 2)], "init": "sampled"}, "init must be an initialization such as Sampled()"),
         ({"params": [nn.Parameter(torch.ones(2, 2), requires_grad=False)]}, "parameter 0 of shape (2, 2) is frozen"),
@@ -566,3 +595,19 @@ def test_a_state_brings_the_weights_with_it() -> None:
             train(optimizer, params, range(5, 8))
             train(other, others, range(5, 8))
             assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_diagnostics_are_those_of_the_model(depth: int) -> None:
+    """The same factors in the optimizer and in the model give the same numbers."""
+    network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    twin = copy.deepcopy(network)
+    handle = factorize(twin, depth, 0.1, generator=torch.Generator().manual_seed(0))
+    optimizer = FactorizedSGD(
+        network.named_parameters(), depth=depth, lam=0.1, generator=torch.Generator().manual_seed(0)
+    )
+    one, other = optimizer.diagnostics(), handle.diagnostics()
+    assert list(one.layers) == [f"parameter {name!r}" for name in other.layers]
+    assert one.relative_misalignment == pytest.approx(other.relative_misalignment, rel=1e-12)
+    assert one.mean_penalty == pytest.approx(other.mean_penalty, rel=1e-12)
+    assert one.relative_misalignment > 0

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from openwork import models
-from openwork.optim import RAMDA, RMDA, ProxAdamW, ProxSGD, Stages, regularize
+from openwork.factorizations import UnitGate
+from openwork.optim import RAMDA, RMDA, FactorizedSGD, ProxAdamW, ProxSGD, Stages, regularize
 from openwork.penalties import L1, GroupLasso, GroupMCP, SparseGroupLasso
 from openwork.shrinking import shrink
 
@@ -147,6 +148,28 @@ def test_layers_of_low_rank_start_fresh_and_free() -> None:
     for _ in range(2):
         step(shrunk.model, optimizer)
     assert {p for group in optimizer.param_groups for p in group["params"]} == set(shrunk.model.parameters())
+
+
+@pytest.mark.parametrize("maker", ["rmda", "sgd", "factorized_sgd"])
+@pytest.mark.parametrize("named", [False, True])
+def test_two_layers_in_the_place_of_one_are_what_they_were_proven_to_be(maker: str, named: bool) -> None:
+    torch.manual_seed(0)
+    model = models.mlp((6, 30, 20, 3)).double()
+    with torch.no_grad():
+        weight = model.get_parameter("3.weight")
+        weight.copy_(torch.randn(20, 2, dtype=F64) @ torch.randn(2, 30, dtype=F64))
+    params: Any = model.named_parameters() if named else model.parameters()
+    makers = {
+        "rmda": RMDA,
+        "sgd": torch.optim.SGD,
+        "factorized_sgd": lambda p, lr: FactorizedSGD(p, lr, init=UnitGate()),
+    }
+    optimizer = makers[maker](params, lr=0.1)
+    shrunk = shrink(model, X[:2], optimizer=optimizer)
+    torch.testing.assert_close(shrunk.model(X), model(X))
+    assert {p for group in optimizer.param_groups for p in group["params"]} == set(shrunk.model.parameters())
+    for _ in range(2):
+        step(shrunk.model, optimizer)
 
 
 def test_where_one_side_is_zero_the_group_is_frozen_and_that_is_said() -> None:
