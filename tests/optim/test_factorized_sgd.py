@@ -340,12 +340,14 @@ def test_weights_that_are_no_numbers_are_not_taken_for_written_by_others() -> No
 
 
 def test_parameters_that_are_gone_are_let_go() -> None:
-    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    first, last = nn.Linear(4, 6), nn.Linear(6, 2)
+    model: nn.Module = nn.Sequential(first, nn.Tanh(), last)
     optimizer = FactorizedSGD(model.parameters(), lr=0.01)
     with torch.no_grad():
-        model[0].weight[0] = model[0].bias[0] = model[2].weight[:, 0] = 0
+        first.weight[0] = first.bias[0] = last.weight[:, 0] = 0
     optimizer.resplit()
-    old = weakref.ref(model[0].weight)
+    old = weakref.ref(first.weight)
+    del first, last
     model = shrink(model, torch.ones(2, 4), optimizer=optimizer).model
     gc.collect()
     assert old() is None
