@@ -289,7 +289,7 @@ class Watch:
         Args:
             factors: Of every weight.
             epoch: How many there have been.
-            budget: Collapse budget spent so far, where it is known.
+            budget: Smallest collapse budget that any weight has spent so far, where it is known.
             accuracy: Of the weights, in [0, 1], where there are classes.
             chance: Accuracy of guessing the most common class.
 

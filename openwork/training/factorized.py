@@ -251,7 +251,8 @@ class Progress:
             Budgets, compression ratio and diagnostics.
         """
         unit, epoch = cast("int", metrics["unit"]), cast("int", metrics["epoch"])
-        spent = self._spent(unit)
+        # Balance is asked for when all have had the time for it.
+        spent = min((budget.budget for budget in self._plan(min(unit, self._steps))), default=None)
         accuracy = cast("float | None", metrics.get("valid_accuracy"))
         found = self.watch.observe(
             self.structured.factors(), epoch, budget=spent, accuracy=accuracy, chance=self._chance
