@@ -274,7 +274,9 @@ def reaches(curves: dict[int, list[tuple[float, float]]], denses: dict[int, dict
         wanted = {s: denses[s]["test_accuracy"] - loss / 100 for s in curves}
         ratios = [at_accuracy(curve, wanted[s]) for s, curve in curves.items()]
         # Where even the smallest network measured is accurate enough, the ratio may be larger still.
-        open_ = any(r == max(x for x, a in c if a > 0.2) for r, c in zip(ratios, curves.values(), strict=True))
+        open_ = any(
+            r == max((x for x, a in c if a > 0.2), default=None) for r, c in zip(ratios, curves.values(), strict=True)
+        )
         found.append(f"{'≥ ' if open_ else ''}{spread(ratios, 1)}")
     return found
 
