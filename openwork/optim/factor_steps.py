@@ -48,9 +48,7 @@ def factorized_sgd(
     for i, slopes in enumerate(directions):
         add_scaled_(slopes, factors[i], decay)
         if momentums:
-            torch._foreach_mul_(momentums[i], momentum)
-            add_scaled_(momentums[i], slopes, gate)
-            directions[i] = add_scaled(slopes, momentums[i], momentum) if nesterov else momentums[i]
+            directions[i] = _with_momentum(slopes, momentums[i], momentum, nesterov, gate)
     for own, direction in zip(factors, directions, strict=True):
         add_scaled_(own, direction, -lr)
     if len(factors) > 1:
@@ -72,6 +70,15 @@ def _gradients(factors: Sequence[list[Tensor]], grads: list[Tensor]) -> list[lis
             for others in found:
                 torch._foreach_mul_(others, grads)
             return found
+
+
+def _with_momentum(
+    slopes: list[Tensor], momentums: list[Tensor], momentum: Scalar, nesterov: bool, gate: Scalar
+) -> list[Tensor]:
+    """Where to descend, given gradients; writes ``momentums``."""
+    torch._foreach_mul_(momentums, momentum)
+    add_scaled_(momentums, slopes, gate)
+    return add_scaled(slopes, momentums, momentum) if nesterov else momentums
 
 
 def tied_sgd(
@@ -110,9 +117,7 @@ def tied_sgd(
     """
     slopes = add_scaled(multiply(grads, other_powers(roots, depth)), roots, decay)
     if momentums:
-        torch._foreach_mul_(momentums, momentum)
-        add_scaled_(momentums, slopes, gate)
-        slopes = add_scaled(slopes, momentums, momentum) if nesterov else momentums
+        slopes = _with_momentum(slopes, momentums, momentum, nesterov, gate)
     before = [] if depth % 2 else list(torch._foreach_sign(roots))
     add_scaled_(roots, slopes, -lr)
     if before:
