@@ -1,0 +1,72 @@
+"""Uniform subsets of a fixed size."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.sketches.key import Key
+from openwork.sketches.numbers import permutation
+from openwork.sketches.sketch import Diagonal, DiagonalSketch
+
+
+@final
+@dataclass(frozen=True)
+class RandK(DiagonalSketch):
+    """A uniformly random subset of K of d entries, multiplied by d / K.
+
+    Args:
+        keep: K as a whole number >= 1, or as a fraction of d in (0, 1], of which the next whole number is taken.
+
+    Raises:
+        ValueError: If ``keep`` is out of range.
+
+    References:
+        Demidovich et al. (ICLR 2025), arXiv:2311.16086.
+    """
+
+    keep: int | float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keep, int):
+            if self.keep < 1:
+                raise ValueError(f"RandK: keep must be at least 1 entry, got {self.keep}")
+        elif not 0 < self.keep <= 1:
+            raise ValueError(f"RandK: keep must be a whole number of entries, or a fraction in (0, 1], got {self.keep}")
+
+    def kept(self, size: int) -> int:
+        """K for vectors of a size.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+
+        Raises:
+            ValueError: If K is larger.
+        """
+        if isinstance(self.keep, int) and self.keep > size:
+            raise ValueError(f"RandK: keep={self.keep} entries of {size}; take at most {size}, or a fraction")
+        # A fraction such as 0.1 of 30 must not become 4 by rounding.
+        return self.keep if isinstance(self.keep, int) else max(1, ceil(self.keep * size - 1e-9))
+
+    @override
+    def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> Diagonal:
+        k = self.kept(size)
+        weights = torch.zeros(size, dtype=torch.float64, device=device)
+        weights[permutation(key, size, device)[:k]] = size / k
+        return Diagonal(weights)
+
+    @override
+    def inclusion(self, size: int) -> Tensor:
+        return torch.full((size,), self.kept(size) / size, dtype=torch.float64)
+
+    @override
+    def pair_matrix(self, size: int) -> Tensor:
+        k = self.kept(size)
+        both = k * (k - 1) / (size * (size - 1)) if size > 1 else 1.0
+        return torch.full((size, size), both, dtype=torch.float64).fill_diagonal_(k / size)
+
+
+__all__ = ["RandK"]

@@ -1,0 +1,178 @@
+"""Laws of random linear maps S with E[S] = I, and what one draw of them does."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.sketches.key import Key
+
+
+class Draw(ABC):
+    """One draw of S, for tensors of one shape."""
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """``S x``; differentiable.
+
+        Args:
+            x: Of the shape for which S was drawn.
+        """
+
+    @abstractmethod
+    def adjoint(self, x: Tensor) -> Tensor:
+        """``Sᵀ x``.
+
+        Args:
+            x: Of the shape for which S was drawn.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Whole(Draw):
+    """S = I: gives back what it is given, itself and not a copy."""
+
+    @override
+    def apply(self, x: Tensor) -> Tensor:
+        return x
+
+    @override
+    def adjoint(self, x: Tensor) -> Tensor:
+        return x
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Diagonal(Draw):
+    """S with a diagonal of zeros and scales.
+
+    Args:
+        weights: The diagonal, float64, of the shape for which S was drawn or one that broadcasts to it; 0 where
+            something is dropped, which is exactly zero then, whatever it was.
+    """
+
+    weights: Tensor
+
+    @property
+    def kept(self) -> Tensor:
+        """Where something stays, booleans like ``weights``."""
+        return self.weights != 0
+
+    @override
+    def apply(self, x: Tensor) -> Tensor:
+        return torch.where(self.kept, x * self.weights.to(x.dtype), 0.0)
+
+    @override
+    def adjoint(self, x: Tensor) -> Tensor:
+        return self.apply(x)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What theorems need to know of a law.
+
+    Args:
+        largest: ``L_S^max``, the largest eigenvalue of ``SᵀS`` over all draws.
+        smooth: ``L_D``, the largest eigenvalue of ``E[SᵀS]``.
+        convex: ``mu_D``, the smallest one.
+
+    References:
+        Demidovich et al. (ICLR 2025), arXiv:2311.16086.
+    """
+
+    largest: float
+    smooth: float
+    convex: float
+
+    @property
+    def variance(self) -> float:
+        """``omega = L_D - 1``, that of S as an unbiased compressor."""
+        return self.smooth - 1
+
+
+class Sketch(ABC):
+    """A law of S, for any size; a frozen dataclass.
+
+    ``E[S] = I`` for every law here, and draws are functions of the key alone.
+    """
+
+    @abstractmethod
+    def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> Draw:
+        """Draw S.
+
+        Args:
+            key: What names the draw.
+            size: Numbers in the vectors it is for, >= 1.
+            device: Where its tensors lie.
+
+        Returns:
+            A map of vectors ``(size,)``.
+
+        Raises:
+            ValueError: If the law has no draw of this size.
+        """
+
+    @abstractmethod
+    def constants(self, size: int) -> Constants:
+        """Constants of the law.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+
+        Raises:
+            ValueError: If the law has no draw of this size.
+        """
+
+
+class DiagonalSketch(Sketch):
+    """A law that keeps a random set J of entries; one kept with probability p is multiplied by 1 / p.
+
+    Subclasses draw J; everything else follows from ``inclusion`` and ``pair_matrix``.
+    """
+
+    @abstractmethod
+    def inclusion(self, size: int) -> Tensor:
+        """``p_j``, the probability that entry j is kept; float64 ``(size,)``, in (0, 1].
+
+        Args:
+            size: Numbers in a vector, >= 1.
+
+        Raises:
+            ValueError: If the law has no draw of this size.
+        """
+
+    @abstractmethod
+    def pair_matrix(self, size: int) -> Tensor:
+        """``P_ij``, the probability that i and j are both kept; float64 ``(size, size)``.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+
+        Raises:
+            ValueError: If the law has no draw of this size.
+        """
+
+    @override
+    @abstractmethod
+    def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> "Whole | Diagonal": ...
+
+    def second_moment(self, size: int) -> Tensor:
+        """``E[w wᵀ]`` of the diagonal w of S, so that ``E[S A S] = E[w wᵀ] * A``; float64 ``(size, size)``.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+        """
+        p = self.inclusion(size)
+        return self.pair_matrix(size) / torch.outer(p, p)
+
+    @override
+    def constants(self, size: int) -> Constants:
+        scales = 1 / self.inclusion(size)
+        return Constants(float(scales.max()) ** 2, float(scales.max()), float(scales.min()))
+
+
+__all__ = ["Constants", "Diagonal", "DiagonalSketch", "Draw", "Sketch", "Whole"]
