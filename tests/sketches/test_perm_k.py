@@ -61,7 +61,7 @@ def test_steps_differ_and_workers_share_a_permutation() -> None:
 
 @BACKENDS
 def test_unequal_shares(backend: Backend) -> None:
-    phi, size, steps = (0.55, 0.25, 0.2), 7, 1000
+    phi, size, steps = (0.55, 0.25, 0.2), 7, 400
     law = PermK(3, phi)
     counts = torch.zeros(3, size)
     for step in range(steps):

@@ -42,7 +42,7 @@ def test_several_workers() -> None:
     "law", [PermK(4), PermK(3), PermK(10), PermK(2, (0.3, 0.7))], ids=["even", "padded", "multiset", "shares"]
 )
 def test_all_workers_of_perm_k_obey_their_bound(law: PermK) -> None:
-    """``E||g||^2 <= 2 (n / step) / n (f_D - mean inf f_i)`` on quadratics of their own, over all orders of few entries."""
+    """``E||g||^2`` is at most ``2 / step`` times the mean loss, for quadratics of their own with minimum 0."""
     d, n = 5, law.workers
     generator = torch.Generator().manual_seed(n)
     roots = torch.randn(n, d, d, generator=generator, dtype=torch.float64)
@@ -50,7 +50,7 @@ def test_all_workers_of_perm_k_obey_their_bound(law: PermK) -> None:
     smoothness = float(torch.linalg.eigvalsh(a).max())
     x, v = torch.randn(2, d, generator=generator, dtype=torch.float64)
     seconds, losses = [], []
-    for step in range(400):
+    for step in range(100):
         parts = []
         for worker in range(n):
             s = law.sample(Key(0, step=step, worker=worker), d)
