@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Literal, final
 
 import torch
@@ -33,10 +32,17 @@ class Flat(Draw):
         return self.inner.adjoint(x.flatten()).view_as(x)
 
 
+@dataclass(frozen=True, eq=False)
 class Family(ABC):
-    """Parameters that one draw sketches."""
+    """Parameters that one draw sketches.
+
+    Args:
+        name: Part of the key of its draws.
+        law: What is drawn.
+    """
 
     name: str
+    law: Sketch
 
     @property
     @abstractmethod
@@ -60,6 +66,14 @@ class Family(ABC):
             Maps by the name of the parameter.
         """
 
+    @abstractmethod
+    def inclusion(self) -> dict[str, Tensor]:
+        """Probabilities that entries are kept, by the name of the parameter; they broadcast to its shape.
+
+        Raises:
+            TypeError: If the law is not diagonal, so that it keeps no entry as it is.
+        """
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -72,8 +86,6 @@ class Entries(Family):
         shapes: By the names of the parameters.
     """
 
-    name: str
-    law: Sketch
     shapes: Mapping[str, torch.Size]
 
     @property
@@ -98,6 +110,13 @@ class Entries(Family):
             raise ValueError(f"{self.name!r}: only a diagonal sketch can be drawn for several tensors together")
         return {name: Flat(draw) for name in self.shapes}
 
+    @override
+    def inclusion(self) -> dict[str, Tensor]:
+        if not isinstance(self.law, DiagonalSketch):
+            raise TypeError(f"{self.name!r}: {type(self.law).__name__} is no diagonal sketch; it keeps no entry")
+        parts = self.law.inclusion(self.size).split([shape.numel() for shape in self.shapes.values()])
+        return {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -109,10 +128,9 @@ class Units(Family):
         law: Of the sketch, over units.
         coupling: Which slices belong to each unit.
         side: ``"outgoing"`` multiplies what reads a unit, as inverted dropout does; ``"all"`` also what writes it, by
-            which a ReLU unit counts 1 / p times too much: for theory only.
+            which a ReLU unit counts 1 / p times too much: for theory only. No parameter is in two of these slices.
     """
 
-    name: str
     law: DiagonalSketch
     coupling: Coupling
     side: ScaleSide = "outgoing"
@@ -145,14 +163,20 @@ class Units(Family):
 
     @override
     def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        weights = self.weights(key, device)
-        found: dict[str, list[Tensor]] = {}
+        return {name: Diagonal(along) for name, along in self._along(self.weights(key, device)).items()}
+
+    @override
+    def inclusion(self) -> dict[str, Tensor]:
+        return self._along(self.law.inclusion(self.size))
+
+    def _along(self, units: Tensor) -> dict[str, Tensor]:
+        """Numbers of the units along their axes, 1 where there is no unit; each parameter has one axis."""
+        found: dict[str, Tensor] = {}
         for part in self.slices:
-            units = part.units.to(device)
-            along = torch.where(units >= 0, weights[units.clamp_min(0)], 1.0)
-            shape = [-1 if dim == part.dim else 1 for dim in range(len(part.shape))]
-            found.setdefault(part.name, []).append(along.view(shape))
-        return {name: Diagonal(reduce(torch.mul, along)) for name, along in found.items()}
+            which = part.units.to(units.device)
+            along = torch.where(which >= 0, units[which.clamp_min(0)], 1.0)
+            found[part.name] = along.view([-1 if dim == part.dim else 1 for dim in range(len(part.shape))])
+        return found
 
 
 def joined(draws: Sequence[Mapping[str, Draw]]) -> dict[str, tuple[Draw, ...]]:
