@@ -84,14 +84,27 @@ class Entries(Family):
         name: Of the family.
         law: Of the sketch.
         shapes: By the names of the parameters.
+
+    Raises:
+        ValueError: If the law acts along an axis that a parameter does not have.
     """
 
     shapes: Mapping[str, torch.Size]
 
+    def __post_init__(self) -> None:
+        axis = self.law.axis
+        for name, shape in self.shapes.items():
+            if axis is not None and len(shape) <= axis:
+                raise ValueError(
+                    f"{name!r}: {type(self.law).__name__} acts along axis {axis}, which shape {tuple(shape)} does not "
+                    "have; exclude this parameter"
+                )
+
     @property
     @override
     def size(self) -> int:
-        return sum(shape.numel() for shape in self.shapes.values())
+        shapes, axis = self.shapes.values(), self.law.axis
+        return sum(shape.numel() for shape in shapes) if axis is None else next(iter(shapes))[axis]
 
     @property
     @override
@@ -104,11 +117,11 @@ class Entries(Family):
         if isinstance(draw, Whole):
             return dict.fromkeys(self.shapes, draw)
         if isinstance(draw, Diagonal):
-            parts = draw.weights.split([shape.numel() for shape in self.shapes.values()])
-            return {n: Diagonal(w.view(s)) for (n, s), w in zip(self.shapes.items(), parts, strict=True)}
+            parts = draw.diagonal.split([shape.numel() for shape in self.shapes.values()])
+            return {n: Diagonal(d.view(s), draw.scale) for (n, s), d in zip(self.shapes.items(), parts, strict=True)}
         if len(self.shapes) > 1:
             raise ValueError(f"{self.name!r}: only a diagonal sketch can be drawn for several tensors together")
-        return {name: Flat(draw) for name in self.shapes}
+        return {name: Flat(draw) if self.law.axis is None else draw for name in self.shapes}
 
     @override
     def inclusion(self) -> dict[str, Tensor]:
