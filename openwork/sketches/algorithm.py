@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from openwork.sketches.families import Drawn, joined
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.numbers import permutation, uniform
+from openwork.sketches.pool import Pool
+from openwork.sketches.sketch import Diagonal
 
 Closure = Callable[[], Tensor]
 # One for each parameter of the optimizer; None where nothing depends on it.
 Gradients = list[Tensor | None]
+Members = Pool | Sequence[Key]
 
 
 class Algorithm:
@@ -64,12 +68,13 @@ class Algorithm:
 
     # -- gradients --------------------------------------------------------------------------------------------------
 
-    def _gradients(self, closure: Closure, key: Key) -> tuple[Tensor, Gradients]:
+    def _gradients(self, closure: Closure, draw: Key | Drawn, multiplier: float = 1.0) -> tuple[Tensor, Gradients]:
         """The loss under one draw and its gradients.
 
         Args:
             closure: Of the loss.
-            key: Of the draw.
+            draw: Which.
+            multiplier: Of both.
 
         Raises:
             TypeError: If the closure returns no loss.
@@ -78,7 +83,7 @@ class Algorithm:
         parameters = self._parameters
         for parameter in parameters:
             parameter.grad = None
-        with self.sketched.draw(key), torch.enable_grad():
+        with self.sketched.draw(draw), torch.enable_grad():
             loss = closure()
         if not isinstance(loss, Tensor):
             raise TypeError(f"{self._name}: the closure must return the loss, a tensor, got {type(loss).__name__}")
@@ -90,16 +95,43 @@ class Algorithm:
                 f"{self._name}: the closure left no gradient; compute the loss with the sketched module and call "
                 "loss.backward() in it"
             )
-        return loss.detach(), found
+        if multiplier == 1:
+            return loss.detach(), found
+        return loss.detach() * multiplier, [g if g is None else g * multiplier for g in found]
 
-    def _mean(self, closure: Closure, keys: Sequence[Key]) -> tuple[Tensor, Gradients]:
+    def _mean(self, closure: Closure, draws: Sequence[Key | Drawn]) -> tuple[Tensor, Gradients]:
         """Mean loss and gradients under several draws.
 
         Args:
             closure: Of the loss.
-            keys: Of the draws, at least one.
+            draws: Which, at least one.
         """
-        return mean([self._gradients(closure, key) for key in keys])
+        return mean([self._gradients(closure, draw) for draw in draws])
+
+    def _drawn(self, pool: Pool) -> list[Drawn]:
+        """The members of a pool as draws of the module.
+
+        Args:
+            pool: Of its only family.
+
+        Raises:
+            ValueError: If it has several families, or another size.
+        """
+        family, *others = self.sketched.families
+        if others:
+            raise ValueError(
+                f"{self._name}: a Pool is of one vector and the module draws {len(others) + 1}, such as "
+                f"{family.name!r}; use granularity='model', or keys as pool"
+            )
+        sizes = {draw.diagonal.numel() for draw in pool if isinstance(draw, Diagonal)}
+        if not sizes <= {family.size}:
+            raise ValueError(
+                f"{self._name}: the pool has draws of {max(sizes)} numbers, the module of {family.size}; "
+                "make the pool for this size"
+            )
+        device = next(self.sketched.parameters()).device
+        there = [Diagonal(d.diagonal.to(device), d.scale) if isinstance(d, Diagonal) else d for d in pool]
+        return [joined([family.maps(draw)]) for draw in there]
 
     @contextmanager
     def _at(self, point: Sequence[Tensor]) -> Generator[None]:
@@ -191,27 +223,29 @@ class PoolAlgorithm(Algorithm):
     Args:
         optimizer: As in ``Algorithm``.
         sketched: As in ``Algorithm``.
-        pool: Keys of the N draws. Their mean is the identity for whole permutations, such as all workers' keys of
-            ``PermK`` at some steps.
+        pool: N draws: a ``Pool`` for the module's only family, or the keys of draws of its law. Their mean is the
+            identity for whole permutations, such as all workers' keys of ``PermK`` at some steps.
         refresh: Probability of a new reference gradient, in (0, 1].
 
     Raises:
-        ValueError: If the pool is empty or ``refresh`` out of range.
+        ValueError: If the pool is empty, weighted, or not for this module, or ``refresh`` is out of range.
     """
 
-    def __init__(self, optimizer: Optimizer, sketched: SketchedModule, pool: Sequence[Key], refresh: float) -> None:
+    def __init__(self, optimizer: Optimizer, sketched: SketchedModule, pool: Members, refresh: float) -> None:
         super().__init__(optimizer, sketched)
-        if not pool:
+        if not len(pool):
             raise ValueError(f"{self._name}: pool is empty; pass the keys of at least one draw")
+        if isinstance(pool, Pool) and pool.weights is not None:
+            raise ValueError(f"{self._name}: pool has weights, and members count alike here; repeat members instead")
         if not 0 < refresh <= 1:
             raise ValueError(f"{self._name}: refresh must be a probability in (0, 1], got {refresh}")
-        self.pool = tuple(pool)
+        self._pool: Sequence[Key | Drawn] = self._drawn(pool) if isinstance(pool, Pool) else tuple(pool)
         self.refresh = refresh
 
     def _check_count(self, name: str, count: int | None) -> None:
-        if count is not None and not 1 <= count <= len(self.pool):
+        if count is not None and not 1 <= count <= len(self._pool):
             raise ValueError(
-                f"{self._name}: {name} must be a number of members from 1 to {len(self.pool)}, got {count}"
+                f"{self._name}: {name} must be a number of members from 1 to {len(self._pool)}, got {count}"
             )
 
     def _refreshing(self) -> bool:
@@ -219,25 +253,25 @@ class PoolAlgorithm(Algorithm):
         key = self.sketched.key.at(family=f"{self._name}: refresh")
         return float(uniform(key, 1)) < self.refresh
 
-    def _members(self, count: int) -> list[Key]:
+    def _members(self, count: int) -> list[Key | Drawn]:
         """Members that are drawn independently at this step.
 
         Args:
             count: How many.
         """
         key = self.sketched.key.at(family=f"{self._name}: members")
-        return [self.pool[int(u)] for u in uniform(key, count) * len(self.pool)]
+        return [self._pool[int(u)] for u in uniform(key, count) * len(self._pool)]
 
-    def _subset(self, count: int | None) -> Sequence[Key]:
+    def _subset(self, count: int | None) -> Sequence[Key | Drawn]:
         """Members drawn without replacement at this step, or all.
 
         Args:
             count: How many; None for all.
         """
         if count is None:
-            return self.pool
+            return self._pool
         key = self.sketched.key.at(family=f"{self._name}: subset")
-        return [self.pool[int(index)] for index in permutation(key, len(self.pool))[:count]]
+        return [self._pool[int(index)] for index in permutation(key, len(self._pool))[:count]]
 
 
 def mean(terms: Sequence[tuple[Tensor, Gradients]]) -> tuple[Tensor, Gradients]:
@@ -296,4 +330,4 @@ def _all_finite(gradients: Sequence[Tensor]) -> bool:
     return bool(torch.stack([norm.double().to(norms[0].device) for norm in norms]).isfinite().all())
 
 
-__all__ = ["Algorithm", "Closure", "Gradients", "PoolAlgorithm", "corrected", "mean"]
+__all__ = ["Algorithm", "Closure", "Gradients", "Members", "PoolAlgorithm", "corrected", "mean"]

@@ -10,10 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.sketches.key import Key
-from openwork.sketches.sketch import Diagonal, DiagonalSketch, Draw, Sketch, Whole
+from openwork.sketches.sketch import Diagonal, DiagonalSketch, Draw, Sketch, Whole, diagonal_of
 from openwork.wiring import AxisSlices, Coupling
 
 ScaleSide = Literal["outgoing", "all"]
+# The maps of each parameter that a draw changes, one after the other.
+Drawn = Mapping[str, tuple[Draw, ...]]
 
 
 @final
@@ -54,7 +56,6 @@ class Family(ABC):
     def parameters(self) -> tuple[str, ...]:
         """Names of what is sketched."""
 
-    @abstractmethod
     def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
         """Draw once.
 
@@ -64,6 +65,15 @@ class Family(ABC):
 
         Returns:
             Maps by the name of the parameter.
+        """
+        return self.maps(self.law.sample(key.at(family=self.name), self.size, device))
+
+    @abstractmethod
+    def maps(self, draw: Draw) -> dict[str, Draw]:
+        """What a draw of the law does to each parameter, by name.
+
+        Args:
+            draw: Of vectors of this size.
         """
 
     @abstractmethod
@@ -112,8 +122,7 @@ class Entries(Family):
         return tuple(self.shapes)
 
     @override
-    def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        draw = self.law.sample(key.at(family=self.name), self.size, device)
+    def maps(self, draw: Draw) -> dict[str, Draw]:
         if isinstance(draw, Whole):
             return dict.fromkeys(self.shapes, draw)
         if isinstance(draw, Diagonal):
@@ -171,12 +180,13 @@ class Units(Family):
             key: Without the family's name.
             device: Where.
         """
-        draw = self.law.sample(key.at(family=self.name), self.size, device)
-        return draw.weights if isinstance(draw, Diagonal) else torch.ones(self.size, dtype=torch.float64, device=device)
+        return diagonal_of(self.law.sample(key.at(family=self.name), self.size, device), self.size, device)
 
     @override
-    def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        return {name: Diagonal(along) for name, along in self._along(self.weights(key, device)).items()}
+    def maps(self, draw: Draw) -> dict[str, Draw]:
+        if not isinstance(draw, Diagonal):
+            return dict.fromkeys(self.parameters, Whole())
+        return {name: Diagonal(along) for name, along in self._along(draw.weights).items()}
 
     @override
     def inclusion(self) -> dict[str, Tensor]:
@@ -192,7 +202,7 @@ class Units(Family):
         return found
 
 
-def joined(draws: Sequence[Mapping[str, Draw]]) -> dict[str, tuple[Draw, ...]]:
+def joined(draws: Sequence[Mapping[str, Draw]]) -> Drawn:
     """All maps of each parameter, in the order in which they act; those that change nothing are left out.
 
     Args:
@@ -208,4 +218,4 @@ def joined(draws: Sequence[Mapping[str, Draw]]) -> dict[str, tuple[Draw, ...]]:
 
 Families = tuple[Family, ...]
 
-__all__ = ["Entries", "Families", "Family", "Flat", "ScaleSide", "Units", "joined"]
+__all__ = ["Drawn", "Entries", "Families", "Family", "Flat", "ScaleSide", "Units", "joined"]

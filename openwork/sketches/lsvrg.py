@@ -1,14 +1,12 @@
 """Loopless variance reduction over a finite pool of draws."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from openwork.sketches.algorithm import Closure, Gradients, PoolAlgorithm, corrected
-from openwork.sketches.key import Key
+from openwork.sketches.algorithm import Closure, Gradients, Members, PoolAlgorithm, corrected
 from openwork.sketches.module import SketchedModule
 
 
@@ -25,14 +23,14 @@ class LSVRG(PoolAlgorithm):
     Args:
         optimizer: As in ``Algorithm``.
         sketched: As in ``Algorithm``.
-        pool: Keys of the N draws. Their mean is the identity for whole permutations, such as all workers' keys of
-            ``PermK`` at some steps.
+        pool: N draws: a ``Pool`` for the module's only family, or the keys of draws of its law. Their mean is the
+            identity for whole permutations, such as all workers' keys of ``PermK`` at some steps.
         refresh: Probability of a new anchor, in (0, 1]; 1 / N if None.
         anchor: b, the number of members whose mean is the anchor, drawn without replacement; all if None.
         redraw_anchor: Whether these members are drawn anew when w moves, or at every step.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the pool is not for this module.
 
     References:
         Demidovich et al. (ICLR 2025), arXiv:2311.16086; Kovalev, Horváth & Richtárik (ALT 2020), arXiv:1901.08689,
@@ -43,7 +41,7 @@ class LSVRG(PoolAlgorithm):
         self,
         optimizer: Optimizer,
         sketched: SketchedModule,
-        pool: Sequence[Key],
+        pool: Members,
         *,
         refresh: float | None = None,
         anchor: int | None = None,

@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from openwork.forward_pass import check_module
 from openwork.sketches.choosing import Granularity, Laws, choose_families
-from openwork.sketches.families import Families, ScaleSide, joined
+from openwork.sketches.families import Drawn, Families, ScaleSide, joined
 from openwork.sketches.key import Key
 from openwork.sketches.perm_k import PermK
-from openwork.sketches.sketch import Diagonal, DiagonalSketch, Draw
+from openwork.sketches.sketch import Diagonal, DiagonalSketch
 from openwork.wiring import Coupling, Selection, parameter_names
 
 Shift = Literal["init", "zero"] | Mapping[str, Tensor]
@@ -112,7 +112,7 @@ class SketchedModule(nn.Module):
         shifts = _shifts(module, self._shifted, shift)
         for position, name in enumerate(self._shifted):
             self.register_buffer(f"shift{position}", shifts[name])
-        self._drawn: Mapping[str, tuple[Draw, ...]] | None = None
+        self._drawn: Drawn | None = None
         self._passes = 0
         self._counted = False
         self._seen: int | None = None
@@ -149,7 +149,7 @@ class SketchedModule(nn.Module):
             return self.key.at(step=self.key.step - self.key.step % self.every)
         return self.key.at(draw=self._passes // self.every)
 
-    def sample(self, key: Key) -> dict[str, tuple[Draw, ...]]:
+    def sample(self, key: Key) -> Drawn:
         """Draw S, with its scales whether the module is scaled or not.
 
         Args:
@@ -160,7 +160,7 @@ class SketchedModule(nn.Module):
         """
         return joined([family.sample(key, self._device) for family in self.families])
 
-    def weights(self, drawn: Mapping[str, tuple[Draw, ...]]) -> dict[str, Tensor]:
+    def weights(self, drawn: Drawn) -> dict[str, Tensor]:
         """``y = v + S (x - v)`` of every parameter that a draw changes; differentiable in x.
 
         Unscaled, it is x where S keeps it and v elsewhere.
@@ -183,13 +183,13 @@ class SketchedModule(nn.Module):
         return found
 
     @contextmanager
-    def draw(self, key: Key) -> Generator["SketchedModule"]:
+    def draw(self, key: Key | Drawn) -> Generator["SketchedModule"]:
         """Forward passes inside use the draw of a key, whatever the mode.
 
         Args:
-            key: What names the draw.
+            key: What names the draw, or what ``sample`` gave.
         """
-        before, self._drawn = self._drawn, self.sample(key)
+        before, self._drawn = self._drawn, self.sample(key) if isinstance(key, Key) else key
         try:
             yield self
         finally:

@@ -1,14 +1,12 @@
 """Recursive variance reduction over a finite pool of draws."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from openwork.sketches.algorithm import Closure, Gradients, PoolAlgorithm, corrected
-from openwork.sketches.key import Key
+from openwork.sketches.algorithm import Closure, Gradients, Members, PoolAlgorithm, corrected
 from openwork.sketches.module import SketchedModule
 
 
@@ -22,14 +20,14 @@ class PAGE(PoolAlgorithm):
     Args:
         optimizer: As in ``Algorithm``.
         sketched: As in ``Algorithm``.
-        pool: Keys of the N draws. Their mean is the identity for whole permutations, such as all workers' keys of
-            ``PermK`` at some steps.
+        pool: N draws: a ``Pool`` for the module's only family, or the keys of draws of its law. Their mean is the
+            identity for whole permutations, such as all workers' keys of ``PermK`` at some steps.
         refresh: Probability of a new g, in (0, 1]; b / (b + N) if None.
         draws: b, >= 1: members in other steps, drawn independently.
         refresh_draws: Members in a new g, drawn without replacement; all if None.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the pool is not for this module.
 
     References:
         Li, Bao, Zhang & Richtárik (ICML 2021), arXiv:2008.10898, algorithm 1, with draws in place of samples.
@@ -39,7 +37,7 @@ class PAGE(PoolAlgorithm):
         self,
         optimizer: Optimizer,
         sketched: SketchedModule,
-        pool: Sequence[Key],
+        pool: Members,
         *,
         refresh: float | None = None,
         draws: int = 1,
