@@ -11,7 +11,8 @@ from openwork.sketches.sketch import DiagonalSketch, Sketch
 from openwork.wiring import Coupling, Selection, inspect, parameter_names, select, selected
 
 Granularity = Literal["tensor", "model", "units"]
-Laws = Sketch | Mapping[str | type[nn.Module], Sketch]
+# The keys of a mapping are invariant, so that those with one kind of key are named too.
+Laws = Sketch | Mapping[str | type[nn.Module], Sketch] | Mapping[str, Sketch] | Mapping[type[nn.Module], Sketch]
 
 _OWNER = "SketchedModule"
 
@@ -74,6 +75,7 @@ def _meant(
 ) -> dict[str, tuple[str, Sketch]]:
     # For the first name of each parameter that is sketched: the pattern that found its law, and the law.
     if isinstance(laws, Mapping):
+        laws = cast("Mapping[str | type[nn.Module], Sketch]", laws)
         items: Sequence[str | type[nn.Module]] = tuple(laws)
         if not items:
             raise ValueError(f"{_OWNER}: sketch is an empty mapping; map at least one pattern to a law")
