@@ -1,7 +1,9 @@
 """L-SVRG: transcription, anchors, resuming, safety."""
 
+import io
 from collections.abc import Callable
 from math import nan
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +47,14 @@ def closure_of(module: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return closure
 
 
+def stored(state: dict[str, object]) -> dict[str, Any]:
+    """As it comes back from a file."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 def gradients(sketched: SketchedModule, x: Tensor) -> Tensor:
     """Of every member, ``(N, D)``, from the definition."""
     a = sketched.module.get_buffer("A")
@@ -75,7 +85,7 @@ def test_the_algorithm_as_it_is_written(anchor: int | None, redraw: str) -> None
         order = permutation(Key(7, step=t, family="LSVRG: subset"), n)[: n if anchor is None else anchor]
         return gradients(sketched, point)[order].mean(0)
 
-    for t in range(60):
+    for t in range(30):
         if t == 0 or redraw == "step":
             h = mean_at(w, t)
         s = int(chosen(t, "members", 1) * n)
@@ -84,7 +94,7 @@ def test_the_algorithm_as_it_is_written(anchor: int | None, redraw: str) -> None
             w, h, refreshes = x, mean_at(x, t), refreshes + 1
         x = after
         algorithm.step(closure_of(sketched))
-    assert refreshes > 5
+    assert refreshes > 2
     assert_close(sketched.module.get_parameter("x").detach(), x, rtol=0, atol=1e-12)
 
 
@@ -128,7 +138,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(at: int) -> None:
     states = [part.state_dict() for part in parts]
     again = begin()
     for part, state in zip(again, states, strict=True):
-        part.load_state_dict(state)
+        part.load_state_dict(stored(state))
     for _ in range(10):
         assert torch.equal(parts[2].step(closure_of(parts[0])), again[2].step(closure_of(again[0])))
     assert torch.equal(parts[0].module.get_parameter("x"), again[0].module.get_parameter("x"))

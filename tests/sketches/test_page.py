@@ -1,7 +1,9 @@
 """PAGE: transcription, resuming, safety."""
 
+import io
 from collections.abc import Callable
 from math import nan
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +51,14 @@ def closure_of(module: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return closure
 
 
+def stored(state: dict[str, object]) -> dict[str, Any]:
+    """As it comes back from a file."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 def gradients(sketched: SketchedModule, x: Tensor) -> Tensor:
     """Of every member, ``(N, D)``, from the definition."""
     rows = [sketched.sample(key)["x"][0].apply(torch.ones(D, dtype=torch.float64)) for key in POOL]
@@ -68,7 +78,7 @@ def test_the_algorithm_as_it_is_written(draws: int, refresh_draws: int | None) -
     assert algorithm.refresh == p
     x = sketched.module.get_parameter("x").detach().clone()
     g, old, refreshes = torch.zeros(D), x, 0
-    for t in range(60):
+    for t in range(30):
         if t == 0 or float(uniform(Key(7, step=t, family="PAGE: refresh"), 1)) < p:
             order = permutation(Key(7, step=t, family="PAGE: subset"), n)[: refresh_draws or n]
             g, refreshes = gradients(sketched, x)[order].mean(0), refreshes + 1
@@ -77,7 +87,7 @@ def test_the_algorithm_as_it_is_written(draws: int, refresh_draws: int | None) -
             g = g + (gradients(sketched, x)[members] - gradients(sketched, old)[members]).mean(0)
         x, old = x - lr * g, x
         algorithm.step(closure_of(sketched))
-    assert 1 < refreshes < 60
+    assert 1 < refreshes < 30
     assert_close(sketched.module.get_parameter("x").detach(), x, rtol=0, atol=1e-12)
 
 
@@ -85,7 +95,11 @@ def test_clipping_in_place_does_not_reach_the_estimator() -> None:
     """A hook of the optimizer may write into gradients; g is the algorithm's own."""
     sketched = sketched_loss()
     optimizer = SGD(sketched.parameters(), lr=0.2)
-    optimizer.register_step_pre_hook(lambda *_: nn.init.zeros_(next(sketched.parameters()).grad))
+
+    def clip(*_: object) -> None:
+        nn.utils.clip_grad_norm_(sketched.parameters(), 0.0)
+
+    optimizer.register_step_pre_hook(clip)
     algorithm = PAGE(optimizer, sketched, POOL)
     x = sketched.module.get_parameter("x").detach().clone()
     for _ in range(3):
@@ -107,7 +121,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(at: int) -> None:
         parts[2].step(closure_of(parts[0]))
     again = begin()
     for part, state in zip(again, [part.state_dict() for part in parts], strict=True):
-        part.load_state_dict(state)
+        part.load_state_dict(stored(state))
     for _ in range(10):
         assert torch.equal(parts[2].step(closure_of(parts[0])), again[2].step(closure_of(again[0])))
     assert torch.equal(parts[0].module.get_parameter("x"), again[0].module.get_parameter("x"))
