@@ -55,11 +55,15 @@ def stored(state: dict[str, object]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def gradients(sketched: SketchedModule, x: Tensor) -> Tensor:
+def rows() -> list[Tensor]:
+    """Diagonals of the members."""
+    return [PermK(2).sample(key.at(family="x"), D).weights for key in POOL]
+
+
+def gradients(sketched: SketchedModule, x: Tensor, members: list[Tensor]) -> Tensor:
     """Of every member, ``(N, D)``, from the definition."""
     a = sketched.module.get_buffer("A")
-    rows = [sketched.sample(key)["x"][0].apply(torch.ones(D, dtype=torch.float64)) for key in POOL]
-    return torch.stack([s * (a @ (s * x) - 1) for s in rows])
+    return torch.stack([s * (a @ (s * x) - 1) for s in members])
 
 
 def chosen(t: int, name: str, count: int) -> Tensor:
@@ -79,17 +83,17 @@ def test_the_algorithm_as_it_is_written(anchor: int | None, redraw: str) -> None
         redraw_anchor="step" if redraw == "step" else "refresh",
     )
     x = sketched.module.get_parameter("x").detach().clone()
-    n, w, h, refreshes = len(POOL), x, torch.zeros(D), 0
+    n, w, h, refreshes, pool = len(POOL), x, torch.zeros(D), 0, rows()
 
     def mean_at(point: Tensor, t: int) -> Tensor:
         order = permutation(Key(7, step=t, family="LSVRG: subset"), n)[: n if anchor is None else anchor]
-        return gradients(sketched, point)[order].mean(0)
+        return gradients(sketched, point, pool)[order].mean(0)
 
     for t in range(30):
         if t == 0 or redraw == "step":
             h = mean_at(w, t)
         s = int(chosen(t, "members", 1) * n)
-        after = x - lr * (gradients(sketched, x)[s] - gradients(sketched, w)[s] + h)
+        after = x - lr * (gradients(sketched, x, pool)[s] - gradients(sketched, w, pool)[s] + h)
         if float(chosen(t, "refresh", 1)) < p:
             w, h, refreshes = x, mean_at(x, t), refreshes + 1
         x = after
