@@ -1,6 +1,7 @@
 """Submodels inside each other: the first entries are kept."""
 
 from dataclasses import dataclass
+from math import fsum
 from typing import final
 
 import torch
@@ -50,17 +51,21 @@ class Nested(DiagonalSketch):
     @override
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> Diagonal:
         ratio = self.ratios[pick(key, torch.tensor(self.probabilities, dtype=torch.float64))]
-        kept = torch.arange(size, device=device) < part(ratio, size)
-        return Diagonal(torch.where(kept, (1 / self.inclusion(size)).to(kept.device), 0.0))
+        weights = 1 / self.inclusion(size)
+        weights[part(ratio, size) :] = 0
+        return Diagonal(weights.to(device))
 
     @override
     def inclusion(self, size: int) -> Tensor:
-        at = torch.arange(size)
-        p = torch.zeros(size, dtype=torch.float64)
-        for ratio, weight in zip(self.ratios, self.probabilities, strict=True):
-            p += weight * (at < part(ratio, size))
-        # The first entries are always kept: 1, whatever the rounding of the sum.
-        return p.clamp(max=1.0).masked_fill(at < min(part(ratio, size) for ratio in self.ratios), 1.0)
+        counts = [part(ratio, size) for ratio in self.ratios]
+        p = torch.ones(size, dtype=torch.float64)
+        # The first entries are kept with probability 1, whatever the rounding of a sum.
+        first, *ends = sorted(set(counts))
+        for end in ends:
+            pairs = zip(counts, self.probabilities, strict=True)
+            p[first:end] = fsum(weight for count, weight in pairs if count >= end)
+            first = end
+        return p
 
     @override
     def pair_matrix(self, size: int) -> Tensor:

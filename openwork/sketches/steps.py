@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from openwork.kernels import Scalar
 from openwork.sketches.group import Group
 from openwork.sketches.perm_k import PermK
 from openwork.sketches.sketch import Sketch
@@ -129,8 +130,8 @@ def page_lr(
 
 
 def rescaled_lr(
-    dense_lr: float, p: float | Tensor, optimizer: Literal["sgd", "adam"] = "sgd", *, scaled: bool = True
-) -> float | Tensor:
+    dense_lr: float, p: Scalar, optimizer: Literal["sgd", "adam"] = "sgd", *, scaled: bool = True
+) -> Scalar:
     """The learning rate that does in sketched training what ``dense_lr`` does in dense training.
 
     With the scale 1 / p weights are in other units: steps of SGD are ``p^2``, those of Adam p times as large, and

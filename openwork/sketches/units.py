@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-Scalar = float | Tensor
+from openwork.kernels import Scalar
 
 
 def scaled_point(x: Tensor, v: Tensor, p: Scalar) -> Tensor:
