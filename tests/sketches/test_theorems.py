@@ -183,6 +183,7 @@ def newton(gradient: Callable[[Tensor], Tensor], d: int) -> Tensor:
     return x
 
 
+@pytest.mark.slow
 def test_nonconvex_bounds_of_dsgd_and_page() -> None:
     """``t^2 / (1 + t^2)`` of residuals, which is not below 0 and whose second derivative is at most 2."""
     d, n, repeats, steps, random = 16, 32, 8, 600, generator(1)
@@ -240,6 +241,7 @@ def test_around_the_minimum_a_constant_step_converges() -> None:
     assert (x - v).square().sum(1).max() < 1e-28
 
 
+@pytest.mark.slow
 def test_variance_reduction_finds_the_optimum_where_plain_steps_stall() -> None:
     n, steps, repeats, random = 40, 4000, 2, generator()
     problem = logistic(pool=halves(20, n // 2))
@@ -286,6 +288,7 @@ def test_variance_reduction_finds_the_optimum_where_plain_steps_stall() -> None:
     assert (x - best).square().sum(1).max() < 1e-20
 
 
+@pytest.mark.slow
 def test_anchors_over_some_members_stall_in_proportion_to_what_they_miss() -> None:
     d, n, repeats, p, random = 10, 30, 40, 0.2, generator()
     problem = Quadratic.random(d, 0.4, rho=0, scale=0)
@@ -388,8 +391,9 @@ def test_independent_subnets_may_raise_the_dense_loss_while_the_sketched_one_fal
 
     sketched = SketchedModule(Loss(), PermK(2), shift="zero")
 
+    @torch.no_grad()
     def both() -> tuple[float, float]:
-        terms = []
+        terms: list[float] = []
         for worker in range(2):
             with sketched.draw(Key(0, worker=worker)):
                 terms.append(float(sketched()))
