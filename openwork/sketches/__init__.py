@@ -1,12 +1,15 @@
 """Training under random sketches, so that models survive being pruned, shrink, or are shared by workers."""
 
 from openwork.sketches.bernoulli import Bernoulli
+from openwork.sketches.dsgd import DSGD
 from openwork.sketches.group import Group
 from openwork.sketches.identity import Identity
 from openwork.sketches.key import Key
+from openwork.sketches.lsvrg import LSVRG
 from openwork.sketches.mixture import Mixture
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.nested import Nested
+from openwork.sketches.page import PAGE
 from openwork.sketches.perm_k import PermK
 from openwork.sketches.pool import Pool
 from openwork.sketches.projections import Projection, RandomProjection, RightProjection
@@ -16,6 +19,9 @@ from openwork.sketches.steps import expected_smoothness, lsvrg_lr, nonconvex_lr,
 from openwork.sketches.units import scaled_point, unscaled_point
 
 __all__ = [
+    "DSGD",
+    "LSVRG",
+    "PAGE",
     "Bernoulli",
     "Constants",
     "Diagonal",

@@ -212,14 +212,15 @@ class DiagonalSketch(Sketch):
         return Constants(self.largest_scale(size) ** 2, float(squares.max()), float(squares.min()))
 
 
-def diagonal_of(draw: Whole | Diagonal, size: int) -> Tensor:
+def diagonal_of(draw: Whole | Diagonal, size: int, device: torch.device | str | None = None) -> Tensor:
     """The diagonal of a draw as numbers, float64 ``(size,)``.
 
     Args:
         draw: Of vectors.
         size: Numbers in a vector.
+        device: Where, if it is the identity.
     """
-    return torch.ones(size, dtype=torch.float64) if isinstance(draw, Whole) else draw.weights
+    return torch.ones(size, dtype=torch.float64, device=device) if isinstance(draw, Whole) else draw.weights
 
 
 __all__ = ["Constants", "Diagonal", "DiagonalSketch", "Draw", "Sketch", "Whole", "diagonal_of"]
