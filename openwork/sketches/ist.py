@@ -189,9 +189,9 @@ class ISTTrainer:
         found: dict[str, Tensor] = {}
         for some in by_type(replica.parameters):
             sums, counts = zeros(some), zeros(some)
-            for kept, values in replica.gathered(some, everyone):
-                add_(sums, kept, values)
-                add_(counts, kept, torch.ones_like(values))
+            for entries, values in replica.gathered(some, everyone):
+                add_(sums, entries, values)
+                add_(counts, entries, torch.ones_like(values))
             for name, p in some.items():
                 found[name] = torch.where(counts[name] > 0, sums[name] / counts[name].clamp_min(1), p)
         return found

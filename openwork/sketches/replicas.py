@@ -68,8 +68,8 @@ class Replica:
         mine = packed(tensors, everyone[self.workers.rank])
         # Collectives want vectors of one length.
         rows = self.workers.gather(torch.cat([mine, mine.new_zeros(max(counts) - len(mine))]))
-        for kept, row, count in zip(everyone, rows, counts, strict=True):
-            yield kept, row[:count]
+        for entries, row, count in zip(everyone, rows, counts, strict=True):
+            yield entries, row[:count]
 
     def state_dict(self) -> dict[str, int]:
         """Which draws come next: number of workers, seed and step."""
