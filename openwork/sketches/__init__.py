@@ -29,7 +29,7 @@ from openwork.sketches.traffic import (
     sharded_bytes,
 )
 from openwork.sketches.units import scaled_point, unscaled_point
-from openwork.sketches.workers import LostWorker, Workers, start_workers
+from openwork.sketches.workers import LostWorker, Workers, saved_when_lost, start_workers
 
 __all__ = [
     "DSGD",
@@ -74,6 +74,7 @@ __all__ = [
     "replicated_bytes",
     "rescaled_lr",
     "ring_bytes",
+    "saved_when_lost",
     "scaled_point",
     "server_bytes",
     "sharded_bytes",

@@ -55,7 +55,7 @@ class PermKAggregator:
             LostWorker: If another worker is gone; gradients and weights are as they were.
         """
         replica = self.replica
-        workers, key = replica.workers, replica.sketched.key
+        workers, key = replica.workers, replica.sketched.now
         everyone = replica.kept(key)
         gradients = _gradients(replica)
         if not self._checked and (name := outside(gradients, everyone[workers.rank])):

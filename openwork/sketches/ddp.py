@@ -36,7 +36,7 @@ class SharedDraw:
         """
         if not self._names:
             self._names = {p: name for name, p in self.sketched.module.named_parameters()}
-        key = self.sketched.key
+        key = self.sketched.now
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = key, kept(self.sketched, key)
         found: list[Tensor] = []
@@ -68,8 +68,8 @@ def kept_hook(state: SharedDraw, bucket: dist.GradBucket) -> Future[Tensor]:
 def compress(model: DistributedDataParallel) -> Traffic:
     """Let the reduction of a sketched model's gradients send kept entries only.
 
-    All workers must have the same draw, so the same key, that of worker 0. The shift needs no copying in every forward
-    pass: build ``DistributedDataParallel(..., broadcast_buffers=False)`` where no other buffers do.
+    All workers must have the same draw, so the same key, that of worker 0. Let DistributedDataParallel copy no buffers
+    in forward passes, unless some change: the shift never does.
 
     Args:
         model: Wraps a `SketchedModule`.

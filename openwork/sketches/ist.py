@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
-from openwork.sketches.packing import Kept, add_, by_type, diagonal, kept, packed, put_, zeros
+from openwork.sketches.packing import Kept, add_, by_type, kept, packed, put_, scale, zeros
 from openwork.sketches.replicas import Replica
 from openwork.sketches.traffic import Traffic
 
@@ -48,7 +48,8 @@ class MaskedModel(nn.Module):
         drawn = sketched.sample(key)
         weights = sketched.weights(drawn)
         self._kept: Kept = kept(sketched, key)
-        self._scales = {name: diagonal(draws, name) for name, draws in drawn.items()}
+        # Unscaled, y and x are the same numbers.
+        self._scales = {name: scale(draws, name) for name, draws in drawn.items()} if sketched.scaled else {}
         self._start = {name: weights.get(name, sketched.module.get_parameter(name)).detach() for name in self._kept}
         self.values = nn.ParameterList([packed({name: y}, self._kept).clone() for name, y in self._start.items()])
 
@@ -77,9 +78,10 @@ class MaskedModel(nn.Module):
         shifts = sketched.shifts
         for name, y in self._weights().items():
             x = y
-            if (scale := self._scales.get(name)) is not None:
-                v, scale = shifts[name], torch.where(scale == 0, 1, scale).to(y.dtype)
-                x = y / scale if v is None else v + (y - v) / scale
+            if name in self._scales:
+                v, s = shifts[name], self._scales[name]
+                s = torch.where(s == 0, 1, s).to(y.dtype)
+                x = y / s if v is None else v + (y - v) / s
             parameter = sketched.module.get_parameter(name)
             put_({name: parameter}, self._kept, packed({name: x}, self._kept))
 
@@ -99,7 +101,8 @@ class ISTTrainer:
         sketched: The model, built alike on all workers, with a diagonal sketch.
         optimizer: Makes the optimizer of a submodel's parameters; its state lasts for a round.
         local_steps: tau, steps in a round, >= 1.
-        submodel: Makes the model that a draw trains: `MaskedModel`, or a smaller network.
+        submodel: Makes the model that a draw trains: `MaskedModel`, or ``SketchedModule.submodel``, which is a smaller
+            network.
         group: Of torch.distributed; all processes if left out.
 
     Raises:
@@ -145,7 +148,7 @@ class ISTTrainer:
             LostWorker: If another worker is gone; weights are those before the round.
         """
         sketched = self.replica.sketched
-        local = self.submodel(sketched, sketched.key)
+        local = self.submodel(sketched, sketched.now)
         optimizer = self.optimizer(list(local.module.parameters()))
         total = 0.0
         for _ in range(self.local_steps):
@@ -185,7 +188,7 @@ class ISTTrainer:
     @torch.no_grad()
     def _merged(self) -> dict[str, Tensor]:
         replica = self.replica
-        everyone = replica.kept(replica.sketched.key)
+        everyone = replica.kept(replica.sketched.now)
         found: dict[str, Tensor] = {}
         for some in by_type(replica.parameters):
             sums, counts = zeros(some), zeros(some)

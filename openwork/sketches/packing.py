@@ -25,8 +25,8 @@ def trainable(sketched: SketchedModule) -> dict[str, nn.Parameter]:
     return {names[0]: p for p, names in parameter_names(sketched.module).items() if p.requires_grad}
 
 
-def diagonal(draws: Sequence[Draw], name: str) -> Tensor:
-    """The diagonal of draws that act one after the other.
+def mask(draws: Sequence[Draw], name: str) -> Tensor:
+    """What draws that act one after the other keep; booleans that broadcast to the parameter.
 
     Args:
         draws: Of one parameter.
@@ -35,15 +35,29 @@ def diagonal(draws: Sequence[Draw], name: str) -> Tensor:
     Raises:
         ValueError: If one is not diagonal.
     """
-    weights: list[Tensor] = []
-    for draw in draws:
-        if not isinstance(draw, Diagonal):
-            raise ValueError(
-                f"{name!r}: its sketch is a {type(draw).__name__}, which keeps no entries to send; "
-                "take a diagonal sketch, or ReduceAggregator"
-            )
-        weights.append(draw.weights)
-    return reduce(torch.mul, weights)
+    return reduce(torch.logical_and, [_diagonal(draw, name).kept for draw in draws])
+
+
+def scale(draws: Sequence[Draw], name: str) -> Tensor:
+    """What draws that act one after the other multiply by, float64, broadcasting to the parameter.
+
+    Args:
+        draws: Of one parameter.
+        name: Its name, for the message.
+
+    Raises:
+        ValueError: If one is not diagonal.
+    """
+    return reduce(torch.mul, [_diagonal(draw, name).weights for draw in draws])
+
+
+def _diagonal(draw: Draw, name: str) -> Diagonal:
+    if not isinstance(draw, Diagonal):
+        raise ValueError(
+            f"{name!r}: its sketch is a {type(draw).__name__}, which keeps no entries to send; "
+            "take a diagonal sketch, or ReduceAggregator"
+        )
+    return draw
 
 
 def kept(sketched: SketchedModule, key: Key) -> Kept:
@@ -54,24 +68,28 @@ def kept(sketched: SketchedModule, key: Key) -> Kept:
     Args:
         sketched: The model.
         key: What names the draw.
+
+    Raises:
+        ValueError: If a sketch is not diagonal.
     """
-    parameters = trainable(sketched)
-    masks = {name: diagonal(draws, name) != 0 for name, draws in sketched.sample(key).items()}
-    for name, mask in _silent(sketched, key):
-        masks[name] = masks[name] & mask if name in masks else mask
+    masks = {name: mask(draws, name) for name, draws in sketched.sample(key).items()}
+    for name, alive in _silent(sketched, key):
+        masks[name] = masks[name] & alive if name in masks else alive
     return {
         name: masks[name].expand(p.shape).flatten().nonzero().flatten() if name in masks else None
-        for name, p in parameters.items()
+        for name, p in trainable(sketched).items()
     }
 
 
 def _silent(sketched: SketchedModule, key: Key) -> Iterator[tuple[str, Tensor]]:
     shifts = sketched.shifts
     for family in sketched.families:
-        # A unit that keeps the shift's weights is still read; a mean over units sees those that nothing else reads.
+        # A mean over units sees those that nothing else reads.
         if not isinstance(family, Units) or any(remark.kind == "mean" for remark in family.coupling.remarks):
             continue
-        if all(shifts[part.name] is None for part in family.coupling.consumers):
+        # A unit that keeps the weights of the shift is still read.
+        shift = [shifts[part.name] for part in family.coupling.consumers]
+        if not any(v is not None and bool(v.any()) for v in shift):
             for part in family.coupling.producers:
                 device = sketched.module.get_parameter(part.name).device
                 yield part.name, along(part, family.weights(key, device) != 0)
@@ -169,4 +187,4 @@ def by_type(parameters: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     return list(found.values())
 
 
-__all__ = ["Kept", "add_", "along", "by_type", "diagonal", "kept", "packed", "put_", "sizes", "trainable", "zeros"]
+__all__ = ["Kept", "add_", "along", "by_type", "kept", "mask", "packed", "put_", "scale", "sizes", "trainable", "zeros"]

@@ -7,11 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from openwork.sketches.families import Entries, Units
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.packing import Kept, kept, packed, sizes, trainable
-from openwork.sketches.perm_k import PermK
+from openwork.sketches.sketch import DiagonalSketch
 from openwork.sketches.workers import Workers
 
 
@@ -31,12 +30,17 @@ class Replica:
     def __init__(self, sketched: SketchedModule, group: dist.ProcessGroup | None = None) -> None:
         self.sketched = sketched
         self.workers = Workers(group)
+        size = self.workers.size
+        if sketched.resample != "step":
+            raise ValueError(
+                f"{type(sketched).__name__}: resample={sketched.resample!r} has several draws in a step, and workers "
+                "send what one draw keeps; use resample='step'"
+            )
         for family in sketched.families:
-            law = family.law if isinstance(family, (Entries, Units)) else None
-            if isinstance(law, PermK) and law.workers != self.workers.size:
+            if isinstance(family.law, DiagonalSketch) and family.law.complementary not in (1, size):
                 raise ValueError(
-                    f"{family.name!r}: PermK({law.workers}) on {self.workers.size} processes; "
-                    f"start {law.workers} processes, or take PermK({self.workers.size})"
+                    f"{family.name!r}: {type(family.law).__name__} of {family.law.complementary} workers on {size} "
+                    f"processes; start {family.law.complementary} processes, or make the sketch for {size} workers"
                 )
         sketched.key = sketched.key.at(worker=self.workers.rank)
         self.workers.agree("the sketch's key (seed, step)", sketched.key.at(worker=0).number)
@@ -86,11 +90,12 @@ class Replica:
             ValueError: If it is of another number of workers or seed; nothing is changed then.
         """
         here = self.state_dict()
-        for name, unit in (("workers", "workers"), ("seed", "seed")):
-            if state[name] != here[name]:
+        for name, words in (("workers", "{} workers"), ("seed", "seed {}")):
+            there, own = (words.format(one[name]) for one in (state, here))
+            if there != own:
                 raise ValueError(
-                    f"the checkpoint was written with {unit} {state[name]} and this run has {here[name]}, so that its "
-                    f"draws would be others; resume it with {unit} {state[name]}, or start a new run from its weights"
+                    f"the checkpoint was written with {there} and this run has {own}, so that its draws would be "
+                    f"others; resume it with {there}, or start a new run from its weights"
                 )
         self.sketched.key = self.sketched.key.at(step=int(state["step"]))
 

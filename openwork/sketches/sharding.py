@@ -34,8 +34,8 @@ class ShardedPermK:
         group: Of torch.distributed; all processes if left out.
 
     Raises:
-        ValueError: If a parameter that learns is not under Perm-K of entries, the number of workers is another, or keys
-            differ in more than the worker.
+        ValueError: If a parameter that learns is not under Perm-K of entries with disjoint shares, the number of
+            workers is another, or keys differ in more than the worker.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ShardedPermK:
         owned = {
             name
             for family in sketched.families
-            if isinstance(family, Entries) and isinstance(family.law, PermK)
+            if isinstance(family, Entries) and isinstance(family.law, PermK) and family.law.overlap(family.size) == 1
             for name in family.parameters
         }
         self.replica = Replica(sketched, group)
@@ -52,7 +52,8 @@ class ShardedPermK:
         if missing := sorted(self.replica.parameters.keys() - owned):
             raise ValueError(
                 f"ShardedPermK: {missing[0]!r} has no owner; sketch all parameters that learn with PermK of "
-                "granularity 'model' or 'tensor', or take PermKAggregator"
+                "granularity 'model', or 'tensor' if no tensor is smaller than the number of workers; or take "
+                "PermKAggregator"
             )
 
     @property
@@ -68,13 +69,13 @@ class ShardedPermK:
             LostWorker: If another worker is gone.
         """
         replica, workers = self.replica, self.replica.workers
-        before = replica.sketched.key
+        before, now = replica.sketched.key, replica.sketched.now
         for p in replica.parameters.values():
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad.div_(workers.size)
         self.optimizer.step()
-        if replica.sketched.key.step == before.step:  # nothing follows the optimizer's steps
+        if replica.sketched.key == before:  # nothing follows the optimizer's steps
             replica.sketched.advance()
-        self._move(replica.kept(before), replica.kept(replica.sketched.key))
+        self._move(replica.kept(now), replica.kept(replica.sketched.now))
         self.traffic.step()
 
     @torch.no_grad()
@@ -84,7 +85,7 @@ class ShardedPermK:
         Raises:
             LostWorker: If another worker is gone.
         """
-        everyone = self.replica.kept(self.replica.sketched.key)
+        everyone = self.replica.kept(self.replica.sketched.now)
         for layer in self._layers():
             for some in by_type(layer):
                 for kept, values in self.replica.gathered(some, everyone):

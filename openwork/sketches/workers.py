@@ -1,9 +1,12 @@
 """The processes that share a sketched run, and what they send each other."""
 
 import os
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from signal import SIGTERM, signal
+from threading import Event, current_thread, main_thread
 
 import torch
 import torch.distributed as dist
@@ -15,8 +18,41 @@ from openwork.sketches.traffic import Traffic
 _all_gather = dist.all_gather_single if hasattr(dist, "all_gather_single") else dist.all_gather_into_tensor  # pyright: ignore[reportDeprecated]
 
 
+_WAY_OUT = "start it again with as many workers from its last checkpoint"
+# Set by SIGTERM inside of saved_when_lost.
+_asked_to_end = Event()
+
+
 class LostWorker(RuntimeError):
     """Another worker died or did not answer in time; this one's weights are those of its last complete step."""
+
+
+@contextmanager
+def saved_when_lost(save: Callable[[], object]) -> Generator[None]:
+    """Train inside; when another worker is gone, this one saves the run before it ends.
+
+    A launcher that sees a worker die sends SIGTERM to the others. It takes effect inside at the next exchange between
+    workers, where weights are those of a complete step. Workers may be one step apart then: let all write the same
+    file, atomically, so that it is a whole one of either step whoever has died. Shards alone are no checkpoint: with
+    `ShardedPermK`, resume from the last one that was saved after ``gather_``.
+
+    Args:
+        save: Writes a checkpoint.
+
+    Raises:
+        LostWorker: Again, after ``save``.
+    """
+    main = current_thread() is main_thread()
+    before = signal(SIGTERM, lambda *_: _asked_to_end.set()) if main else None
+    try:
+        yield
+    except LostWorker:
+        save()
+        raise
+    finally:
+        _asked_to_end.clear()
+        if main:
+            signal(SIGTERM, before)
 
 
 def start_workers(timeout_s: float = 60.0) -> "Workers":
@@ -75,6 +111,8 @@ class Workers:
             values: ``(size,)``, as long on all workers.
         """
         rows = values.new_empty(self.size * values.numel())
+        if not rows.numel():
+            return rows.view(self.size, 0)
         with _answered("all_gather"):
             _all_gather(rows, values.contiguous(), group=self.group)
         self.traffic.add("all_gather", (self.size - 1) * values.nbytes)
@@ -143,15 +181,19 @@ class Workers:
 
 @contextmanager
 def _answered(doing: str) -> Generator[None]:
+    if _asked_to_end.is_set():
+        raise LostWorker(
+            f"the launcher has ended the run, as it does when a worker dies ({doing}: SIGTERM); {_WAY_OUT}"
+        )
     try:
         yield
     except RuntimeError as error:
         # The backends say it in many ways, and a collective whose arguments are right fails for no other reason.
-        reason = " ".join(str(error).split())
+        # Without the line of the backend's source in front, and its advice behind.
+        reason = re.sub(r"^\[[^]]*\] *", "", " ".join(str(error).split())).partition(". ")[0]
         raise LostWorker(
-            f"another worker died or did not answer in time ({doing}: {reason[:160]}); "
-            "start the run again with as many workers from its last checkpoint"
+            f"another worker died or did not answer in time ({doing}: {reason[:120]}); {_WAY_OUT}"
         ) from error
 
 
-__all__ = ["LostWorker", "Workers", "start_workers"]
+__all__ = ["LostWorker", "Workers", "saved_when_lost", "start_workers"]

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from _pytest.tmpdir import TempPathFactory
 
 from tests.sketches.launch import torchrun
 from tests.sketches.processes import Result
@@ -9,7 +8,7 @@ Ranks = list[dict[str, Result]]
 
 
 @pytest.fixture(scope="session", params=[2, 4], ids=["2 processes", "4 processes"])
-def ranks(request: pytest.FixtureRequest, tmp_path_factory: TempPathFactory) -> Ranks:
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     """Results of all checks in processes.py, by rank; started once for all tests."""
     size = int(request.param)
     folder = tmp_path_factory.mktemp(f"processes{size}")

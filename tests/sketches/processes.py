@@ -1,11 +1,11 @@
 """What the tests of several processes run in each: every check in turn, results to a file of the rank.
 
-``python -m torch.distributed.run --nproc-per-node 2 tests/sketches/processes.py FOLDER``
+``python -m torch.distributed.run --nproc-per-node 2 tests/sketches/processes.py FOLDER [CHECK...]``
 """
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, Optimizer
+from typing_extensions import TypedDict
 
 from openwork import models
 from openwork.sketches import (
@@ -39,7 +40,19 @@ SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally man
 TAU = 3
 ROUNDS = 6
 LR = 0.02  # of all optimizers but Adam
-Result = dict[str, Tensor | float | str]
+
+
+class Result(TypedDict, total=False):
+    """What a check leaves; not every one leaves all."""
+
+    weights: Tensor
+    stale: Tensor
+    losses: Tensor
+    bytes: float
+    steps: float
+    messages: dict[str, str]
+
+
 Case = tuple[Granularity, Shift, Callable[[int], Sketch], Callable[[list[nn.Parameter]], Optimizer]]
 
 
@@ -161,11 +174,11 @@ def shared(rank: int, size: int, kind: str) -> Result:
     model = sketched(case, size)
     traffic, trained = Traffic(), model
     if kind == "fsdp":
-        trained = fully_shard(model)
+        fully_shard(model)
     else:
         trained = DistributedDataParallel(model)
-        if kind == "ddp, kept":
-            traffic = compress(trained)
+    if kind == "ddp, kept" and isinstance(trained, DistributedDataParallel):
+        traffic = compress(trained)
     optimizer = case[3](list(trained.parameters()))
     losses: list[float] = []
     for step in range(STEPS):
@@ -208,12 +221,11 @@ def errors(rank: int, size: int) -> Result:
     """Messages of what goes wrong on all workers alike."""
     case = GATHERED["perm-k model"]
 
-    def message(act: Callable[[], object], inside: AbstractContextManager[object] | None = None) -> str:
-        with inside or nullcontext():
-            try:
-                act()
-            except (TypeError, ValueError) as error:
-                return f"{type(error).__name__}: {error}"
+    def message(act: Callable[[], object]) -> str:
+        try:
+            act()
+        except (TypeError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
         return "no error"
 
     def outside() -> None:
@@ -227,34 +239,38 @@ def errors(rank: int, size: int) -> Result:
 
     aggregator = PermKAggregator(sketched(case, size))
     units = sketched(GATHERED["perm-k units"], size)
-    return {
+    messages = {
         "workers": message(lambda: PermKAggregator(sketched(case, size + 1))),
         "seed": message(lambda: PermKAggregator(sketched(case, size, seed=rank))),
         "outside": message(outside),
         "resumed workers": message(lambda: aggregator.load_state_dict({"workers": size + 1, "seed": 3, "step": 5})),
         "resumed seed": message(lambda: aggregator.load_state_dict({"workers": size, "seed": 4, "step": 5})),
-        "step": float(aggregator.state_dict()["step"]),
         "sharded units": message(lambda: ShardedPermK(units, sgd(list(units.parameters())))),
         "compressed": message(lambda: compress(DistributedDataParallel(nn.Linear(2, 2)))),
         "compressed worker": message(lambda: compress(DistributedDataParallel(sketched(case, size, worker=1)))),
     }
+    return {"messages": messages, "steps": float(aggregator.state_dict()["step"])}
 
 
-def main(folder: Path) -> None:
-    workers = start_workers(timeout_s=30)
-    rank, size = workers.rank, workers.size
-    results: dict[str, Result] = {}
-    results |= {f"gathered {name}": gathered(case, rank, size) for name, case in GATHERED.items()}
-    results |= {f"reduced {name}": reduced(case, rank, size) for name, case in REDUCED.items()}
-    results |= {f"sharded {name}": sharded(case, rank, size) for name, case in SHARDED.items()}
+def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
+    found: dict[str, Callable[[], Result]] = {}
+    found |= {f"gathered {name}": partial(gathered, case, rank, size) for name, case in GATHERED.items()}
+    found |= {f"reduced {name}": partial(reduced, case, rank, size) for name, case in REDUCED.items()}
+    found |= {f"sharded {name}": partial(sharded, case, rank, size) for name, case in SHARDED.items()}
     for name in ("perm-k model", "perm-k units"):
-        results |= {f"ist {name}, {tau}": ist(GATHERED[name], rank, size, tau) for tau in (1, TAU)}
-    results |= {kind: shared(rank, size, kind) for kind in ("ddp", "ddp, kept", "fsdp")}
-    results |= {"no_sync": no_sync(rank, size), "errors": errors(rank, size)}
-    torch.save(results, folder / f"{rank}.pt")
+        found |= {f"ist {name}, {tau}": partial(ist, GATHERED[name], rank, size, tau) for tau in (1, TAU)}
+    found |= {kind: partial(shared, rank, size, kind) for kind in ("ddp", "ddp, kept", "fsdp")}
+    return {**found, "no_sync": partial(no_sync, rank, size), "errors": partial(errors, rank, size)}
+
+
+def main(folder: Path, names: list[str]) -> None:
+    workers = start_workers(timeout_s=30)
+    all_checks = checks(workers.rank, workers.size)
+    results = {name: all_checks[name]() for name in names or all_checks}
+    torch.save(results, folder / f"{workers.rank}.pt")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,9 +1,11 @@
 """What the tests compare several processes with: one process that is all workers in turn."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from openwork.sketches import SketchedModule
+from openwork.sketches import DSGD, SketchedModule
 from openwork.sketches.families import Units
 from tests.sketches.processes import LR, ROUNDS, STEPS, Case, batch, loss, sketched, weights
 
@@ -12,16 +14,19 @@ def simulated(case: Case, size: int) -> Tensor:
     """Weights after all steps of distributed DSGD: gradients added rank by rank, then divided by n."""
     model = sketched(case, size)
     optimizer = case[3](list(model.parameters()))
+    algorithm = DSGD(optimizer, model, workers=size)
+
+    def closure(step: int, worker: int) -> Callable[[], Tensor]:
+        def compute() -> Tensor:
+            optimizer.zero_grad()
+            value = loss(model, step, worker)
+            value.backward()
+            return value
+
+        return compute
+
     for step in range(STEPS):
-        total = [torch.zeros_like(p) for p in model.parameters()]
-        for worker in range(size):
-            with model.draw(model.key.at(worker=worker, step=step)):
-                gradients = torch.autograd.grad(loss(model, step, worker), list(model.parameters()))
-            for mean, gradient in zip(total, gradients, strict=True):
-                mean += gradient
-        for p, mean in zip(model.parameters(), total, strict=True):
-            p.grad = mean / size
-        optimizer.step()
+        algorithm.step([closure(step, worker) for worker in range(size)])
     return weights(model)
 
 
@@ -39,7 +44,7 @@ def simulated_ist(case: Case, size: int, tau: int) -> Tensor:
                 n: (s != 0).double() for n, s in scales.items()
             }
             if isinstance(model.families[0], Units):  # rows and biases go with the columns of their unit
-                had |= {"0.weight": had["2.weight"][:1].T.expand(8, 7), "0.bias": had["2.weight"][0]}
+                had |= {"1.weight": had["3.weight"][:1].T.expand(8, 7), "1.bias": had["3.weight"][0]}
             y = local_steps(model, y, had, range(tau * turn, tau * (turn + 1)), worker)
             for name, scale in scales.items():
                 v = model.shifts[name]

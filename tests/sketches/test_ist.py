@@ -25,12 +25,13 @@ class Quadratic(nn.Module):
 def test_a_step_raises_the_dense_loss_and_lowers_the_sketched_one() -> None:
     # Shulgin & Richtárik, arXiv:2306.16484: as a solver of f the estimator is biased where W is not positive.
     a = torch.tensor([[1.0, 2.5], [2.5, 9.0]], dtype=torch.float64)
-    b = 0.5 * torch.diag(a.diag())  # E[(1/n) sum of C_i A C_i] with n = d = 2, in units without the scale n
-    w = 0.5 * (a @ b + b @ a) * 2
+    b = torch.diag(a.diag())  # E[(1/n) sum of C_i A C_i] with n = d = 2 and C_i = sqrt(n) e_i e_i'
+    w = 0.5 * (a @ b + b @ a)
     values, vectors = torch.linalg.eigh(w)
     assert values[0].item() == pytest.approx(-0.908, abs=5e-4)
     smooth = torch.linalg.eigvalsh(a)[-1].item()
-    model = SketchedModule(Quadratic(a, vectors[:, 0].clone()), PermK(2), shift="zero", key=Key(0)).train()
+    quadratic = Quadratic(a, vectors[:, 0].clone())
+    model = SketchedModule(quadratic, PermK(2), shift="zero", key=Key(0)).train()
 
     def losses() -> tuple[float, float]:
         with torch.no_grad():
@@ -38,15 +39,15 @@ def test_a_step_raises_the_dense_loss_and_lowers_the_sketched_one() -> None:
             for worker in range(2):
                 with model.draw(model.key.at(worker=worker)):
                     sketched.append(model().item())
-            return model.module().item(), sum(sketched) / 2
+            return quadratic().item(), sum(sketched) / 2
 
     before = losses()
     gradient = torch.zeros(2, dtype=torch.float64)
     for worker in range(2):
         with model.draw(model.key.at(worker=worker)):
-            gradient += torch.autograd.grad(model(), [model.module.x])[0] / 2
+            gradient += torch.autograd.grad(model(), [quadratic.x])[0] / 2
     with torch.no_grad():
-        model.module.x -= gradient / (2 * smooth)
+        quadratic.x -= gradient / (2 * smooth)
     after = losses()
 
     assert before == pytest.approx((0.218, 1.182), abs=5e-4)
