@@ -19,6 +19,7 @@ from openwork.sketches.choosing import Granularity, Laws, choose_families
 from openwork.sketches.families import Drawn, Families, ScaleSide, joined
 from openwork.sketches.key import Key
 from openwork.sketches.perm_k import PermK
+from openwork.sketches.shards import check_whole
 from openwork.sketches.sketch import Diagonal, DiagonalSketch
 from openwork.wiring import Coupling, Selection, parameter_names
 
@@ -167,11 +168,15 @@ class SketchedModule(nn.Module):
 
         Args:
             drawn: What ``sample`` gave.
+
+        Raises:
+            ValueError: If a parameter is a shard of FSDP2's, as outside of a forward pass.
         """
         shifts = self.shifts
         found: dict[str, Tensor] = {}
         for name, maps in drawn.items():
             x, v = self.module.get_parameter(name), shifts[name]
+            check_whole(name, x)
             if not self.scaled:
                 kept = reduce(torch.logical_and, [cast("Diagonal", one).kept for one in maps])
                 found[name] = torch.where(kept, x, 0.0 if v is None else v)

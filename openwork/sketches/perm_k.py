@@ -1,6 +1,7 @@
 """Disjoint shares of one random permutation, one for each worker."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from math import floor
 from typing import final
@@ -149,13 +150,19 @@ class PermK(DiagonalSketch):
             # The last boundary is the size, whatever the rounding of the sum.
             bounds = [0.0, *(size * total for total in accumulate(self.shares[:-1])), float(size)]
             first, last = (floor(bounds[at] + shift) for at in (key.worker, key.worker + 1))
-            return permutation(shared, size, device)[first:last]
+            return _order(shared, size, device)[first:last]
         overlap = self.overlap(size)
         if overlap > 1:
-            return permutation(shared, self.workers, device)[key.worker : key.worker + 1] % size
+            return _order(shared, self.workers, device)[key.worker : key.worker + 1] % size
         each = -(-size // self.workers)
-        mine = permutation(shared, each * self.workers, device)[key.worker * each : (key.worker + 1) * each]
+        mine = _order(shared, each * self.workers, device)[key.worker * each : (key.worker + 1) * each]
         return mine[mine < size]
+
+
+@lru_cache(maxsize=1)
+def _order(shared: Key, slots: int, device: torch.device | str | None) -> Tensor:
+    # Whoever asks for the share of one worker asks for those of the others next.
+    return permutation(shared, slots, device)
 
 
 __all__ = ["PermK"]

@@ -45,6 +45,7 @@ class Replica:
         sketched.key = sketched.key.at(worker=self.workers.rank)
         self.workers.agree("the sketch's key (seed, step)", sketched.key.at(worker=0).number)
         self.parameters: dict[str, nn.Parameter] = trainable(sketched)
+        self._last: tuple[Key, list[Kept]] | None = None
         with torch.no_grad():
             for tensor in (*sketched.parameters(), *sketched.buffers()):
                 self.workers.copy_(tensor)
@@ -56,7 +57,10 @@ class Replica:
         Args:
             key: Of any worker.
         """
-        return [kept(self.sketched, key.at(worker=rank)) for rank in range(self.workers.size)]
+        shared = key.at(worker=0)
+        if self._last is None or self._last[0] != shared:
+            self._last = shared, [kept(self.sketched, key.at(worker=rank)) for rank in range(self.workers.size)]
+        return self._last[1]
 
     def gathered(self, tensors: Mapping[str, Tensor], everyone: Sequence[Kept]) -> Iterator[tuple[Kept, Tensor]]:
         """What each worker has in the entries that it keeps; others travel nowhere.

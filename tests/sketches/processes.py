@@ -5,11 +5,13 @@
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -73,10 +75,12 @@ GATHERED: dict[str, Case] = {
     "perm-k tensor": ("tensor", "zero", PermK, adam),
     "perm-k units": ("units", "zero", PermK, sgd),
     "perm-k units, shift": ("units", "init", PermK, sgd),
+    "perm-k shares": ("model", "init", lambda n: PermK(n, tuple(2 * (i + 1) / (n * (n + 1)) for i in range(n))), sgd),
     "rand-k": ("model", "init", lambda n: RandK(0.3), sgd),
     "identity": ("model", "init", lambda n: Identity(), sgd),
 }
 REDUCED: dict[str, Case] = {"rand-k": GATHERED["rand-k"]}
+IST = ("perm-k model", "perm-k shares", "perm-k units")
 SHARDED: dict[str, Case] = {
     "perm-k model, plain": ("model", "init", PermK, plain),
     "perm-k model": ("model", "init", PermK, sgd),
@@ -239,7 +243,17 @@ def errors(rank: int, size: int) -> Result:
 
     aggregator = PermKAggregator(sketched(case, size))
     units = sketched(GATHERED["perm-k units"], size)
+
+    def layers_sharded() -> None:
+        model = sketched(case, size)
+        for layer in model.module.children():
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer)
+        fully_shard(model)
+        loss(model, 0, rank)
+
     messages = {
+        "layers sharded": message(layers_sharded),
         "workers": message(lambda: PermKAggregator(sketched(case, size + 1))),
         "seed": message(lambda: PermKAggregator(sketched(case, size, seed=rank))),
         "outside": message(outside),
@@ -257,14 +271,16 @@ def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
     found |= {f"gathered {name}": partial(gathered, case, rank, size) for name, case in GATHERED.items()}
     found |= {f"reduced {name}": partial(reduced, case, rank, size) for name, case in REDUCED.items()}
     found |= {f"sharded {name}": partial(sharded, case, rank, size) for name, case in SHARDED.items()}
-    for name in ("perm-k model", "perm-k units"):
+    for name in IST:
         found |= {f"ist {name}, {tau}": partial(ist, GATHERED[name], rank, size, tau) for tau in (1, TAU)}
     found |= {kind: partial(shared, rank, size, kind) for kind in ("ddp", "ddp, kept", "fsdp")}
     return {**found, "no_sync": partial(no_sync, rank, size), "errors": partial(errors, rank, size)}
 
 
 def main(folder: Path, names: list[str]) -> None:
-    workers = start_workers(timeout_s=30)
+    # As in a recipe under `accelerate launch`, which has made the group before.
+    PartialState(cpu=True, timeout=timedelta(seconds=60))
+    workers = start_workers()
     all_checks = checks(workers.rank, workers.size)
     results = {name: all_checks[name]() for name in names or all_checks}
     torch.save(results, folder / f"{workers.rank}.pt")

@@ -92,6 +92,7 @@ def test_what_goes_wrong_is_one_sentence_on_every_worker(ranks: Ranks) -> None:
         "resumed seed": "ValueError: the checkpoint was written with seed 4 and this run has seed 3, so that its draws "
         "would be others; resume it with seed 4, or start a new run from its weights",
         "sharded units": "ValueError: ShardedPermK: '1.bias' has no owner; sketch all parameters that learn with PermK",
+        "layers sharded": "ValueError: '1.weight' is a shard (DTensor), which cannot be sketched outside of its layer",
         "compressed": "TypeError: compress: model must wrap a SketchedModule, got Linear; wrap it in one first",
         "compressed worker": "ValueError: compress: the key is that of worker 1, and one reduction needs one draw",
     }

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from openwork.sketches import Key, PermK, SketchedModule, replicated_bytes
 from tests.sketches.conftest import Ranks
-from tests.sketches.processes import GATHERED, ROUNDS, SIZE, TAU
+from tests.sketches.processes import GATHERED, IST, ROUNDS, SIZE, TAU
 from tests.sketches.simulation import simulated_ist
 
 
@@ -56,7 +56,7 @@ def test_a_step_raises_the_dense_loss_and_lowers_the_sketched_one() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tau", [1, TAU])
-@pytest.mark.parametrize("name", ["perm-k model", "perm-k units"])
+@pytest.mark.parametrize("name", IST)
 def test_rounds_are_those_of_one_process(ranks: Ranks, name: str, tau: int) -> None:
     expected = simulated_ist(GATHERED[name], len(ranks), tau)
     for results in ranks:

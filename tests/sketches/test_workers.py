@@ -16,7 +16,7 @@ from tests.sketches.simulation import simulated
 
 def test_without_a_launcher_there_are_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(ValueError, match="started by no launcher .* start it with `torchrun"):
+    with pytest.raises(ValueError, match=r"started by no launcher .* start it with `torchrun"):
         start_workers()
     with pytest.raises(ValueError, match="timeout_s must be > 0, got 0"):
         start_workers(timeout_s=0)
