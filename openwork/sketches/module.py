@@ -14,10 +14,13 @@ from openwork.forward_pass import check_module
 from openwork.sketches.families import Entries, Families, ScaleSide, Units, joined
 from openwork.sketches.key import Key
 from openwork.sketches.sketch import DiagonalSketch, Draw, Sketch
+from openwork.sketches.slicing import Slicer
+from openwork.sketches.submodel import Submodel
 from openwork.wiring import Coupling, Selection, inspect, parameter_names, selected
 
 Granularity = Literal["tensor", "model", "units"]
 Shift = Literal["init", "zero"] | Mapping[str, Tensor]
+Mode = Literal["mask", "slice"]
 
 
 class SketchedModule(nn.Module):
@@ -42,6 +45,8 @@ class SketchedModule(nn.Module):
             dense model is ``v + p (x - v)``.
         side: Which slices of a unit are multiplied.
         key: Seed and backend of the draws, whose worker is this process; ``Key(0)`` if left out.
+        mode: ``"mask"`` multiplies weights; ``"slice"`` runs a network without the units that are dropped, with the
+            same loss and gradients, in a fraction of the time: for ``"units"`` around zero, with ``example_inputs``.
 
     Raises:
         TypeError: If ``module`` is no module.
@@ -65,6 +70,7 @@ class SketchedModule(nn.Module):
         scaled: bool = True,
         side: ScaleSide = "outgoing",
         key: Key | None = None,
+        mode: Mode = "mask",
     ) -> None:
         super().__init__()
         check_module("SketchedModule", module)
@@ -78,6 +84,12 @@ class SketchedModule(nn.Module):
         for position, name in enumerate(self._shifted):
             self.register_buffer(f"shift{position}", _shift(name, module.get_parameter(name), shift))
         self._drawn: Mapping[str, tuple[Draw, ...]] | None = None
+        self._slicer: Slicer | None = None
+        self._slicing: Key | None = None
+        if mode == "slice":
+            self._slicer = Slicer(module, self.families, self.shifts, example_inputs, scaled=scaled)
+            # A network that cannot be sliced is known at once, and not in the first step.
+            self._slicer.draw(self.key)
 
     @property
     def shifts(self) -> dict[str, Tensor | None]:
@@ -119,15 +131,18 @@ class SketchedModule(nn.Module):
         Args:
             key: What names the draw.
         """
-        before, self._drawn = self._drawn, self.sample(key)
+        before, self._drawn = self._drawn, self.sample(key) if self._slicer is None else {}
+        outer, self._slicing = self._slicing, key
         try:
             yield self
         finally:
-            self._drawn = before
+            self._drawn, self._slicing = before, outer
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs of the module with sketched weights; with its own in evaluation mode."""
+        if self._slicer is not None and (self.training or self._slicing is not None):
+            return self._slicer.run(self._slicing or self.key, args, kwargs)
         drawn = self.sample(self.key) if self._drawn is None and self.training else self._drawn
         weights = {} if drawn is None else self.weights(drawn)
         return functional_call(self.module, weights, args, kwargs) if weights else self.module(*args, **kwargs)
@@ -144,9 +159,28 @@ class SketchedModule(nn.Module):
         """
         optimizer.register_step_post_hook(lambda *_: self.advance())
 
+    def submodel(self, key: Key) -> Submodel:
+        """The network that a draw leaves, with parameters of its own to train.
+
+        Args:
+            key: What names the draw.
+
+        Raises:
+            ValueError: If the mode is not ``"slice"``.
+        """
+        if self._slicer is None:
+            raise ValueError("SketchedModule: only units that can be sliced leave a submodel; take mode='slice'")
+        return Submodel(self._slicer, key)
+
     @torch.no_grad()
     def recenter_(self) -> None:
-        """Move the shift to the present weights."""
+        """Move the shift to the present weights.
+
+        Raises:
+            ValueError: If units are sliced off, which needs a shift of zero.
+        """
+        if self._slicer is not None:
+            raise ValueError("SketchedModule: units are sliced off around zero alone; recenter with mode='mask'")
         for position, name in enumerate(self._shifted):
             setattr(self, f"shift{position}", self.module.get_parameter(name).detach().clone())
 
@@ -174,7 +208,12 @@ def _families(
     else:
         if not isinstance(sketch, DiagonalSketch):
             raise ValueError(f"SketchedModule: {type(sketch).__name__} mixes units; take a diagonal sketch")
-        couplings = inspect(module, example_inputs).removable if groups is None else groups
+        # Units that a mean runs over, as in a stream with root-mean-square norms, count even where nobody reads them.
+        couplings = (
+            groups
+            if groups is not None
+            else [c for c in inspect(module, example_inputs).removable if all(r.kind != "mean" for r in c.remarks)]
+        )
         found = tuple(
             Units(c.name, sketch, c, side) for c in couplings if all(part.name in shapes for part in c.consumers)
         )
@@ -191,4 +230,4 @@ def _shift(name: str, parameter: Tensor, shift: Shift) -> Tensor | None:
     return parameter.detach().clone() if shift == "init" else None
 
 
-__all__ = ["Granularity", "Shift", "SketchedModule"]
+__all__ = ["Granularity", "Mode", "Shift", "SketchedModule"]

@@ -62,6 +62,11 @@ class PermK(DiagonalSketch):
         return Diagonal(weights)
 
     @override
+    def count(self, size: int) -> int | None:
+        # Dummy entries fall to any worker.
+        return None if size % self.workers else size // self.workers
+
+    @override
     def inclusion(self, size: int) -> Tensor:
         return torch.full((size,), 1 / self.workers, dtype=torch.float64)
 

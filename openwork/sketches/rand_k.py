@@ -59,6 +59,10 @@ class RandK(DiagonalSketch):
         return Diagonal(weights)
 
     @override
+    def count(self, size: int) -> int:
+        return self.kept(size)
+
+    @override
     def inclusion(self, size: int) -> Tensor:
         return torch.full((size,), self.kept(size) / size, dtype=torch.float64)
 

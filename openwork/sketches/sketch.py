@@ -160,6 +160,14 @@ class DiagonalSketch(Sketch):
     @abstractmethod
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> "Whole | Diagonal": ...
 
+    def count(self, size: int) -> int | None:
+        """Entries that every draw keeps; None if draws differ in that.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+        """
+        return None
+
     def second_moment(self, size: int) -> Tensor:
         """``E[w wᵀ]`` of the diagonal w of S, so that ``E[S A S] = E[w wᵀ] * A``; float64 ``(size, size)``.
 
