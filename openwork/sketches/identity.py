@@ -21,7 +21,7 @@ class Identity(DiagonalSketch):
         return Whole()
 
     @override
-    def count(self, size: int) -> int:
+    def fixed_count(self, size: int) -> int:
         return size
 
     @override

@@ -77,7 +77,6 @@ class Slicer:
         families: What is drawn.
         shifts: The shift of every sketched parameter; None stands for zeros.
         example_inputs: For the comparison.
-        scaled: Whether what is kept is multiplied by 1 / p.
 
     Raises:
         ValueError: If a family has no units, a shift is not zero where units are dropped, or the module does not run
@@ -90,14 +89,11 @@ class Slicer:
         families: Sequence[Family],
         shifts: Mapping[str, Tensor | None],
         example_inputs: object,
-        *,
-        scaled: bool,
     ) -> None:
         self.module = module
         self.families = [family for family in families if isinstance(family, Units)]
         if len(self.families) < len(families):
             raise ValueError("SketchedModule: only whole units can be sliced; take granularity='units', or mode='mask'")
-        self.scaled = scaled
         _check_shifts(self.families, shifts)
         self._given = arguments("SketchedModule", example_inputs)
         self._blueprint = Blueprint.of(module, example_inputs)
@@ -105,11 +101,12 @@ class Slicer:
         self._on: dict[torch.device, list[Layout]] = {}
         self._skeletons: OrderedDict[tuple[int, ...], nn.Module] = OrderedDict()
 
-    def draw(self, key: Key) -> Sliced:
+    def draw(self, key: Key, *, scaled: bool) -> Sliced:
         """Draw units, and find or build the network that they leave.
 
         Args:
             key: What names the draw.
+            scaled: Whether what is kept is multiplied by its scale.
 
         Raises:
             NotEqual: If that network does not compute what the masked module does.
@@ -117,28 +114,29 @@ class Slicer:
         device = self._device
         weights = [family.weights(key, device) for family in self.families]
         kept = [
-            int((one != 0).sum()) if (count := family.law.count(family.size)) is None else count
+            int((one != 0).sum()) if (count := family.law.fixed_count(family.size)) is None else count
             for family, one in zip(self.families, weights, strict=True)
         ]
-        drawn = self._drawn(weights, kept)
+        drawn = self._drawn(weights if scaled else [(one != 0).to(one.dtype) for one in weights], kept)
         skeleton = self._skeletons.pop(drawn.lengths, None) or self._built(drawn)
         self._skeletons[drawn.lengths] = skeleton
         if len(self._skeletons) > _REMEMBERED:
             self._skeletons.popitem(last=False)
-        return Sliced(skeleton, self._slices(drawn))
+        return Sliced(skeleton, self._slices(drawn, scaled=scaled))
 
-    def run(self, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any], *, scaled: bool) -> Any:
         """Run the network that a draw leaves; differentiable in the parameters of the module.
 
         Args:
             key: What names the draw.
             args: Positional arguments of the module.
             kwargs: Keyword arguments.
+            scaled: As for ``draw``.
 
         Returns:
             Its outputs. In training mode, running statistics of the units that were kept are written back.
         """
-        sliced = self.draw(key)
+        sliced = self.draw(key, scaled=scaled)
         follow_modes_(sliced.skeleton, self.module)
         small = {name: sliced.of(name).take(x) for name, x in named_tensors(self.module).items()}
         output = functional_call(sliced.skeleton, small, args, kwargs)
@@ -172,24 +170,23 @@ class Slicer:
             stays.setdefault(axis.name, {})[axis.dim] = indices[axis.layout]
         return _Drawn(kept, extended, stays, tuple(i.numel() for i in indices.values()))
 
-    def _slices(self, drawn: _Drawn) -> dict[str, TensorSlices]:
+    def _slices(self, drawn: _Drawn, *, scaled: bool) -> dict[str, TensorSlices]:
         scales: dict[str, tuple[Tensor, ...]] = {}
-        for name, dim, along in self._multipliers(drawn) if self.scaled else ():
+        for name, dim, along in self._multipliers(drawn) if scaled else ():
             part = along.index_select(dim, drawn.stays[name][dim])
             scales[name] = (*scales.get(name, ()), part)
         return {name: TensorSlices(dims, scales.get(name, ())) for name, dims in drawn.stays.items()}
 
     def _multipliers(self, drawn: _Drawn) -> list[tuple[str, int, Tensor]]:
         """What parameters are multiplied by along their dimensions, by name and dimension."""
-        weights = drawn.weights if self.scaled else [(one != 0).to(one.dtype) for one in drawn.weights]
-        layouts = self._layouts_on(weights[0].device)
+        layouts = self._layouts_on(drawn.weights[0].device)
         along: dict[int, Tensor] = {}
         found: list[tuple[str, int, Tensor]] = []
         for axis in self._axes:
             if axis.scaled is None:
                 continue
             if axis.scaled not in along:
-                along[axis.scaled] = layouts[axis.scaled].along(weights)
+                along[axis.scaled] = layouts[axis.scaled].along(drawn.weights)
             x = self.module.get_parameter(axis.name)
             shape = [-1 if dim == axis.dim else 1 for dim in range(x.ndim)]
             found.append((axis.name, axis.dim, along[axis.scaled].to(x.dtype).view(shape)))
@@ -222,7 +219,7 @@ class Slicer:
     def _compare(self, skeleton: nn.Module, drawn: _Drawn) -> str:
         """What is wrong with a network; empty if nothing is."""
         whole = _perturbed(self.module)
-        slices = self._slices(drawn)
+        slices = self._slices(drawn, scaled=True)
         small = {name: slices[name].take(x) if name in slices else x for name, x in whole.items()}
         for name, _, along in self._multipliers(drawn):
             whole[name] = whole[name] * along

@@ -30,15 +30,17 @@ class Submodel:
     Args:
         slicer: Of the whole network.
         key: What names the draw.
+        scaled: Whether what is kept is multiplied by its scale.
     """
 
     module: nn.Module
     key: Key
 
-    def __init__(self, slicer: Slicer, key: Key) -> None:
+    def __init__(self, slicer: Slicer, key: Key, *, scaled: bool) -> None:
         self._slicer = slicer
+        self._scaled = scaled
         self.key = key
-        self._sliced = slicer.draw(key)
+        self._sliced = slicer.draw(key, scaled=scaled)
         self.module = self._made(self._sliced)
 
     def redraw_(self, key: Key) -> None:
@@ -50,7 +52,7 @@ class Submodel:
         Raises:
             ValueError: If the draw keeps another number of units.
         """
-        sliced = self._slicer.draw(key)
+        sliced = self._slicer.draw(key, scaled=self._scaled)
         if _shapes(sliced.skeleton) != _shapes(self._sliced.skeleton):
             raise ValueError(
                 "Submodel: the draw keeps another number of units; make a new one with SketchedModule.submodel(key), "

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openwork import models
 from openwork.shrinking import NotEqual
-from openwork.sketches import GroupSpec, Identity, Key, PermK, RandK, SketchedModule, UnitSlices
+from openwork.sketches import PermK, Key, RandK, SketchedModule
 from openwork.sketches.families import ScaleSide
 from openwork.sketches.sketch import DiagonalSketch
 from openwork.wiring import inspect
