@@ -5,6 +5,7 @@ from openwork.sketches.bernoulli import Bernoulli
 from openwork.sketches.ddp import SharedDraw, compress, kept_hook
 from openwork.sketches.dsgd import DSGD
 from openwork.sketches.group import Group
+from openwork.sketches.group_spec import GroupSpec, UnitSlices
 from openwork.sketches.identity import Identity
 from openwork.sketches.ist import ISTTrainer, LocalModel, MaskedModel
 from openwork.sketches.key import Key
@@ -20,6 +21,7 @@ from openwork.sketches.rand_k import RandK
 from openwork.sketches.sharding import ShardedPermK
 from openwork.sketches.sketch import Constants, Diagonal, DiagonalSketch, Draw, Sketch, Whole
 from openwork.sketches.steps import expected_smoothness, lsvrg_lr, nonconvex_lr, page_lr, rescaled_lr, theory_lr
+from openwork.sketches.submodel import Submodel
 from openwork.sketches.traffic import (
     Traffic,
     rand_k_bytes,
@@ -41,6 +43,7 @@ __all__ = [
     "DiagonalSketch",
     "Draw",
     "Group",
+    "GroupSpec",
     "ISTTrainer",
     "Identity",
     "Key",
@@ -61,7 +64,9 @@ __all__ = [
     "SharedDraw",
     "Sketch",
     "SketchedModule",
+    "Submodel",
     "Traffic",
+    "UnitSlices",
     "Whole",
     "Workers",
     "compress",

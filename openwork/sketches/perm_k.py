@@ -102,6 +102,12 @@ class PermK(DiagonalSketch):
         return Diagonal(kept, self.scale(size, key.worker))
 
     @override
+    def fixed_count(self, size: int) -> int | None:
+        if self.shares is not None or (size % self.workers and self.overlap(size) == 1):
+            return None
+        return max(1, size // self.workers)
+
+    @override
     def inclusion(self, size: int, worker: int = 0) -> Tensor:
         return torch.full((size,), 1 / self.scale(size, worker), dtype=torch.float64)
 
