@@ -35,7 +35,8 @@ from openwork.sketches import (
     compress,
     start_workers,
 )
-from openwork.sketches.module import Granularity, Shift
+from openwork.sketches.choosing import Granularity
+from openwork.sketches.module import Mode, Shift
 
 STEPS = 50
 SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally many
@@ -88,14 +89,19 @@ SHARDED: dict[str, Case] = {
 }
 
 
-def sketched(case: Case, workers: int, worker: int = 0, seed: int = 3) -> SketchedModule:
+def sketched(case: Case, workers: int, worker: int = 0, seed: int = 3, mode: Mode = "mask") -> SketchedModule:
     granularity, shift, law, _ = case
     torch.manual_seed(0)
     model = models.mlp([7, 8, 4]).double()
     example = torch.zeros(2, 7, dtype=torch.float64)
     key = Key(seed).at(worker=worker)
     return SketchedModule(
-        model, law(workers), shift=shift, granularity=granularity, example_inputs=example, key=key
+        *(model, law(workers)),
+        shift=shift,
+        granularity=granularity,
+        example_inputs=example,
+        mode=mode,
+        key=key,
     ).train()
 
 
@@ -164,7 +170,17 @@ def sharded(case: Case, rank: int, size: int) -> Result:
 
 def ist(case: Case, rank: int, size: int, tau: int) -> Result:
     model = sketched(case, size)
-    trainer = ISTTrainer(model, plain, local_steps=tau)
+    return rounds(model, ISTTrainer(model, plain, local_steps=tau), rank, tau)
+
+
+def ist_sliced(rank: int, size: int, tau: int) -> Result:
+    """On networks that are really smaller."""
+    model = sketched(GATHERED["perm-k units"], size, mode="slice")
+    trainer = ISTTrainer(model, plain, local_steps=tau, submodel=SketchedModule.submodel)
+    return rounds(model, trainer, rank, tau)
+
+
+def rounds(model: SketchedModule, trainer: ISTTrainer, rank: int, tau: int) -> Result:
     trainer.traffic.sent.clear()
     for turn in range(ROUNDS):
         steps = iter(range(tau * turn, tau * (turn + 1)))
@@ -273,6 +289,7 @@ def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
     found |= {f"sharded {name}": partial(sharded, case, rank, size) for name, case in SHARDED.items()}
     for name in IST:
         found |= {f"ist {name}, {tau}": partial(ist, GATHERED[name], rank, size, tau) for tau in (1, TAU)}
+    found |= {f"ist sliced, {tau}": partial(ist_sliced, rank, size, tau) for tau in (1, TAU)}
     found |= {kind: partial(shared, rank, size, kind) for kind in ("ddp", "ddp, kept", "fsdp")}
     return {**found, "no_sync": partial(no_sync, rank, size), "errors": partial(errors, rank, size)}
 

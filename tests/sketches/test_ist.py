@@ -66,6 +66,15 @@ def test_rounds_are_those_of_one_process(ranks: Ranks, name: str, tau: int) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tau", [1, TAU])
+def test_rounds_on_smaller_networks_are_those_on_masked_ones(ranks: Ranks, tau: int) -> None:
+    for results in ranks:
+        masked, sliced = results[f"ist perm-k units, {tau}"], results[f"ist sliced, {tau}"]
+        torch.testing.assert_close(sliced["weights"], masked["weights"], rtol=0, atol=1e-12)
+        assert sliced["bytes"] == masked["bytes"]
+
+
+@pytest.mark.slow
 def test_a_round_sends_a_share_however_many_steps_it_has(ranks: Ranks) -> None:
     for results in ranks:
         for tau in (1, TAU):

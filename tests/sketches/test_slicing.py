@@ -8,14 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from openwork import models
-from openwork.shrinking import NotEqual
-from openwork.sketches import PermK, Key, RandK, SketchedModule
+from openwork.sketches import Key, PermK, RandK, SketchedModule
 from openwork.sketches.families import ScaleSide
 from openwork.sketches.sketch import DiagonalSketch
-from openwork.wiring import inspect
 from tests.wiring.zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:transformers")
