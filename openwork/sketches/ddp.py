@@ -20,13 +20,16 @@ class SharedDraw:
 
     Args:
         sketched: The model that DistributedDataParallel wraps.
+        group: Of torch.distributed; all processes if None.
         traffic: Bytes that this worker has sent in all-reduces; its steps are not counted.
     """
 
     sketched: SketchedModule
+    group: dist.ProcessGroup | None = None
     traffic: Traffic = field(default_factory=Traffic)
     _names: dict[Tensor, str] = field(default_factory=dict[Tensor, str])
     _drawn: tuple[Key, Kept] | None = None
+    _checked: set[int] = field(default_factory=set[int])
 
     def positions(self, bucket: dist.GradBucket) -> Tensor:
         """Where the bucket's vector has entries that the present draw keeps.
@@ -47,6 +50,25 @@ class SharedDraw:
             start += p.numel()
         return torch.cat(found)
 
+    def check(self, bucket: dist.GradBucket, values: Tensor) -> None:
+        """Refuse gradients that are not of the sketched forward pass; once for each bucket.
+
+        Args:
+            bucket: Gradients of some parameters.
+            values: Those that the draw keeps.
+
+        Raises:
+            ValueError: If there are others.
+        """
+        if bucket.index() in self._checked:
+            return
+        self._checked.add(bucket.index())
+        if int(bucket.buffer().count_nonzero()) > int(values.count_nonzero()):
+            raise ValueError(
+                f"kept_hook: there are gradients where step {self.sketched.key.step} keeps nothing; compute all of the "
+                "loss from the sketched module's outputs, or leave compress out"
+            )
+
 
 def kept_hook(state: SharedDraw, bucket: dist.GradBucket) -> Future[Tensor]:
     """Mean of gradients over workers, of which only the kept entries travel: ``2 (n - 1) / n K s`` bytes a worker.
@@ -54,12 +76,17 @@ def kept_hook(state: SharedDraw, bucket: dist.GradBucket) -> Future[Tensor]:
     Args:
         state: Made for the model.
         bucket: From DistributedDataParallel.
+
+    Raises:
+        ValueError: If a gradient is not of the sketched forward pass.
     """
-    workers = dist.get_world_size()
+    workers = dist.get_world_size(state.group)
     positions = state.positions(bucket)
-    values = bucket.buffer()[positions].div_(workers)
+    values = bucket.buffer()[positions]
+    state.check(bucket, values)
+    values.div_(workers)
     state.traffic.add("all_reduce", 2 * (workers - 1) * values.nbytes // workers)
-    work = dist.all_reduce(values, async_op=True)
+    work = dist.all_reduce(values, group=state.group, async_op=True)
     assert work is not None
     future = work.get_future()
     return future.then(lambda done: bucket.buffer().index_copy_(0, positions, done.value()[0]))
@@ -91,7 +118,7 @@ def compress(model: DistributedDataParallel) -> Traffic:
             f"compress: the key is that of worker {sketched.key.worker}, and one reduction needs one draw for all; "
             "use worker 0 everywhere, or PermKAggregator under no_sync()"
         )
-    state = SharedDraw(sketched)
+    state = SharedDraw(sketched, model.process_group)
     model.register_comm_hook(state, kept_hook)
     return state.traffic
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from signal import SIGTERM, signal
+from signal import SIGTERM, raise_signal, signal
 from threading import Event, current_thread, main_thread
 
 import torch
@@ -50,9 +50,12 @@ def saved_when_lost(save: Callable[[], object]) -> Generator[None]:
         save()
         raise
     finally:
+        asked = _asked_to_end.is_set()
         _asked_to_end.clear()
         if main:
             signal(SIGTERM, before)
+    if asked:
+        raise_signal(SIGTERM)
 
 
 def start_workers(timeout_s: float = 60.0) -> "Workers":
@@ -152,8 +155,11 @@ class Workers:
         Args:
             values: As long on all workers.
         """
+        whole = values.contiguous()
         with _answered("broadcast"):
-            dist.broadcast(values, group=self.group, group_src=0)
+            dist.broadcast(whole, group=self.group, group_src=0)
+        if whole is not values:
+            values.copy_(whole)
         # The first sends to all others, as if there were no tree.
         self.traffic.add("broadcast", (self.size - 1) * values.nbytes if self.rank == 0 else 0)
 

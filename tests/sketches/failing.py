@@ -29,7 +29,10 @@ def main(folder: Path, steps: int, how: str, worker: int, last: int) -> None:
     path = folder / "checkpoint.pt"
     if path.exists():
         state = cast("dict[str, Any]", read_tensors(path))
-        aggregator.load_state_dict(state["workers"])
+        try:
+            aggregator.load_state_dict(state["workers"])
+        except ValueError as error:
+            sys.exit(f"worker {rank}: {error}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
 
@@ -58,8 +61,6 @@ def main(folder: Path, steps: int, how: str, worker: int, last: int) -> None:
                 model.advance()
     except LostWorker as error:
         (folder / f"ended{rank}.txt").write_text(str(time.time()))
-        sys.exit(f"worker {rank}: {error}")
-    except ValueError as error:
         sys.exit(f"worker {rank}: {error}")
     torch.save(weights(model), folder / f"{rank}.pt")
 

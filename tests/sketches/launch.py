@@ -17,4 +17,4 @@ def torchrun(workers: int, script: str, *arguments: str) -> subprocess.Completed
     """Run a script of this folder in several processes of one thread each."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
     command = [*launcher, str(Path(__file__).with_name(script)), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment())

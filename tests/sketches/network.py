@@ -39,7 +39,7 @@ def script(workers: int, rate_mbit: float | None) -> str:
 def namespaces_work(rate_mbit: float | None = None) -> bool:
     """Whether this machine allows all that."""
     try:
-        return subprocess.run([*UNSHARE, script(2, rate_mbit)], capture_output=True, timeout=20).returncode == 0
+        return subprocess.run([*UNSHARE, script(2, rate_mbit)], capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -59,5 +59,5 @@ def across_namespaces(
         lines.append(f"ip netns exec w{rank} cat /sys/class/net/wire/statistics/tx_bytes > {wire}")
     lines.append("exit $codes")
     return subprocess.run(
-        [*UNSHARE, "\n".join(lines)], capture_output=True, text=True, timeout=240, env=environment(), cwd=ROOT
+        [*UNSHARE, "\n".join(lines)], capture_output=True, text=True, timeout=500, env=environment(), cwd=ROOT
     )
