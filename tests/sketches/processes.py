@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, Optimizer
-from typing_extensions import TypedDict
 
 from openwork import models
 from openwork.sketches import (
@@ -41,19 +41,21 @@ from openwork.sketches.module import Mode, Shift
 STEPS = 50
 SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally many
 TAU = 3
+NOTHING = torch.zeros(0)
 ROUNDS = 6
 LR = 0.02  # of all optimizers but Adam
 
 
-class Result(TypedDict, total=False):
+@dataclass
+class Result:
     """What a check leaves; not every one leaves all."""
 
-    weights: Tensor
-    stale: Tensor
-    losses: Tensor
-    bytes: float
-    steps: float
-    messages: dict[str, str]
+    weights: Tensor = NOTHING
+    stale: Tensor = NOTHING
+    losses: Tensor = NOTHING
+    bytes: float = 0.0
+    steps: float = 0.0
+    messages: dict[str, str] = field(default_factory=dict[str, str])
 
 
 Case = tuple[Granularity, Shift, Callable[[int], Sketch], Callable[[list[nn.Parameter]], Optimizer]]
@@ -122,7 +124,7 @@ def weights(model: nn.Module) -> Tensor:
 
 def summary(model: nn.Module, traffic: Traffic) -> Result:
     in_steps = {name: sent for name, sent in traffic.sent.items() if name != "broadcast"}
-    return {"weights": weights(model), "bytes": float(sum(in_steps.values())), "steps": float(traffic.steps)}
+    return Result(weights=weights(model), bytes=float(sum(in_steps.values())), steps=float(traffic.steps))
 
 
 def gathered(case: Case, rank: int, size: int) -> Result:
@@ -165,7 +167,7 @@ def sharded(case: Case, rank: int, size: int) -> Result:
     result = summary(model, trainer.traffic)
     stale = weights(model)
     trainer.gather_()
-    return {**result, "weights": weights(model), "stale": stale}
+    return replace(result, weights=weights(model), stale=stale)
 
 
 def ist(case: Case, rank: int, size: int, tau: int) -> Result:
@@ -213,11 +215,11 @@ def shared(rank: int, size: int, kind: str) -> Result:
         dist.all_reduce(mean)
         losses.append(mean.item() / size)
     whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
-    return {
-        "weights": torch.cat([p.detach().flatten() for p in whole]),
-        "losses": torch.tensor(losses, dtype=torch.float64),
-        "bytes": float(traffic.total),
-    }
+    return Result(
+        weights=torch.cat([p.detach().flatten() for p in whole]),
+        losses=torch.tensor(losses, dtype=torch.float64),
+        bytes=float(traffic.total),
+    )
 
 
 def no_sync(rank: int, size: int) -> Result:
@@ -279,7 +281,7 @@ def errors(rank: int, size: int) -> Result:
         "compressed": message(lambda: compress(DistributedDataParallel(nn.Linear(2, 2)))),
         "compressed worker": message(lambda: compress(DistributedDataParallel(sketched(case, size, worker=1)))),
     }
-    return {"messages": messages, "steps": float(aggregator.state_dict()["step"])}
+    return Result(messages=messages, steps=float(aggregator.state_dict()["step"]))
 
 
 def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
@@ -299,7 +301,7 @@ def main(folder: Path, names: list[str]) -> None:
     PartialState(cpu=True, timeout=timedelta(seconds=60))
     workers = start_workers()
     all_checks = checks(workers.rank, workers.size)
-    results = {name: all_checks[name]() for name in names or all_checks}
+    results = {name: vars(all_checks[name]()) for name in names or all_checks}
     torch.save(results, folder / f"{workers.rank}.pt")
     dist.destroy_process_group()
 

@@ -21,28 +21,28 @@ pytestmark = pytest.mark.slow
 def test_gathered_gradients_are_those_of_one_process_to_the_bit(ranks: Ranks, name: str) -> None:
     expected = simulated(GATHERED[name], len(ranks))
     for results in ranks:
-        assert torch.equal(results[f"gathered {name}"]["weights"], expected)
+        assert torch.equal(results[f"gathered {name}"].weights, expected)
 
 
 def test_aggregation_beside_ddp_is_the_same_to_the_bit(ranks: Ranks) -> None:
     for results in ranks:
-        assert torch.equal(results["no_sync"]["weights"], results["gathered perm-k model"]["weights"])
+        assert torch.equal(results["no_sync"].weights, results["gathered perm-k model"].weights)
 
 
 @pytest.mark.parametrize("name", REDUCED)
 def test_reduced_gradients_are_those_of_one_process_to_rounding(ranks: Ranks, name: str) -> None:
     expected = simulated(REDUCED[name], len(ranks))
     for results in ranks:
-        torch.testing.assert_close(results[f"reduced {name}"]["weights"], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(results[f"reduced {name}"].weights, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SHARDED)
 def test_sharded_training_is_that_of_one_process_to_the_bit(ranks: Ranks, name: str) -> None:
     expected = simulated(SHARDED[name], len(ranks))
     for results in ranks:
-        assert torch.equal(results[f"sharded {name}"]["weights"], expected)
+        assert torch.equal(results[f"sharded {name}"].weights, expected)
         # Before they are gathered, a worker has its share for sure, and not all.
-        stale = results[f"sharded {name}"]["stale"] != expected
+        stale = results[f"sharded {name}"].stale != expected
         assert 0 < stale.sum() <= SIZE - SIZE // len(ranks)
 
 
@@ -58,8 +58,8 @@ def test_bytes_are_those_of_the_formulas(ranks: Ranks) -> None:
     }
     for results in ranks:
         for name, step_bytes in expected.items():
-            assert results[name]["steps"] == STEPS
-            assert results[name]["bytes"] == STEPS * step_bytes
+            assert results[name].steps == STEPS
+            assert results[name].bytes == STEPS * step_bytes
     assert replicated_bytes(SIZE, n) == ring_bytes(SIZE, n) / 2
 
 
@@ -74,10 +74,10 @@ def test_bytes_between_shards_are_those_of_the_formula_in_the_mean(ranks: Ranks)
         )
         moved += torch.tensor([len(now[r] - then[r]) for r in range(n)])
     for rank, results in enumerate(ranks):
-        assert results["sharded perm-k model, plain"]["bytes"] == 8 * moved[rank]
+        assert results["sharded perm-k model, plain"].bytes == 8 * moved[rank]
         # Momentum travels along; before the first step there is none, but after it there is.
-        assert results["sharded perm-k model"]["bytes"] == 2 * 8 * moved[rank]
-    mean = sum(results["sharded perm-k model, plain"]["bytes"] for results in ranks) / n / STEPS
+        assert results["sharded perm-k model"].bytes == 2 * 8 * moved[rank]
+    mean = sum(results["sharded perm-k model, plain"].bytes for results in ranks) / n / STEPS
     assert mean == pytest.approx(sharded_bytes(SIZE, n, 8), rel=0.05)
     assert sharded_bytes(SIZE, n) == ring_bytes(SIZE, n) / (2 * n)
 
@@ -97,8 +97,8 @@ def test_what_goes_wrong_is_one_sentence_on_every_worker(ranks: Ranks) -> None:
         "compressed worker": "ValueError: compress: the key is that of worker 1, and one reduction needs one draw",
     }
     for rank, results in enumerate(ranks):
-        messages = results["errors"]["messages"]
+        messages = results["errors"].messages
         for name, start in expected.items():
             assert messages[name].startswith(start.replace("RANK", str(rank)))
         assert "key (seed, step) is not the same on all workers" in messages["seed"]
-        assert results["errors"]["steps"] == 0
+        assert results["errors"].steps == 0

@@ -31,10 +31,10 @@ def alone() -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["ddp", "ddp, kept", "fsdp"])
 def test_losses_are_those_of_one_process(ranks: Ranks, alone: torch.Tensor, kind: str) -> None:
     for results in ranks:
-        torch.testing.assert_close(results[kind]["losses"], alone, rtol=0, atol=1e-10)
+        torch.testing.assert_close(results[kind].losses, alone, rtol=0, atol=1e-10)
 
 
 def test_the_hook_sends_kept_entries_only(ranks: Ranks) -> None:
     for results in ranks:
-        assert results["ddp, kept"]["bytes"] == STEPS * ring_bytes(25, len(ranks), 8)
-        torch.testing.assert_close(results["ddp, kept"]["weights"], results["ddp"]["weights"], rtol=0, atol=1e-12)
+        assert results["ddp, kept"].bytes == STEPS * ring_bytes(25, len(ranks), 8)
+        torch.testing.assert_close(results["ddp, kept"].weights, results["ddp"].weights, rtol=0, atol=1e-12)

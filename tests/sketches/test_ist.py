@@ -60,9 +60,9 @@ def test_a_step_raises_the_dense_loss_and_lowers_the_sketched_one() -> None:
 def test_rounds_are_those_of_one_process(ranks: Ranks, name: str, tau: int) -> None:
     expected = simulated_ist(GATHERED[name], len(ranks), tau)
     for results in ranks:
-        found = results[f"ist {name}, {tau}"]["weights"]
+        found = results[f"ist {name}, {tau}"].weights
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
-        assert torch.equal(found, ranks[0][f"ist {name}, {tau}"]["weights"])
+        assert torch.equal(found, ranks[0][f"ist {name}, {tau}"].weights)
 
 
 @pytest.mark.slow
@@ -70,8 +70,8 @@ def test_rounds_are_those_of_one_process(ranks: Ranks, name: str, tau: int) -> N
 def test_rounds_on_smaller_networks_are_those_on_masked_ones(ranks: Ranks, tau: int) -> None:
     for results in ranks:
         masked, sliced = results[f"ist perm-k units, {tau}"], results[f"ist sliced, {tau}"]
-        torch.testing.assert_close(sliced["weights"], masked["weights"], rtol=0, atol=1e-12)
-        assert sliced["bytes"] == masked["bytes"]
+        torch.testing.assert_close(sliced.weights, masked.weights, rtol=0, atol=1e-12)
+        assert sliced.bytes == masked.bytes
 
 
 @pytest.mark.slow
@@ -79,5 +79,5 @@ def test_a_round_sends_a_share_however_many_steps_it_has(ranks: Ranks) -> None:
     for results in ranks:
         for tau in (1, TAU):
             sent = results[f"ist perm-k model, {tau}"]
-            assert sent["steps"] == ROUNDS
-            assert sent["bytes"] == ROUNDS * replicated_bytes(SIZE, len(ranks), 8)
+            assert sent.steps == ROUNDS
+            assert sent.bytes == ROUNDS * replicated_bytes(SIZE, len(ranks), 8)

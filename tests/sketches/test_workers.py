@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openwork.sketches import Workers, start_workers
+from tests.sketches.conftest import read
 from tests.sketches.failing import TIMEOUT_S
 from tests.sketches.launch import torchrun
 from tests.sketches.network import across_namespaces, namespaces_work
@@ -61,7 +62,7 @@ def test_processes_in_network_namespaces_of_their_own(tmp_path: Path) -> None:
     done = across_namespaces(2, "processes.py", str(tmp_path), name)
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in range(2):
-        results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert torch.equal(results[name]["weights"], simulated(GATHERED["perm-k model"], 2))
+        results = read(tmp_path / f"{rank}.pt")
+        assert torch.equal(results[name].weights, simulated(GATHERED["perm-k model"], 2))
         sent = int((tmp_path / f"wire{rank}.txt").read_text())
-        assert results[name]["bytes"] < sent < math.inf
+        assert results[name].bytes < sent < math.inf
