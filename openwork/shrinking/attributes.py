@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from openwork.files import Json
-from openwork.shrinking.finding import Finding
-from openwork.wiring import is_gpt2_linear
+from openwork.wiring import Grouping, is_gpt2_linear
 
 Attributes = dict[str, dict[str, Json]]
 
@@ -47,7 +46,7 @@ def _reader(layer: nn.Module) -> "Reader | None":
     return next((read for kinds, read in _LAYERS if isinstance(layer, kinds)), None)
 
 
-def told(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> Attributes:
+def told(model: nn.Module, grouping: Grouping, kept: Sequence[Tensor]) -> Attributes:
     """New values for the attributes that feed lengths which the code of a module is told.
 
     A module whose code reshapes, splits or slices to a length that changes has that length in an attribute, or derives
@@ -55,7 +54,7 @@ def told(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> Attribut
 
     Args:
         model: As it was traced.
-        finding: What can go.
+        grouping: Its couplings, and the lengths that its modules are told.
         kept: Units that stay, for each coupling.
 
     Returns:
@@ -63,7 +62,7 @@ def told(model: nn.Module, finding: Finding, kept: Sequence[Tensor]) -> Attribut
     """
     everything = [units.new_ones(units.shape) for units in kept]
     found: Attributes = {}
-    for length in finding.grouping.lengths:
+    for length in grouping.lengths:
         old, new = length.after(everything), length.after(kept)
         if old == new:
             continue

@@ -10,9 +10,8 @@ from torch.optim import Optimizer
 from openwork.optim import StructuredOptimizer, unwrap
 from openwork.partitions import Slices
 from openwork.penalties import Coupled, GroupPenalty, Penalty, Zero
+from openwork.shrinking.cutting import Cuts
 from openwork.wiring import AxisSlices
-
-Cuts = Mapping[str, Mapping[int, Tensor]]
 
 
 def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:

@@ -16,6 +16,7 @@ from openwork.metrics import params, size_bytes
 from openwork.shrinking.attributes import Attributes, of_layers, told
 from openwork.shrinking.branches import constant_branches
 from openwork.shrinking.configurations import Fitted, check_configuration, fit, has_configuration
+from openwork.shrinking.cutting import Cuts, sliced, with_free_widths
 from openwork.shrinking.finding import Finding, Fold, find
 from openwork.shrinking.keeping import choose, cuts
 from openwork.shrinking.optimizers import check_optimizer, follow_
@@ -25,8 +26,6 @@ from openwork.shrinking.ranks import splits
 from openwork.shrinking.report import Held, ShrinkReport, Width
 from openwork.shrinking.verification import coarsest, verify
 from openwork.wiring import Side, rms_eps, trace
-
-Cuts = Mapping[str, Mapping[int, Tensor]]
 
 
 class NothingZero(ValueError):
@@ -112,12 +111,11 @@ def shrink(
     folds = [one for one in finding.folds if not kept[one.coupling][one.unit]]
     stays = cuts(finding.grouping.couplings, kept)
     tensors = _folded(draft.tensors(), folds, stays)
-    attributes = told(draft.model, finding, kept)
+    attributes = told(draft.model, finding.grouping, kept)
     for path, (d, k) in _means_(tensors, finding, stays).items():
         attributes.setdefault(path, {}).update(_eps(draft.model.get_submodule(path), d, k))
     for name, dims in stays.items():
-        for dim, indices in dims.items():
-            tensors[name] = tensors[name].index_select(dim, indices.to(tensors[name].device))
+        tensors[name] = sliced(tensors[name], dims)
     draft.drop_unused_(stays)
     ranks = draft.split_(tensors, example_inputs, excluded | _spare(finding, kept)) if low_rank else {}
     if not stays and not ranks and not draft.constant:
@@ -161,13 +159,7 @@ class _Draft:
     @classmethod
     def of(cls, model: nn.Module, *, split_recurrent: bool) -> "_Draft":
         """Put modules whose widths are free in place of those that tie them to other widths."""
-        wanted = [Replacement(path, "attention") for path, m in model.named_modules() if _is_attention(m)]
-        if split_recurrent:
-            wanted += [Replacement(path, "recurrent") for path, m in model.named_modules() if _is_stack(m)]
-        draft = cls(deepcopy(model) if wanted else model, wanted)
-        for replacement in wanted:
-            replacement.make_(draft.model)
-        return draft
+        return cls(*with_free_widths(model, split_recurrent=split_recurrent))
 
     def explore_(self, example_inputs: object, excluded: frozenset[str], *, fold: bool) -> Finding:
         """Find what can go, and put constants in place of branches that give one until there is none left."""
@@ -236,18 +228,6 @@ class _Draft:
         for path, values in of_layers(template, tensors, shapes).items():
             attributes.setdefault(path, {}).update(values)
         return Plan(type(model).__qualname__, shapes, attributes, tuple(self.replacements))
-
-
-def _is_attention(module: nn.Module) -> bool:
-    return isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward
-
-
-def _is_stack(module: nn.Module) -> bool:
-    """Whether a recurrent module has several layers or directions to split."""
-    kinds = [
-        kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, kind) and type(module).forward is kind.forward
-    ]
-    return bool(kinds) and isinstance(module, nn.RNNBase) and (module.num_layers > 1 or module.bidirectional)
 
 
 def _matching(model: nn.Module, exclude: str | Sequence[str]) -> frozenset[str]:

@@ -21,6 +21,10 @@ class Identity(DiagonalSketch):
         return Whole()
 
     @override
+    def fixed_count(self, size: int) -> int:
+        return size
+
+    @override
     def inclusion(self, size: int) -> Tensor:
         return torch.ones(size, dtype=torch.float64)
 

@@ -1,6 +1,7 @@
 """Disjoint shares of one random permutation, one for each worker."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from math import floor
 from typing import final
@@ -101,6 +102,12 @@ class PermK(DiagonalSketch):
         return Diagonal(kept, self.scale(size, key.worker))
 
     @override
+    def fixed_count(self, size: int) -> int | None:
+        if self.shares is not None or (size % self.workers and self.overlap(size) == 1):
+            return None
+        return max(1, size // self.workers)
+
+    @override
     def inclusion(self, size: int, worker: int = 0) -> Tensor:
         return torch.full((size,), 1 / self.scale(size, worker), dtype=torch.float64)
 
@@ -149,13 +156,19 @@ class PermK(DiagonalSketch):
             # The last boundary is the size, whatever the rounding of the sum.
             bounds = [0.0, *(size * total for total in accumulate(self.shares[:-1])), float(size)]
             first, last = (floor(bounds[at] + shift) for at in (key.worker, key.worker + 1))
-            return permutation(shared, size, device)[first:last]
+            return _order(shared, size, device)[first:last]
         overlap = self.overlap(size)
         if overlap > 1:
-            return permutation(shared, self.workers, device)[key.worker : key.worker + 1] % size
+            return _order(shared, self.workers, device)[key.worker : key.worker + 1] % size
         each = -(-size // self.workers)
-        mine = permutation(shared, each * self.workers, device)[key.worker * each : (key.worker + 1) * each]
+        mine = _order(shared, each * self.workers, device)[key.worker * each : (key.worker + 1) * each]
         return mine[mine < size]
+
+
+@lru_cache(maxsize=1)
+def _order(shared: Key, slots: int, device: torch.device | str | None) -> Tensor:
+    # Whoever asks for the share of one worker asks for those of the others next.
+    return permutation(shared, slots, device)
 
 
 __all__ = ["PermK"]

@@ -79,6 +79,10 @@ class RandK(DiagonalSketch):
         return Diagonal(subset(key, k, size, device), size / k)
 
     @override
+    def fixed_count(self, size: int) -> int:
+        return self.kept(size)
+
+    @override
     def inclusion(self, size: int) -> Tensor:
         return torch.full((size,), self.kept(size) / size, dtype=torch.float64)
 

@@ -181,6 +181,14 @@ class DiagonalSketch(Sketch):
     @abstractmethod
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> "Whole | Diagonal": ...
 
+    def fixed_count(self, size: int) -> int | None:
+        """Entries that every draw keeps; None if draws differ in that.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+        """
+        return None
+
     def mean_square(self, size: int) -> Tensor:
         """``E[w_j^2]`` of the diagonal w of S, that of ``second_moment``; float64 ``(size,)``, >= 1.
 

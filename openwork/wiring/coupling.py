@@ -93,6 +93,7 @@ class Coupling:
         remarks: What has to be adjusted when units are removed.
         read: Whether anything sees more than zeros in a unit, booleans ``(width,)``; None if nobody has looked at the
             weights. What nothing reads can go.
+        attributes: What counts the units in modules and cannot be found out, as path and name with dots between.
     """
 
     width: int
@@ -102,6 +103,7 @@ class Coupling:
     reasons: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
     read: Tensor | None = None
+    attributes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
