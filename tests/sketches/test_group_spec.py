@@ -159,7 +159,7 @@ W1, W2 = UnitSlices("1.weight", 0, "in"), UnitSlices("3.weight", 1, "out")
 BAD: list[tuple[str, list[UnitSlices], str]] = [
     ("name", [W1, UnitSlices("2.weight", 1, "out")], "has no tensor '2.weight'; nearest are"),
     ("dim", [W1, UnitSlices("3.weight", 2, "out")], r"'3.weight' of shape \(3, 6\) has no dimension 2"),
-    ("width", [UnitSlices("1.weight", 1, "in"), W2], r"4 indices of dimension 1 of '1.weight', of shape .* no multiple of 6"),
+    ("width", [UnitSlices("1.weight", 1, "in"), W2], "4 indices of dimension 1 .* are no multiple of 6 units"),
     ("stride", [W1, UnitSlices("3.weight", 1, "out", stride=2)], "are no multiple of 6 units of 2"),
     ("range", [W1, UnitSlices("3.weight", 1, "out", stop=7)], "start 0 and stop 7 of '3.weight' must lie in order"),
     ("twice", [W1, W1, W2], "two slices of '1.weight' overlap in dimension 0"),

@@ -162,7 +162,7 @@ def test_a_draw_of_other_widths_does_not_fit() -> None:
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.SGD])
 def test_state_of_an_optimizer_is_kept_for_dropped_units(make: Any) -> None:
     """Against one optimizer over the whole network whose dropped entries are put back after each step."""
-    options = {"lr": 0.05} if make is torch.optim.Adam else {"lr": 0.05, "momentum": 0.9}
+    options: dict[str, Any] = {"lr": 0.05} if make is torch.optim.Adam else {"lr": 0.05, "momentum": 0.9}
     one, naive = sketched(scaled=False), sketched(scaled=False, mode="mask")
     reference = make(naive.module.parameters(), **options)
     state: BigState = {}
