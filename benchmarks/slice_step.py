@@ -3,7 +3,7 @@
 The dense network, the masked one, the sliced one whose gradients are as large as the whole ("dense" semantics), and
 submodels with parameters of their own ("compact leaves") train on the same random batch (seed 0) by SGD with momentum.
 They take turns in one run, with a new draw in every step; times of submodels include loading slices and momentum of
-the draw and writing both back. Bytes are those of the tensors that the backward pass needs and of the optimizer's state.
+the draw and writing both back. Bytes are those of what the backward pass needs and of the optimizer's state.
 """
 
 import os
@@ -209,17 +209,17 @@ def main(rounds: int = ROUNDS) -> None:
     write_table(
         NAME,
         "Time and memory of a training step on half of the units",
-        ["network", "step", "training step, ms", "/ dense (quartiles)", "saved + state, MiB", "saved, MiB", "state, MiB",
-         "weights and gradients, MiB"],
+        ["network", "step", "training step, ms", "/ dense (quartiles)",
+         "saved + state, MiB", "saved, MiB", "state, MiB", "weights and gradients, MiB"],
         rows,
-        f"Medians of {ROUNDS} rounds in turn in one run, {THREADS} threads, float32, SGD with momentum 0.9, RandK({RATIO}) "
-        "over hidden units and heads, a new draw in every step. Mask: all units are computed and half of them multiplied "
-        "by zero. Slice, large gradients: a network without them, gradients and momentum as large as the whole. Submodel: "
-        "parameters of its own, loaded and written back in every step, which is part of its time; momentum starts anew "
-        "with every draw, or is carried along in a copy as large as the whole network, which is loaded and written back "
-        "too. Saved: what the backward pass needs besides inputs and weights. State: all momentum. Weights and gradients "
-        f"of a submodel are those of the whole network too. The one-minute load of the machine was {load:.1f} at the "
-        "start.",
+        f"Medians of {ROUNDS} rounds in turn in one run, {THREADS} threads, float32, SGD with momentum 0.9, "
+        f"RandK({RATIO}) over hidden units and heads, a new draw in every step. Mask: all units are computed and half of "
+        "them multiplied by zero. Slice, large gradients: a network without them, gradients and momentum as large as the "
+        "whole. Submodel: parameters of its own, loaded and written back in every step, which is part of its time; "
+        "momentum starts anew with every draw, or is carried along in a copy as large as the whole network, which is "
+        "loaded and written back too. Saved: what the backward pass needs besides inputs and weights. State: all "
+        "momentum. Weights and gradients of a submodel count those of the whole network too. The one-minute load of the "
+        f"machine was {load:.1f} at the start.",
     )  # fmt: skip
 
 
