@@ -182,7 +182,9 @@ def measure(build: Callable[[], tuple[nn.Module, Tensor]], rounds: int) -> dict[
     for name, form in compared.items():
         ratios = [one / other for one, other in zip(seconds[name], seconds["dense"], strict=True)]
         quartiles = quantiles(ratios, n=4)
-        saved, state = saved_bytes(form, Key(SEED)), size(form.state())
+        # Before another draw drops what it does not need.
+        state = size(form.state())
+        saved = saved_bytes(form, Key(SEED))
         gradients = size(p.grad for p in form.weights() if p.grad is not None)
         found[name] = {
             "ms": 1e3 * median(seconds[name]),
@@ -213,13 +215,13 @@ def main(rounds: int = ROUNDS) -> None:
          "saved + state, MiB", "saved, MiB", "state, MiB", "weights and gradients, MiB"],
         rows,
         f"Medians of {ROUNDS} rounds in turn in one run, {THREADS} threads, float32, SGD with momentum 0.9, "
-        f"RandK({RATIO}) over hidden units and heads, a new draw in every step. Mask: all units are computed and half of "
-        "them multiplied by zero. Slice, large gradients: a network without them, gradients and momentum as large as the "
-        "whole. Submodel: parameters of its own, loaded and written back in every step, which is part of its time; "
-        "momentum starts anew with every draw, or is carried along in a copy as large as the whole network, which is "
+        f"RandK({RATIO}) over hidden units and heads, a new draw in every step. Mask: all units are computed and half "
+        "of them multiplied by zero. Slice, large gradients: a network without them, gradients and momentum as large "
+        "as the whole. Submodel: parameters of its own, loaded and written back in every step, which is part of its "
+        "time; momentum starts anew with every draw, or is carried along in a copy as large as the whole, which is "
         "loaded and written back too. Saved: what the backward pass needs besides inputs and weights. State: all "
-        "momentum. Weights and gradients of a submodel count those of the whole network too. The one-minute load of the "
-        f"machine was {load:.1f} at the start.",
+        "momentum. Weights and gradients of a submodel count those of the whole network too. The one-minute load of "
+        f"the machine was {load:.1f} at the start.",
     )  # fmt: skip
 
 
