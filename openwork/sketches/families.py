@@ -60,6 +60,37 @@ class Family(ABC):
             Maps by the name of the parameter.
         """
 
+    @abstractmethod
+    def complements(self, key: Key, device: torch.device) -> tuple[dict[str, Draw], ...]:
+        """Draw several that make up for each other, see ``Sketch.complements``.
+
+        Args:
+            key: Without the family's name.
+            device: Where.
+
+        Returns:
+            Maps by the name of the parameter, for each of them.
+        """
+
+    @abstractmethod
+    def maps(self, weights: Tensor) -> dict[str, Diagonal]:
+        """What multiplies every entry or unit by a number.
+
+        Args:
+            weights: Float64 ``(size,)``, on the device of the parameters.
+
+        Returns:
+            Maps by the name of the parameter.
+        """
+
+    @abstractmethod
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Absolute values of the entries, or norms of all that reads a unit; ``(size,)``.
+
+        Args:
+            tensors: By the names of the parameters.
+        """
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -88,12 +119,27 @@ class Entries(Family):
 
     @override
     def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        draw = self.law.sample(key.at(family=self.name), self.size, device)
+        return self._maps(self.law.sample(key.at(family=self.name), self.size, device))
+
+    @override
+    def complements(self, key: Key, device: torch.device) -> tuple[dict[str, Draw], ...]:
+        draws = self.law.complements(key.at(family=self.name), self.size, device)
+        return tuple(self._maps(draw) for draw in draws)
+
+    @override
+    def maps(self, weights: Tensor) -> dict[str, Diagonal]:
+        parts = weights.split([shape.numel() for shape in self.shapes.values()])
+        return {n: Diagonal(w.view(s)) for (n, s), w in zip(self.shapes.items(), parts, strict=True)}
+
+    @override
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([tensors[name].detach().abs().flatten() for name in self.shapes])
+
+    def _maps(self, draw: Draw) -> dict[str, Draw]:
         if isinstance(draw, Whole):
             return dict.fromkeys(self.shapes, draw)
         if isinstance(draw, Diagonal):
-            parts = draw.weights.split([shape.numel() for shape in self.shapes.values()])
-            return {n: Diagonal(w.view(s)) for (n, s), w in zip(self.shapes.items(), parts, strict=True)}
+            return dict(self.maps(draw.weights))
         if len(self.shapes) > 1:
             raise ValueError(f"{self.name!r}: only a diagonal sketch can be drawn for several tensors together")
         return {name: Flat(draw) for name in self.shapes}
@@ -140,12 +186,27 @@ class Units(Family):
             key: Without the family's name.
             device: Where.
         """
-        draw = self.law.sample(key.at(family=self.name), self.size, device)
+        return self._weights(self.law.sample(key.at(family=self.name), self.size, device), device)
+
+    def _weights(self, draw: Draw, device: torch.device | None) -> Tensor:
         return draw.weights if isinstance(draw, Diagonal) else torch.ones(self.size, dtype=torch.float64, device=device)
 
     @override
     def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        weights = self.weights(key, device)
+        return dict(self.maps(self.weights(key, device)))
+
+    @override
+    def complements(self, key: Key, device: torch.device) -> tuple[dict[str, Draw], ...]:
+        draws = self.law.complements(key.at(family=self.name), self.size, device)
+        return tuple(dict(self.maps(self._weights(draw, device))) for draw in draws)
+
+    @override
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self.coupling.sum({name: x.detach().square() for name, x in tensors.items()}).sqrt()
+
+    @override
+    def maps(self, weights: Tensor) -> dict[str, Diagonal]:
+        device = weights.device
         found: dict[str, list[Tensor]] = {}
         for part in self.slices:
             units = part.units.to(device)

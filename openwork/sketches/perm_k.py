@@ -62,6 +62,17 @@ class PermK(DiagonalSketch):
         return Diagonal(weights)
 
     @override
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Diagonal, ...]:
+        """The shares of all workers.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        return tuple(self.sample(key.at(worker=worker), size, device) for worker in range(self.workers))
+
+    @override
     def inclusion(self, size: int) -> Tensor:
         return torch.full((size,), 1 / self.workers, dtype=torch.float64)
 

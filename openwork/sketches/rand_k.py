@@ -59,6 +59,20 @@ class RandK(DiagonalSketch):
         return Diagonal(weights)
 
     @override
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Diagonal, ...]:
+        """Disjoint subsets, as many as fit; if K divides d their mean is the identity.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        k = self.kept(size)
+        shares = permutation(key, size, device)[: size // k * k].view(-1, k)
+        weights = torch.zeros(len(shares), size, dtype=torch.float64, device=device).scatter_(1, shares, size / k)
+        return tuple(Diagonal(one) for one in weights)
+
+    @override
     def inclusion(self, size: int) -> Tensor:
         return torch.full((size,), self.kept(size) / size, dtype=torch.float64)
 

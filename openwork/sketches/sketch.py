@@ -116,6 +116,22 @@ class Sketch(ABC):
             ValueError: If the law has no draw of this size.
         """
 
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Draw, ...]:
+        """Draws that make up for each other: each has the law of S, together they vary less than independent ones.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+
+        Returns:
+            At least one; a single one where the law knows no better.
+
+        Raises:
+            ValueError: If the law has no draw of this size.
+        """
+        return (self.sample(key, size, device),)
+
     @abstractmethod
     def constants(self, size: int) -> Constants:
         """Constants of the law.

@@ -1,0 +1,140 @@
+"""The objective of sketched training, ``E f(v + S (x - v))``, by Monte Carlo."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil, sqrt
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from openwork.forward_pass import arguments, evaluating
+from openwork.sketches.families import joined
+from openwork.sketches.key import Key
+from openwork.sketches.module import SketchedModule
+from openwork.sketches.sketch import Draw
+
+Outputs = TypeVar("Outputs")
+Drawn = Mapping[str, tuple[Draw, ...]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over random draws.
+
+    Args:
+        mean: Of the draws.
+        stderr: Standard error of the mean.
+        n: How many draws.
+    """
+
+    mean: float
+    stderr: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.stderr:.2g}"
+
+
+@torch.no_grad()
+def mc_objective(
+    sketched: SketchedModule,
+    loss: Callable[[Outputs, Tensor], Tensor],
+    batch: tuple[object, Tensor],
+    n: int = 64,
+    complementary: bool = True,
+    key: Key | None = None,
+) -> Estimate:
+    """``f_D(x) = E f(v + S (x - v))`` on a batch, in evaluation mode.
+
+    Draws come in sets: all shares of one permutation for ``PermK``, disjoint subsets for ``RandK``. What one of a set
+    drops, another keeps, so that their mean varies less than that of as many independent draws. The standard error is
+    that of the sets, which are independent.
+
+    Args:
+        sketched: Its shift, law and present weights.
+        loss: From outputs and targets, a number.
+        batch: Inputs, as ``example_inputs`` are given elsewhere, and targets.
+        n: Draws, raised to whole sets; at least two sets.
+        complementary: Draw in sets; if not, every draw is independent of all others.
+        key: What names the draws; by default that of the model, so that the same weights at the same step give the
+            same number.
+
+    Returns:
+        Mean and standard error.
+
+    Raises:
+        TypeError: If ``sketched`` is no ``SketchedModule``.
+        ValueError: If ``n`` is too small for a standard error, the batch is empty, or the loss is not one number.
+    """
+    check_sketched("mc_objective", sketched)
+    inputs, targets = batch
+    args, kwargs = arguments("mc_objective", inputs)
+    sets = _sets(sketched, sketched.key if key is None else key, complementary)
+    first = next(sets)
+    if n < 2 * len(first):
+        raise ValueError(
+            f"mc_objective: n must be at least {2 * len(first)}, two sets of {len(first)} draws, got {n}; a standard "
+            "error needs two"
+        )
+    means: list[float] = []
+    with evaluating(sketched):
+        for drawn in [first, *islice(sets, ceil(n / len(first)) - 1)]:
+            losses = [
+                _number(loss(functional_call(sketched.module, sketched.weights(one), args, kwargs), targets))
+                for one in drawn
+            ]
+            means.append(sum(losses) / len(losses))
+    mean = sum(means) / len(means)
+    variance = sum((value - mean) ** 2 for value in means) / (len(means) - 1)
+    return Estimate(mean, sqrt(variance / len(means)), len(means) * len(first))
+
+
+def check_sketched(place: str, sketched: object) -> None:
+    """Refuse what is no sketched module.
+
+    Args:
+        place: The function that the user called, for the message.
+        sketched: What they passed.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(sketched, SketchedModule):
+        raise TypeError(
+            f"{place}: sketched must be a SketchedModule, got {type(sketched).__name__}; wrap the model with the law "
+            "under which it is looked at, for example SketchedModule(model, RandK(0.5), shift='zero')"
+        )
+
+
+def _sets(sketched: SketchedModule, key: Key, complementary: bool) -> Iterator[list[Drawn]]:
+    """Sets of draws without end, equally long."""
+    device = next(sketched.module.parameters()).device
+    size = max(len(family.complements(key, device)) for family in sketched.families) if complementary else 1
+    position = 0
+    while True:
+        if not complementary:
+            yield [sketched.sample(key.at(draw=position))]
+        else:
+            found: list[list[dict[str, Draw]]] = []
+            for family in sketched.families:
+                # A family whose own sets are shorter has several of them here, the last one perhaps in part.
+                own: list[dict[str, Draw]] = []
+                while len(own) < size:
+                    own += family.complements(key.at(draw=position * size + len(own)), device)
+                found.append(own[:size])
+            yield [joined(draws) for draws in zip(*found, strict=True)]
+        position += 1
+
+
+def _number(value: Tensor) -> float:
+    if value.numel() != 1:
+        raise ValueError(
+            f"mc_objective: loss must give one number, got a tensor of shape {tuple(value.shape)}; take its mean"
+        )
+    return float(value)
+
+
+__all__ = ["Estimate", "mc_objective"]
