@@ -53,28 +53,28 @@ def exact(model: SketchedModule, law: DiagonalSketch) -> float:
 @pytest.mark.parametrize("law", [RandK(4), RandK(5), RandK(0.5), PermK(3), PermK(5)], ids=repr)
 def test_it_is_the_closed_form(law: DiagonalSketch, complementary: bool) -> None:
     model = sketched(law)
-    found = mc_objective(model, quadratic, (NOTHING, NOTHING), n=2000, complementary=complementary)
+    found = mc_objective(model, quadratic, (NOTHING, NOTHING), n=500, complementary=complementary)
     assert abs(found.mean - exact(model, law)) < 4 * found.stderr
-    assert found.stderr < 0.1 * abs(found.mean)
+    assert found.stderr < 0.2 * abs(found.mean)
 
 
 @pytest.mark.parametrize("law", [RandK(4), RandK(3), PermK(4), PermK(3)], ids=repr)
 def test_sets_vary_less_than_independent_draws(law: DiagonalSketch) -> None:
     model = sketched(law)
-    sets = mc_objective(model, quadratic, (NOTHING, NOTHING), n=1200)
-    alone = mc_objective(model, quadratic, (NOTHING, NOTHING), n=1200, complementary=False)
+    sets = mc_objective(model, quadratic, (NOTHING, NOTHING), n=400)
+    alone = mc_objective(model, quadratic, (NOTHING, NOTHING), n=400, complementary=False)
     assert sets.stderr < alone.stderr
 
 
 @pytest.mark.parametrize("complementary", [True, False])
 def test_its_standard_error_is_calibrated(complementary: bool) -> None:
-    law = RandK(4)
+    law = RandK(6)
     model = sketched(law)
     truth = exact(model, law)
     inside = 0
     for repeat in range(200):
         found = mc_objective(
-            model, quadratic, (NOTHING, NOTHING), n=90, complementary=complementary, key=Key(100 + repeat)
+            model, quadratic, (NOTHING, NOTHING), n=40, complementary=complementary, key=Key(100 + repeat)
         )
         inside += abs(found.mean - truth) <= 1.96 * found.stderr
     assert 0.90 <= inside / 200 <= 0.99
@@ -91,7 +91,7 @@ def test_a_set_of_all_shares_is_a_mean_over_permutations() -> None:
             weights[list(share)] = 2.0
             values.append(float(quadratic(v + weights * (x - v), v)))
     assert sum(values) / len(values) == pytest.approx(exact(model, law), rel=1e-12)
-    found = mc_objective(model, quadratic, (NOTHING, NOTHING), n=4000)
+    found = mc_objective(model, quadratic, (NOTHING, NOTHING), n=1000)
     assert abs(found.mean - sum(values) / len(values)) < 4 * found.stderr
 
 
@@ -99,7 +99,7 @@ def test_a_set_of_all_shares_is_a_mean_over_permutations() -> None:
 def test_complements_of_rand_k_are_disjoint_and_fair(size: int, k: int) -> None:
     law, counts = RandK(k), {chosen: 0 for chosen in combinations(range(size), k)}
     total = 0
-    for draw in range(2000):
+    for draw in range(600):
         weights = torch.stack([one.weights for one in law.complements(Key(0, draw=draw), size)])
         assert len(weights) == size // k
         assert (weights != 0).sum(dim=0).max() == 1
@@ -124,10 +124,10 @@ def test_families_of_other_set_sizes_go_together() -> None:
     model = nn.Sequential(nn.Linear(1, 5), nn.Linear(5, 1)).double()
     wrapped = SketchedModule(model, RandK(2), include=["*.weight", "0.bias"], shift="zero")
     x, y = torch.ones(3, 1, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
-    sets = mc_objective(wrapped, mse_loss, (x, y), n=4000)
-    alone = mc_objective(wrapped, mse_loss, (x, y), n=4000, complementary=False)
+    sets = mc_objective(wrapped, mse_loss, (x, y), n=1000)
+    alone = mc_objective(wrapped, mse_loss, (x, y), n=1000, complementary=False)
     assert abs(sets.mean - alone.mean) < 4 * (sets.stderr**2 + alone.stderr**2) ** 0.5
-    assert sets.n == 4000
+    assert sets.n == 1000
 
 
 def test_it_leaves_everything_as_it_was() -> None:
