@@ -1,35 +1,65 @@
 """Training under random sketches, so that models survive being pruned, shrink, or are shared by workers."""
 
+from openwork.sketches.bernoulli import Bernoulli
 from openwork.sketches.delta import DeltaSize, export_delta, load_delta
+from openwork.sketches.dsgd import DSGD
 from openwork.sketches.export import export_submodel
+from openwork.sketches.group import Group
 from openwork.sketches.identity import Identity
 from openwork.sketches.key import Key
+from openwork.sketches.lsvrg import LSVRG
+from openwork.sketches.mixture import Mixture
 from openwork.sketches.module import SketchedModule
+from openwork.sketches.nested import Nested
 from openwork.sketches.objective import Estimate, mc_objective
+from openwork.sketches.page import PAGE
 from openwork.sketches.perm_k import PermK
+from openwork.sketches.pool import Pool
+from openwork.sketches.projections import Projection, RandomProjection, RightProjection
 from openwork.sketches.prune_curve import PrunePoint, Spread, prune_curve
 from openwork.sketches.rand_k import RandK
 from openwork.sketches.sketch import Constants, Diagonal, DiagonalSketch, Draw, Sketch, Whole
+from openwork.sketches.steps import expected_smoothness, lsvrg_lr, nonconvex_lr, page_lr, rescaled_lr, theory_lr
+from openwork.sketches.units import scaled_point, unscaled_point
 
 __all__ = [
+    "DSGD",
+    "LSVRG",
+    "PAGE",
+    "Bernoulli",
     "Constants",
     "DeltaSize",
     "Diagonal",
     "DiagonalSketch",
     "Draw",
     "Estimate",
+    "Group",
     "Identity",
     "Key",
+    "Mixture",
+    "Nested",
     "PermK",
+    "Pool",
+    "Projection",
     "PrunePoint",
     "RandK",
+    "RandomProjection",
+    "RightProjection",
     "Sketch",
     "SketchedModule",
     "Spread",
     "Whole",
+    "expected_smoothness",
     "export_delta",
     "export_submodel",
     "load_delta",
+    "lsvrg_lr",
     "mc_objective",
+    "nonconvex_lr",
+    "page_lr",
     "prune_curve",
+    "rescaled_lr",
+    "scaled_point",
+    "theory_lr",
+    "unscaled_point",
 ]

@@ -26,9 +26,10 @@ from openwork.sketches.export import Choice, Rule, choose
 from openwork.sketches.families import Entries, Family
 from openwork.sketches.identity import Identity
 from openwork.sketches.key import Backend, Key
-from openwork.sketches.masks import Batches, MaskRule, dense, mask, prune_, pruned_weights
+from openwork.sketches.masks import Batches, MaskRule, mask, prune_, pruned_weights
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.objective import check_sketched
+from openwork.sketches.sketch import Diagonal
 
 SCHEMA = 1
 KIND = "delta"
@@ -118,7 +119,7 @@ def export_delta(
         batches,
         Key(0, backend="hash") if key is None else key,
     )
-    model = prune_(dense(sketched), pruned_weights(sketched, choice.masks), batches)
+    model = prune_(sketched.dense(), pruned_weights(sketched, choice.masks), batches)
     tensors, start = _tensors(model), _tensors(base)
     _check_base(tensors, start)
     # v + 0 is a positive zero where v is a negative one.
@@ -265,7 +266,7 @@ def _kept_by(sketched: SketchedModule, choice: Choice) -> dict[str, Tensor]:
 
 
 def _kept(family: Family, weights: Tensor) -> dict[str, Tensor]:
-    return {name: (one.weights != 0).flatten() for name, one in family.maps(weights).items()}
+    return {name: cast("Diagonal", one).kept.flatten() for name, one in family.maps(Diagonal(weights)).items()}
 
 
 def _drawn_again(about: Mapping[str, Json], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -278,7 +279,7 @@ def _drawn_again(about: Mapping[str, Json], stored: Mapping[str, Tensor]) -> dic
     for family_name, shapes in cast("Mapping[str, Mapping[str, list[int]]]", draw["families"]).items():
         family = Entries(family_name, Identity(), {name: torch.Size(shape) for name, shape in shapes.items()})
         weights = mask(
-            family, cast("float", draw["ratio"]), cast("MaskRule", draw["rule"]), key, torch.device("cpu"), {}
+            family, cast("float", draw["ratio"]), cast("MaskRule", draw["rule"]), key, {}, torch.device("cpu")
         )
         found |= {name: kept.nonzero().flatten() for name, kept in _kept(family, weights).items()}
     return found

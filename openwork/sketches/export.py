@@ -15,7 +15,6 @@ from openwork.sketches.masks import (
     Masks,
     check_ratio,
     check_rule,
-    dense,
     masks,
     prune_,
     pruned_weights,
@@ -50,7 +49,7 @@ def export_submodel(
     batches: Batches | None = None,
     key: Key | None = None,
 ) -> nn.Module:
-    """The pruned model at a keep ratio, ``v + S (x - v)``, as a plain module.
+    """The pruned model at a keep ratio, ``v + S (z - v)`` of the dense weights z, as a plain module.
 
     With units and the shift ``"zero"``, what reads a dropped unit is exactly zero, so that ``ow.shrink`` takes the unit
     out. Other shifts leave what is dropped at the shift's values: a base model with a sparse change.
@@ -60,8 +59,9 @@ def export_submodel(
     * ``"random"``: K at random. What is kept is multiplied by d / K, as in training, so that the mean over all masks is
       the dense model.
     * ``"best_of"``: the best of ``n`` random ones, by ``evaluate``.
-    * ``"nested"``: the first K, multiplied by d / K. For models trained so that the first ones matter most.
-    * ``"magnitude"``: the K largest ``|x - v|``, or units by the norm of all that reads them. Not multiplied: what is
+    * ``"nested"``: the first K, multiplied by ``1 / p_j`` of the ``Nested`` law under which the model was trained, or
+      by d / K if it was trained under another.
+    * ``"magnitude"``: the K largest ``|z - v|``, or units by the norm of all that reads them. Not multiplied: what is
       dropped is small, no random part of a whole that the rest has to make up for.
 
     Args:
@@ -79,11 +79,12 @@ def export_submodel(
 
     Raises:
         TypeError: If ``sketched`` is no ``SketchedModule``.
-        ValueError: If ``ratio`` or ``n`` is out of range, there is no such rule, or ``"best_of"`` has no ``evaluate``.
+        ValueError: If ``ratio`` or ``n`` is out of range, there is no such rule, ``"best_of"`` has no ``evaluate``, or
+            the law has no masks.
     """
     check_sketched("export_submodel", sketched)
     choice = choose("export_submodel", sketched, ratio, rule, n, evaluate, batches, Key(0) if key is None else key)
-    return prune_(dense(sketched), pruned_weights(sketched, choice.masks), batches)
+    return prune_(sketched.dense(), pruned_weights(sketched, choice.masks), batches)
 
 
 @torch.no_grad()
@@ -122,7 +123,7 @@ def choose(
         raise ValueError(f"{place}: n must be at least 1 mask, got {n}")
     choices = [Choice(masks(sketched, ratio, "random", k), "random", k) for k in (key.at(draw=at) for at in range(n))]
     # Each on a copy of its own: recalibration must not build on that of another mask.
-    scores = [evaluate(prune_(dense(sketched), pruned_weights(sketched, c.masks), batches)) for c in choices]
+    scores = [evaluate(prune_(sketched.dense(), pruned_weights(sketched, c.masks), batches)) for c in choices]
     return choices[max(range(n), key=scores.__getitem__)]
 
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Literal, final
 
 import torch
@@ -11,10 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.sketches.key import Key
-from openwork.sketches.sketch import Diagonal, DiagonalSketch, Draw, Sketch, Whole
+from openwork.sketches.sketch import Diagonal, DiagonalSketch, Draw, Sketch, Whole, diagonal_of
 from openwork.wiring import AxisSlices, Coupling
 
 ScaleSide = Literal["outgoing", "all"]
+# The maps of each parameter that a draw changes, one after the other.
+Drawn = Mapping[str, tuple[Draw, ...]]
 
 
 @final
@@ -33,10 +34,17 @@ class Flat(Draw):
         return self.inner.adjoint(x.flatten()).view_as(x)
 
 
+@dataclass(frozen=True, eq=False)
 class Family(ABC):
-    """Parameters that one draw sketches."""
+    """Parameters that one draw sketches.
+
+    Args:
+        name: Part of the key of its draws.
+        law: What is drawn.
+    """
 
     name: str
+    law: Sketch
 
     @property
     @abstractmethod
@@ -48,7 +56,6 @@ class Family(ABC):
     def parameters(self) -> tuple[str, ...]:
         """Names of what is sketched."""
 
-    @abstractmethod
     def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
         """Draw once.
 
@@ -59,28 +66,22 @@ class Family(ABC):
         Returns:
             Maps by the name of the parameter.
         """
+        return self.maps(self.law.sample(key.at(family=self.name), self.size, device))
 
     @abstractmethod
-    def complements(self, key: Key, device: torch.device) -> tuple[dict[str, Draw], ...]:
-        """Draw several that make up for each other, see ``Sketch.complements``.
+    def maps(self, draw: Draw) -> dict[str, Draw]:
+        """What a draw of the law does to each parameter, by name.
 
         Args:
-            key: Without the family's name.
-            device: Where.
-
-        Returns:
-            Maps by the name of the parameter, for each of them.
+            draw: Of vectors of this size.
         """
 
     @abstractmethod
-    def maps(self, weights: Tensor) -> dict[str, Diagonal]:
-        """What multiplies every entry or unit by a number.
+    def inclusion(self) -> dict[str, Tensor]:
+        """Probabilities that entries are kept, by the name of the parameter; they broadcast to its shape.
 
-        Args:
-            weights: Float64 ``(size,)``, on the device of the parameters.
-
-        Returns:
-            Maps by the name of the parameter.
+        Raises:
+            TypeError: If the law is not diagonal, so that it keeps no entry as it is.
         """
 
     @abstractmethod
@@ -101,16 +102,27 @@ class Entries(Family):
         name: Of the family.
         law: Of the sketch.
         shapes: By the names of the parameters.
+
+    Raises:
+        ValueError: If the law acts along an axis that a parameter does not have.
     """
 
-    name: str
-    law: Sketch
     shapes: Mapping[str, torch.Size]
+
+    def __post_init__(self) -> None:
+        axis = self.law.axis
+        for name, shape in self.shapes.items():
+            if axis is not None and len(shape) <= axis:
+                raise ValueError(
+                    f"{name!r}: {type(self.law).__name__} acts along axis {axis}, which shape {tuple(shape)} does not "
+                    "have; exclude this parameter"
+                )
 
     @property
     @override
     def size(self) -> int:
-        return sum(shape.numel() for shape in self.shapes.values())
+        shapes, axis = self.shapes.values(), self.law.axis
+        return sum(shape.numel() for shape in shapes) if axis is None else next(iter(shapes))[axis]
 
     @property
     @override
@@ -118,31 +130,26 @@ class Entries(Family):
         return tuple(self.shapes)
 
     @override
-    def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        return self._maps(self.law.sample(key.at(family=self.name), self.size, device))
-
-    @override
-    def complements(self, key: Key, device: torch.device) -> tuple[dict[str, Draw], ...]:
-        draws = self.law.complements(key.at(family=self.name), self.size, device)
-        return tuple(self._maps(draw) for draw in draws)
-
-    @override
-    def maps(self, weights: Tensor) -> dict[str, Diagonal]:
-        parts = weights.split([shape.numel() for shape in self.shapes.values()])
-        return {n: Diagonal(w.view(s)) for (n, s), w in zip(self.shapes.items(), parts, strict=True)}
-
-    @override
-    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([tensors[name].detach().abs().flatten() for name in self.shapes])
-
-    def _maps(self, draw: Draw) -> dict[str, Draw]:
+    def maps(self, draw: Draw) -> dict[str, Draw]:
         if isinstance(draw, Whole):
             return dict.fromkeys(self.shapes, draw)
         if isinstance(draw, Diagonal):
-            return dict(self.maps(draw.weights))
+            parts = draw.diagonal.split([shape.numel() for shape in self.shapes.values()])
+            return {n: Diagonal(d.view(s), draw.scale) for (n, s), d in zip(self.shapes.items(), parts, strict=True)}
         if len(self.shapes) > 1:
             raise ValueError(f"{self.name!r}: only a diagonal sketch can be drawn for several tensors together")
-        return {name: Flat(draw) for name in self.shapes}
+        return {name: Flat(draw) if self.law.axis is None else draw for name in self.shapes}
+
+    @override
+    def inclusion(self) -> dict[str, Tensor]:
+        if not isinstance(self.law, DiagonalSketch):
+            raise TypeError(f"{self.name!r}: {type(self.law).__name__} is no diagonal sketch; it keeps no entry")
+        parts = self.law.inclusion(self.size).split([shape.numel() for shape in self.shapes.values()])
+        return {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+
+    @override
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([tensors[name].abs().flatten() for name in self.shapes])
 
 
 @final
@@ -155,10 +162,9 @@ class Units(Family):
         law: Of the sketch, over units.
         coupling: Which slices belong to each unit.
         side: ``"outgoing"`` multiplies what reads a unit, as inverted dropout does; ``"all"`` also what writes it, by
-            which a ReLU unit counts 1 / p times too much: for theory only.
+            which a ReLU unit counts 1 / p times too much: for theory only. No parameter is in two of these slices.
     """
 
-    name: str
     law: DiagonalSketch
     coupling: Coupling
     side: ScaleSide = "outgoing"
@@ -186,37 +192,33 @@ class Units(Family):
             key: Without the family's name.
             device: Where.
         """
-        return self._weights(self.law.sample(key.at(family=self.name), self.size, device), device)
-
-    def _weights(self, draw: Draw, device: torch.device | None) -> Tensor:
-        return draw.weights if isinstance(draw, Diagonal) else torch.ones(self.size, dtype=torch.float64, device=device)
+        return diagonal_of(self.law.sample(key.at(family=self.name), self.size, device), self.size, device)
 
     @override
-    def sample(self, key: Key, device: torch.device) -> dict[str, Draw]:
-        return dict(self.maps(self.weights(key, device)))
+    def maps(self, draw: Draw) -> dict[str, Draw]:
+        if not isinstance(draw, Diagonal):
+            return dict.fromkeys(self.parameters, Whole())
+        return {name: Diagonal(along) for name, along in self._along(draw.weights).items()}
 
     @override
-    def complements(self, key: Key, device: torch.device) -> tuple[dict[str, Draw], ...]:
-        draws = self.law.complements(key.at(family=self.name), self.size, device)
-        return tuple(dict(self.maps(self._weights(draw, device))) for draw in draws)
+    def inclusion(self) -> dict[str, Tensor]:
+        return self._along(self.law.inclusion(self.size))
 
     @override
     def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        return self.coupling.sum({name: x.detach().square() for name, x in tensors.items()}).sqrt()
+        return self.coupling.sum({name: x.square() for name, x in tensors.items()}).sqrt()
 
-    @override
-    def maps(self, weights: Tensor) -> dict[str, Diagonal]:
-        device = weights.device
-        found: dict[str, list[Tensor]] = {}
+    def _along(self, units: Tensor) -> dict[str, Tensor]:
+        """Numbers of the units along their axes, 1 where there is no unit; each parameter has one axis."""
+        found: dict[str, Tensor] = {}
         for part in self.slices:
-            units = part.units.to(device)
-            along = torch.where(units >= 0, weights[units.clamp_min(0)], 1.0)
-            shape = [-1 if dim == part.dim else 1 for dim in range(len(part.shape))]
-            found.setdefault(part.name, []).append(along.view(shape))
-        return {name: Diagonal(reduce(torch.mul, along)) for name, along in found.items()}
+            which = part.units.to(units.device)
+            along = torch.where(which >= 0, units[which.clamp_min(0)], 1.0)
+            found[part.name] = along.view([-1 if dim == part.dim else 1 for dim in range(len(part.shape))])
+        return found
 
 
-def joined(draws: Sequence[Mapping[str, Draw]]) -> dict[str, tuple[Draw, ...]]:
+def joined(draws: Sequence[Mapping[str, Draw]]) -> Drawn:
     """All maps of each parameter, in the order in which they act; those that change nothing are left out.
 
     Args:
@@ -232,4 +234,4 @@ def joined(draws: Sequence[Mapping[str, Draw]]) -> dict[str, tuple[Draw, ...]]:
 
 Families = tuple[Family, ...]
 
-__all__ = ["Entries", "Families", "Family", "Flat", "ScaleSide", "Units", "joined"]
+__all__ = ["Drawn", "Entries", "Families", "Family", "Flat", "ScaleSide", "Units", "joined"]

@@ -1,7 +1,6 @@
 """Masks of any keep ratio for a model that was trained under sketches, and the pruned models they give."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -11,7 +10,9 @@ from openwork.running_statistics import recalibrate_
 from openwork.sketches.families import Family, joined
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
+from openwork.sketches.nested import Nested
 from openwork.sketches.rand_k import RandK
+from openwork.sketches.sketch import Diagonal, DiagonalSketch
 
 MaskRule = Literal["random", "magnitude", "nested"]
 RULES = ("random", "magnitude", "nested")
@@ -63,14 +64,17 @@ def masks(sketched: SketchedModule, ratio: float, rule: MaskRule, key: Key) -> d
 
     Returns:
         Diagonals by the names of the families: 0 where something is dropped, else its scale.
+
+    Raises:
+        ValueError: If a family has no masks.
     """
-    device = next(sketched.module.parameters()).device
     moved = _moved(sketched) if rule == "magnitude" else {}
-    return {family.name: mask(family, ratio, rule, key, device, moved) for family in sketched.families}
+    device = next(sketched.module.parameters()).device
+    return {family.name: mask(family, ratio, rule, key, moved, device) for family in sketched.families}
 
 
 def mask(
-    family: Family, ratio: float, rule: MaskRule, key: Key, device: torch.device, moved: Mapping[str, Tensor]
+    family: Family, ratio: float, rule: MaskRule, key: Key, moved: Mapping[str, Tensor], device: torch.device
 ) -> Tensor:
     """What one family keeps at a ratio.
 
@@ -79,33 +83,53 @@ def mask(
         ratio: Kept ones over all, in (0, 1]; rounded up to whole ones.
         rule: Which ones.
         key: What names a random mask, without the family's name.
+        moved: By the names of the parameters, how far they are from the shift; for the magnitudes only.
         device: Where.
-        moved: By the names of the parameters, ``x - v``; for the magnitudes only.
 
     Returns:
         The diagonal, float64 ``(size,)``.
+
+    Raises:
+        ValueError: If the family has no masks.
     """
+    if not isinstance(family.law, DiagonalSketch):
+        raise ValueError(
+            f"{family.name!r} cannot be pruned under {type(family.law).__name__}, which mixes entries and drops none; "
+            "wrap the model with a diagonal sketch"
+        )
     size, law = family.size, RandK(float(ratio))
     k = law.kept(size)
     match rule:
         case "random":
             return law.sample(key.at(family=family.name), size, device).weights
         case "nested":
-            return _first(torch.arange(size, device=device), k, size / k)
+            nested = isinstance(family.law, Nested)
+            scales = 1 / family.law.inclusion(size) if nested else torch.full((size,), size / k, dtype=torch.float64)
+            return _first(torch.arange(size), k, scales).to(device)
         case "magnitude":
             # Stable, so that the same weights keep the same units everywhere.
-            return _first(family.magnitudes(moved).argsort(descending=True, stable=True), k, 1.0)
+            order = family.magnitudes(moved).argsort(descending=True, stable=True)
+            return _first(order, k, torch.ones(size, dtype=torch.float64, device=device))
 
 
 def pruned_weights(sketched: SketchedModule, kept: Masks) -> dict[str, Tensor]:
-    """``v + S (x - v)`` of every parameter that the masks change.
+    """``v + S (z - v)`` of every parameter that the masks change, where z are the weights of the dense model.
 
     Args:
         sketched: What is pruned.
         kept: Of every family.
     """
+    shifts, moved = sketched.shifts, _moved(sketched)
     # What keeps everything must not even round.
-    return sketched.weights(joined([f.maps(kept[f.name]) for f in sketched.families if (kept[f.name] != 1).any()]))
+    changing = [family for family in sketched.families if bool((kept[family.name] != 1).any())]
+    found: dict[str, Tensor] = {}
+    for name, maps in joined([family.maps(Diagonal(kept[family.name])) for family in changing]).items():
+        left = moved[name]
+        for one in maps:
+            left = one.apply(left)
+        v = shifts[name]
+        found[name] = left if v is None else v + left
+    return found
 
 
 @torch.no_grad()
@@ -127,25 +151,14 @@ def prune_(module: nn.Module, weights: Mapping[str, Tensor], batches: Batches | 
     return module.eval()
 
 
-def dense(sketched: SketchedModule) -> nn.Module:
-    """A copy of the model that is not sketched, in evaluation mode.
-
-    Args:
-        sketched: What is copied.
-    """
-    return deepcopy(sketched.module).eval()
-
-
 def _moved(sketched: SketchedModule) -> dict[str, Tensor]:
-    """``x - v``, which is what a mask drops."""
-    x = {name: sketched.module.get_parameter(name).detach() for name in sketched.shifts}
-    return {name: x[name] if v is None else x[name] - v for name, v in sketched.shifts.items()}
+    """How far the dense model is from the shift, which is what masks drop."""
+    shifts = sketched.shifts
+    return {name: z if (v := shifts[name]) is None else z - v for name, z in sketched.dense_weights().items()}
 
 
-def _first(order: Tensor, k: int, scale: float) -> Tensor:
-    weights = torch.zeros(len(order), dtype=torch.float64, device=order.device)
-    weights[order[:k]] = scale
-    return weights
+def _first(order: Tensor, k: int, scales: Tensor) -> Tensor:
+    return torch.zeros_like(scales).index_copy(0, order[:k], scales[order[:k]])
 
 
 __all__ = [
@@ -155,7 +168,6 @@ __all__ = [
     "Masks",
     "check_ratio",
     "check_rule",
-    "dense",
     "mask",
     "masks",
     "prune_",

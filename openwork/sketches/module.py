@@ -1,50 +1,68 @@
 """A model whose weights are sketched while it trains."""
 
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from copy import deepcopy
+from functools import reduce
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from openwork.forward_pass import check_module
-from openwork.sketches.families import Entries, Families, ScaleSide, Units, joined
+from openwork.sketches.choosing import Granularity, Laws, choose_families
+from openwork.sketches.families import Drawn, Families, ScaleSide, joined
 from openwork.sketches.key import Key
-from openwork.sketches.sketch import DiagonalSketch, Draw, Sketch
-from openwork.wiring import Coupling, Selection, inspect, parameter_names, selected
+from openwork.sketches.perm_k import PermK
+from openwork.sketches.sketch import Diagonal, DiagonalSketch
+from openwork.wiring import Coupling, Selection, parameter_names
 
-Granularity = Literal["tensor", "model", "units"]
 Shift = Literal["init", "zero"] | Mapping[str, Tensor]
+Resample = Literal["step", "forward"]
 
 
 class SketchedModule(nn.Module):
     """``f(v + S (x - v))`` in place of ``f(x)``: what trains under it survives being pruned as S prunes.
 
-    In training mode every forward pass uses the draw of ``key`` at the present step, which the optimizer's steps count
-    once ``follow(optimizer)`` was called; inside ``with draw(key)`` it uses that of another key. In evaluation mode it
-    is the dense model. Gradients are those of the estimator, ``Sᵀ`` times the gradient at the sketched weights.
+    In training mode every forward pass uses the draw of ``now``, which the optimizer's steps count once
+    ``follow(optimizer)`` was called; inside ``with draw(key)`` it uses that of another key. In evaluation mode it is
+    the dense model. Gradients are those of the estimator, ``Sᵀ`` times the gradient at the sketched weights. The
+    weights themselves are never written, so that nothing has to be put back when something fails inside a draw.
+
+    A tensor that is used in several places has one draw and one shift. Of a parametrized tensor, what is behind the
+    parametrization is sketched. Running statistics of batch normalizations are gathered under masks in training mode;
+    recalibrate them for the model that is evaluated or exported.
 
     Args:
         module: Any module; its parameters are x, and stay its parameters.
-        sketch: A law for everything that is sketched.
+        sketch: A law for everything that is sketched; or laws by names of parameters or modules, in which ``*``, ``?``
+            and ``[...]`` are wildcards, or by module types: each parameter takes the first that matches, and is not
+            sketched if none does. Units take the law of what reads them.
         shift: v: ``"init"`` is the present weights, a pre-trained model perhaps; ``"zero"``; or tensors by the names of
             the parameters, where those that are missing are 0.
-        granularity: ``"tensor"`` draws among the entries of each tensor, ``"model"`` among all entries together,
-            ``"units"`` among the units of each coupling, such as neurons, channels and heads.
+        granularity: ``"tensor"`` draws among the entries of each tensor, ``"model"`` among all entries that have one
+            law, ``"units"`` among the units of each coupling, such as neurons, channels and heads. Take ``RandK`` for
+            units, which keeps at least one of each coupling; independent draws can drop a whole layer.
         example_inputs: With which the couplings are found; needed for ``"units"`` without ``groups``.
-        groups: The couplings whose units are sketched, if not all that can be removed.
+        groups: The couplings whose units are sketched, if not all that can be removed. Of those that are found, the
+            ones with a slice that is not sketched are left out, and those whose mask would not be a smaller network,
+            as where a normalization takes a mean over the units.
         include: Names of parameters or modules to sketch, with wildcards, or module types; all if left out.
         exclude: Not these.
         scaled: Whether what is kept is multiplied by 1 / p. If not, weights count as in the smaller network, and the
             dense model is ``v + p (x - v)``.
         side: Which slices of a unit are multiplied.
+        resample: Whether steps or forward passes in training mode count the draws, the latter anew in each step.
+        every: How many of these have the same draw, >= 1.
         key: Seed and backend of the draws, whose worker is this process; ``Key(0)`` if left out.
 
     Raises:
-        TypeError: If ``module`` is no module.
+        TypeError: If ``module`` is no module or ``sketch`` no law.
         ValueError: If nothing is left to sketch, or an argument does not fit.
 
     References:
@@ -54,7 +72,7 @@ class SketchedModule(nn.Module):
     def __init__(
         self,
         module: nn.Module,
-        sketch: Sketch,
+        sketch: Laws,
         *,
         shift: Shift = "init",
         granularity: Granularity = "tensor",
@@ -64,28 +82,75 @@ class SketchedModule(nn.Module):
         exclude: Selection | None = None,
         scaled: bool = True,
         side: ScaleSide = "outgoing",
+        resample: Resample = "step",
+        every: int = 1,
         key: Key | None = None,
     ) -> None:
         super().__init__()
         check_module("SketchedModule", module)
+        if resample not in ("step", "forward"):
+            raise ValueError(f"SketchedModule: resample must be 'step' or 'forward', got {resample!r}")
+        if every < 1:
+            raise ValueError(f"SketchedModule: every must be at least 1, got {every}")
         self.module = module
         self.scaled = scaled
+        self.resample: Resample = resample
+        self.every = every
         self.key = Key(0) if key is None else key
-        names = _chosen(module, include, exclude)
-        self.families: Families = _families(module, sketch, names, granularity, example_inputs, groups, side)
+        self.families: Families = choose_families(
+            module,
+            sketch,
+            granularity=granularity,
+            example_inputs=example_inputs,
+            groups=groups,
+            include=include,
+            exclude=exclude,
+            side=side,
+        )
         # Positions stand for names, since those of buffers may have no dots.
         self._shifted = tuple(dict.fromkeys(name for family in self.families for name in family.parameters))
+        shifts = _shifts(module, self._shifted, shift)
         for position, name in enumerate(self._shifted):
-            self.register_buffer(f"shift{position}", _shift(name, module.get_parameter(name), shift))
-        self._drawn: Mapping[str, tuple[Draw, ...]] | None = None
+            self.register_buffer(f"shift{position}", shifts[name])
+        self._drawn: Drawn | None = None
+        self._passes = 0
+        self._counted = False
+        self._seen: int | None = None
+        self._check_laws()
+
+    def _check_laws(self) -> None:
+        # Found out now, not at the first step: a law has no draw of a size, no mask, or no such worker.
+        for family in self.families:
+            if not self.scaled and not isinstance(family.law, DiagonalSketch):
+                raise ValueError(
+                    f"SketchedModule: {family.name!r} has no mask under {type(family.law).__name__}, which is not "
+                    "diagonal; use scaled=True"
+                )
+            try:
+                family.sample(self.key, self._device)
+            except ValueError as error:
+                raise ValueError(f"SketchedModule: {family.name!r}: {error}") from error
+
+    # -- draws ------------------------------------------------------------------------------------------------------
 
     @property
     def shifts(self) -> dict[str, Tensor | None]:
         """The shift v of every sketched parameter, by name; None stands for zeros."""
         return {name: cast("Tensor | None", getattr(self, f"shift{at}")) for at, name in enumerate(self._shifted)}
 
-    def sample(self, key: Key) -> dict[str, tuple[Draw, ...]]:
-        """Draw S.
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def now(self) -> Key:
+        """The key of the next forward pass in training mode."""
+        if self.resample == "step":
+            return self.key.at(step=self.key.step - self.key.step % self.every)
+        return self.key.at(draw=self._passes // self.every)
+
+    def sample(self, key: Key) -> Drawn:
+        """Draw S, with its scales whether the module is scaled or not.
 
         Args:
             key: What names the draw.
@@ -93,11 +158,12 @@ class SketchedModule(nn.Module):
         Returns:
             Maps of each sketched parameter, one after the other; parameters that stay as they are, are not there.
         """
-        device = next(self.module.parameters()).device
-        return joined([family.sample(key, device) for family in self.families])
+        return joined([family.sample(key, self._device) for family in self.families])
 
-    def weights(self, drawn: Mapping[str, tuple[Draw, ...]]) -> dict[str, Tensor]:
+    def weights(self, drawn: Drawn) -> dict[str, Tensor]:
         """``y = v + S (x - v)`` of every parameter that a draw changes; differentiable in x.
+
+        Unscaled, it is x where S keeps it and v elsewhere.
 
         Args:
             drawn: What ``sample`` gave.
@@ -106,6 +172,10 @@ class SketchedModule(nn.Module):
         found: dict[str, Tensor] = {}
         for name, maps in drawn.items():
             x, v = self.module.get_parameter(name), shifts[name]
+            if not self.scaled:
+                kept = reduce(torch.logical_and, [cast("Diagonal", one).kept for one in maps])
+                found[name] = torch.where(kept, x, 0.0 if v is None else v)
+                continue
             moved = x if v is None else x - v
             for one in maps:
                 moved = one.apply(moved)
@@ -113,13 +183,13 @@ class SketchedModule(nn.Module):
         return found
 
     @contextmanager
-    def draw(self, key: Key) -> Generator["SketchedModule"]:
+    def draw(self, key: Key | Drawn) -> Generator["SketchedModule"]:
         """Forward passes inside use the draw of a key, whatever the mode.
 
         Args:
-            key: What names the draw.
+            key: What names the draw, or what ``sample`` gave.
         """
-        before, self._drawn = self._drawn, self.sample(key)
+        before, self._drawn = self._drawn, self.sample(key) if isinstance(key, Key) else key
         try:
             yield self
         finally:
@@ -127,68 +197,209 @@ class SketchedModule(nn.Module):
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The outputs of the module with sketched weights; with its own in evaluation mode."""
-        drawn = self.sample(self.key) if self._drawn is None and self.training else self._drawn
-        weights = {} if drawn is None else self.weights(drawn)
+        """The outputs of the module with sketched weights; those of the dense model in evaluation mode.
+
+        Warns:
+            UserWarning: If the weights have changed while nothing counts the draws.
+        """
+        if self._drawn is not None:
+            weights = self.weights(self._drawn)
+        elif self.training:
+            self._warn_of_standstill()
+            weights = self.weights(self.sample(self.now))
+            self._passes += 1
+        else:
+            weights = self._dense()
         return functional_call(self.module, weights, args, kwargs) if weights else self.module(*args, **kwargs)
 
-    def advance(self) -> None:
-        """Go on to the draw of the next step."""
-        self.key = self.key.at(step=self.key.step + 1)
+    def _warn_of_standstill(self) -> None:
+        if self._counted or self.resample == "forward":
+            return
+        version = self.module.get_parameter(self._shifted[0])._version
+        if self._seen is not None and version != self._seen:
+            self._counted = True  # once is enough
+            warnings.warn(
+                "SketchedModule: the weights have changed and the draw has not, so all steps would train the same "
+                "mask; call follow(optimizer) once, or advance() after each step",
+                stacklevel=4,
+            )
+        self._seen = version
 
-    def follow(self, optimizer: Optimizer) -> None:
+    def advance(self) -> None:
+        """Go on to the next step."""
+        self.key = self.key.at(step=self.key.step + 1)
+        self._passes = 0
+        self._counted = True
+
+    def follow(self, optimizer: Optimizer) -> RemovableHandle:
         """Let the steps of an optimizer count the draws.
 
         Args:
             optimizer: Over the module's parameters.
+
+        Returns:
+            What ends it by its ``remove()``.
         """
-        optimizer.register_step_post_hook(lambda *_: self.advance())
+        self._counted = True
+        return optimizer.register_step_post_hook(lambda *_: self.advance())
+
+    # -- the dense model --------------------------------------------------------------------------------------------
+
+    def dense_weights(self) -> dict[str, Tensor]:
+        """Sketched parameters as the dense model has them, by name: ``z = v + p (x - v)``, or x itself if scaled."""
+        return {name: self.module.get_parameter(name).detach() for name in self._shifted} | {
+            name: z.detach() for name, z in self._dense().items()
+        }
+
+    def _dense(self) -> dict[str, Tensor]:
+        """Dense weights that differ from x; differentiable in x."""
+        found: dict[str, Tensor] = {}
+        for name, p in ({} if self.scaled else self._inclusion()).items():
+            x, v = self.module.get_parameter(name), self.shifts[name]
+            p = p.to(x.device, x.dtype)
+            # Where p = 1 it is x to the bit, which v + (x - v) is not.
+            found[name] = torch.where(p == 1, x, x * p if v is None else v + p * (x - v))
+        return found
+
+    def _inclusion(self) -> dict[str, Tensor]:
+        """Probability that each entry is kept, where it is not 1 throughout; float64."""
+        found: dict[str, Tensor] = {}
+        for family in self.families:
+            for name, p in family.inclusion().items():
+                found[name] = found[name] * p if name in found else p
+        return {name: p for name, p in found.items() if not bool((p == 1).all())}
+
+    def dense(self) -> nn.Module:
+        """A copy of the module with the weights of the dense model."""
+        copy = deepcopy(self.module)
+        with torch.no_grad():
+            for name, z in self._dense().items():
+                copy.get_parameter(name).copy_(z)
+        return copy
+
+    @torch.no_grad()
+    def to_scaled_(self) -> Self:
+        """Turn an unscaled module into the scaled one with the same sketched weights, ``x <- v + p (x - v)``.
+
+        A plain SGD step of size ``lr`` before is one of ``p**2 lr`` after, one of Adam is ``p lr``.
+        """
+        for name, z in self._dense().items():
+            self.module.get_parameter(name).copy_(z)
+        self.scaled = True
+        return self
+
+    @torch.no_grad()
+    def to_unscaled_(self) -> Self:
+        """Turn a scaled module into the unscaled one with the same sketched weights, ``x <- v + (x - v) / p``.
+
+        Raises:
+            TypeError: If a law is not diagonal; nothing has changed then.
+        """
+        if self.scaled:
+            for name, p in self._inclusion().items():
+                x, v = self.module.get_parameter(name), self.shifts[name]
+                p = p.to(x.device, x.dtype)
+                x.copy_(torch.where(p == 1, x, x / p if v is None else v + (x - v) / p))
+            self.scaled = False
+        return self
 
     @torch.no_grad()
     def recenter_(self) -> None:
-        """Move the shift to the present weights."""
+        """Move the shift to the dense weights, and where they are not scaled, the weights too; the dense model stays.
+
+        The state of an optimizer stays as it is.
+        """
+        moved = self._dense()
         for position, name in enumerate(self._shifted):
-            setattr(self, f"shift{position}", self.module.get_parameter(name).detach().clone())
+            x = self.module.get_parameter(name)
+            if name in moved:
+                x.copy_(moved[name])
+            setattr(self, f"shift{position}", x.detach().clone())
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    @property
+    def _workers(self) -> int | None:
+        """Number of workers that share each draw; None if they do not."""
+        return max((family.law.workers for family in self.families if isinstance(family.law, PermK)), default=None)
+
+    @override
+    def get_extra_state(self) -> dict[str, int | str | bool | None]:
+        return {
+            "seed": self.key.seed,
+            "backend": self.key.backend,
+            "torch": str(torch.__version__) if self.key.backend == "torch" else None,
+            "step": self.key.step,
+            "passes": self._passes,
+            "scaled": self.scaled,
+            "workers": self._workers,
+        }
+
+    @override
+    def set_extra_state(self, state: Mapping[str, int | str | bool | None]) -> None:
+        self.key = self.key.at(step=int(state["step"] or 0))
+        self._passes = int(state["passes"] or 0)
+
+    def _check_state(self, state: Mapping[str, int | str | bool | None]) -> None:
+        own = self.get_extra_state()
+        ways = {
+            "seed": f"pass key=Key({state['seed']})",
+            "backend": f"pass a key with backend={state['backend']!r}",
+            "scaled": f"build it with scaled={state['scaled']} and convert it by to_scaled_() or to_unscaled_()",
+            "workers": f"go on with {state['workers']} workers",
+        }
+        for name, way in ways.items():
+            if state[name] != own[name]:
+                raise ValueError(
+                    f"SketchedModule: the state to load has {name}={state[name]!r} and this module {name}="
+                    f"{own[name]!r}, so that it would train under other draws; {way}"
+                )
+        if state["torch"] != own["torch"]:
+            warnings.warn(
+                f"SketchedModule: the state to load was drawn by torch {state['torch']}, this is {own['torch']}; their "
+                "random numbers may differ, those of Key(..., backend='hash') never do",
+                stacklevel=2,
+            )
+
+    @override
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Checked first, so that nothing has changed when it does not fit.
+        state = state_dict.get(f"{prefix}_extra_state")
+        if state is not None:
+            self._check_state(state)
+            for position, name in enumerate(self._shifted):
+                # Zeros are stored as nothing.
+                there = f"{prefix}shift{position}" in state_dict
+                own = getattr(self, f"shift{position}")
+                blank = torch.empty_like(self.module.get_parameter(name).detach()) if own is None else own
+                setattr(self, f"shift{position}", blank if there else None)
+        self._seen = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _chosen(module: nn.Module, include: Selection | None, exclude: Selection | None) -> list[str]:
-    """First names of the parameters that may be sketched."""
-    meant = selected(module, include, exclude, "SketchedModule")
-    return [names[0] for p, names in parameter_names(module).items() if p.requires_grad and not meant.why_not(names)]
-
-
-def _families(
-    module: nn.Module,
-    sketch: Sketch,
-    names: Sequence[str],
-    granularity: Granularity,
-    example_inputs: object,
-    groups: Sequence[Coupling] | None,
-    side: ScaleSide,
-) -> Families:
-    shapes = {name: module.get_parameter(name).shape for name in names}
-    if granularity == "tensor":
-        found: Families = tuple(Entries(name, sketch, {name: shape}) for name, shape in shapes.items())
-    elif granularity == "model":
-        found = (Entries("model", sketch, shapes),)
-    else:
-        if not isinstance(sketch, DiagonalSketch):
-            raise ValueError(f"SketchedModule: {type(sketch).__name__} mixes units; take a diagonal sketch")
-        couplings = inspect(module, example_inputs).removable if groups is None else groups
-        found = tuple(
-            Units(c.name, sketch, c, side) for c in couplings if all(part.name in shapes for part in c.consumers)
-        )
-    if not found:
-        raise ValueError(
-            f"SketchedModule: nothing of {type(module).__name__} is left to sketch; loosen include, exclude"
-        )
+def _shifts(module: nn.Module, names: Sequence[str], shift: Shift) -> dict[str, Tensor | None]:
+    # None stands for zeros.
+    own = {name: module.get_parameter(name).detach() for name in names}
+    if not isinstance(shift, Mapping):
+        if shift not in ("init", "zero"):
+            raise ValueError(f"SketchedModule: shift must be 'init', 'zero' or a mapping of tensors, got {shift!r}")
+        return {name: x.clone() if shift == "init" else None for name, x in own.items()}
+    aliases = {alias: tied[0] for tied in parameter_names(module).values() for alias in tied}
+    buffers = {name for name, _ in module.named_buffers()}
+    found: dict[str, Tensor | None] = dict.fromkeys(names)
+    for alias, v in shift.items():
+        if alias not in aliases and alias not in buffers:
+            raise ValueError(f"SketchedModule: shift has {alias!r}, which {type(module).__name__} has not; remove it")
+        name = aliases.get(alias, "")
+        if name not in own:
+            continue  # a whole state dict may be given
+        if v.shape != own[name].shape:
+            raise ValueError(
+                f"SketchedModule: shift[{alias!r}] must have shape {tuple(own[name].shape)}, got {tuple(v.shape)}; "
+                "pass the tensor of the same parameter"
+            )
+        found[name] = v.detach().to(own[name]).clone()
     return found
 
 
-def _shift(name: str, parameter: Tensor, shift: Shift) -> Tensor | None:
-    if isinstance(shift, Mapping):
-        return shift[name].detach().clone() if name in shift else None
-    return parameter.detach().clone() if shift == "init" else None
-
-
-__all__ = ["Granularity", "Shift", "SketchedModule"]
+__all__ = ["Resample", "Shift", "SketchedModule"]

@@ -1,23 +1,21 @@
 """The objective of sketched training, ``E f(v + S (x - v))``, by Monte Carlo."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from math import ceil, sqrt
 from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from openwork.forward_pass import arguments, evaluating
-from openwork.sketches.families import joined
+from openwork.sketches.families import Drawn, Family, joined
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.sketch import Draw
 
 Outputs = TypeVar("Outputs")
-Drawn = Mapping[str, tuple[Draw, ...]]
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,11 @@ def mc_objective(
         )
     means: list[float] = []
     with evaluating(sketched):
-        for drawn in [first, *islice(sets, ceil(n / len(first)) - 1)]:
-            losses = [
-                _number(loss(functional_call(sketched.module, sketched.weights(one), args, kwargs), targets))
-                for one in drawn
-            ]
+        for drawn in chain([first], islice(sets, ceil(n / len(first)) - 1)):
+            losses: list[float] = []
+            for one in drawn:
+                with sketched.draw(one):
+                    losses.append(_number(loss(sketched(*args, **kwargs), targets)))
             means.append(sum(losses) / len(losses))
     mean = sum(means) / len(means)
     variance = sum((value - mean) ** 2 for value in means) / (len(means) - 1)
@@ -112,7 +110,7 @@ def check_sketched(place: str, sketched: object) -> None:
 def _sets(sketched: SketchedModule, key: Key, complementary: bool) -> Iterator[list[Drawn]]:
     """Sets of draws without end, equally long."""
     device = next(sketched.module.parameters()).device
-    size = max(len(family.complements(key, device)) for family in sketched.families) if complementary else 1
+    size = max(len(_complements(family, key, device)) for family in sketched.families) if complementary else 1
     position = 0
     while True:
         if not complementary:
@@ -123,10 +121,15 @@ def _sets(sketched: SketchedModule, key: Key, complementary: bool) -> Iterator[l
                 # A family whose own sets are shorter has several of them here, the last one perhaps in part.
                 own: list[dict[str, Draw]] = []
                 while len(own) < size:
-                    own += family.complements(key.at(draw=position * size + len(own)), device)
+                    own += _complements(family, key.at(draw=position * size + len(own)), device)
                 found.append(own[:size])
             yield [joined(draws) for draws in zip(*found, strict=True)]
         position += 1
+
+
+def _complements(family: Family, key: Key, device: torch.device) -> list[dict[str, Draw]]:
+    draws = family.law.complements(key.at(family=family.name), family.size, device)
+    return [family.maps(draw) for draw in draws]
 
 
 def _number(value: Tensor) -> float:

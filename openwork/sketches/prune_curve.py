@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from openwork.sketches.key import Key
-from openwork.sketches.masks import Batches, MaskRule, check_ratio, check_rule, dense, masks, prune_, pruned_weights
+from openwork.sketches.masks import Batches, MaskRule, check_ratio, check_rule, masks, prune_, pruned_weights
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.objective import check_sketched
 
@@ -94,7 +94,7 @@ def prune_curve(
 
     Raises:
         TypeError: If ``sketched`` is no ``SketchedModule``.
-        ValueError: If a ratio or ``n`` is out of range, or there is no such rule.
+        ValueError: If a ratio or ``n`` is out of range, there is no such rule, or the law has no masks.
     """
     check_sketched("prune_curve", sketched)
     check_rule("prune_curve", rule)
@@ -104,7 +104,7 @@ def prune_curve(
         raise ValueError(f"prune_curve: n must be at least 1 mask, got {n}")
     key = Key(0) if key is None else key
     # One copy for all masks: every mask writes the same parameters.
-    pruned, whole = dense(sketched), dense(sketched).state_dict()
+    pruned, whole = sketched.dense(), sketched.dense().state_dict()
     points: list[PrunePoint] = []
     for ratio in ratios:
         found: list[Mapping[str, float]] = []

@@ -9,8 +9,31 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.sketches.key import Key
-from openwork.sketches.numbers import permutation
+from openwork.sketches.numbers import permutation, subset
 from openwork.sketches.sketch import Diagonal, DiagonalSketch
+
+
+def part(ratio: float, size: int) -> int:
+    """A fraction of some entries, the next whole number, at least 1.
+
+    Args:
+        ratio: In (0, 1].
+        size: Of how many.
+    """
+    # A fraction such as 0.1 of 30 must not become 4 by rounding.
+    return max(1, ceil(ratio * size - 1e-9))
+
+
+def pairs(k: float, both: float, size: int) -> Tensor:
+    """The pair matrix of a law that treats all entries alike.
+
+    Args:
+        k: Mean number of entries kept.
+        both: Mean number of ordered pairs of different entries kept.
+        size: Out of how many.
+    """
+    off = both / (size * (size - 1)) if size > 1 else 0.0
+    return torch.full((size, size), off, dtype=torch.float64).fill_diagonal_(k / size)
 
 
 @final
@@ -48,15 +71,12 @@ class RandK(DiagonalSketch):
         """
         if isinstance(self.keep, int) and self.keep > size:
             raise ValueError(f"RandK: keep={self.keep} entries of {size}; take at most {size}, or a fraction")
-        # A fraction such as 0.1 of 30 must not become 4 by rounding.
-        return self.keep if isinstance(self.keep, int) else max(1, ceil(self.keep * size - 1e-9))
+        return self.keep if isinstance(self.keep, int) else part(self.keep, size)
 
     @override
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> Diagonal:
         k = self.kept(size)
-        weights = torch.zeros(size, dtype=torch.float64, device=device)
-        weights[permutation(key, size, device)[:k]] = size / k
-        return Diagonal(weights)
+        return Diagonal(subset(key, k, size, device), size / k)
 
     @override
     def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Diagonal, ...]:
@@ -69,8 +89,8 @@ class RandK(DiagonalSketch):
         """
         k = self.kept(size)
         shares = permutation(key, size, device)[: size // k * k].view(-1, k)
-        weights = torch.zeros(len(shares), size, dtype=torch.float64, device=device).scatter_(1, shares, size / k)
-        return tuple(Diagonal(one) for one in weights)
+        kept = torch.zeros(len(shares), size, dtype=torch.bool, device=device).scatter_(1, shares, True)
+        return tuple(Diagonal(one, size / k) for one in kept)
 
     @override
     def inclusion(self, size: int) -> Tensor:
@@ -79,8 +99,7 @@ class RandK(DiagonalSketch):
     @override
     def pair_matrix(self, size: int) -> Tensor:
         k = self.kept(size)
-        both = k * (k - 1) / (size * (size - 1)) if size > 1 else 1.0
-        return torch.full((size, size), both, dtype=torch.float64).fill_diagonal_(k / size)
+        return pairs(k, k * (k - 1), size)
 
 
-__all__ = ["RandK"]
+__all__ = ["RandK", "pairs", "part"]

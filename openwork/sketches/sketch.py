@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -51,20 +51,29 @@ class Diagonal(Draw):
     """S with a diagonal of zeros and scales.
 
     Args:
-        weights: The diagonal, float64, of the shape for which S was drawn or one that broadcasts to it; 0 where
-            something is dropped, which is exactly zero then, whatever it was.
+        diagonal: Numbers in float64, or booleans, which take an eighth of the memory; of the shape for which S was
+            drawn or one that broadcasts to it. 0 where something is dropped, which is exactly zero then, whatever it
+            was.
+        scale: What the diagonal is multiplied by, not 0.
     """
 
-    weights: Tensor
+    diagonal: Tensor
+    scale: float = 1.0
+
+    @property
+    def weights(self) -> Tensor:
+        """The diagonal of S, float64."""
+        return self.diagonal.to(torch.float64) * self.scale
 
     @property
     def kept(self) -> Tensor:
         """Where something stays, booleans like ``weights``."""
-        return self.weights != 0
+        return self.diagonal if self.diagonal.dtype == torch.bool else self.diagonal != 0
 
     @override
     def apply(self, x: Tensor) -> Tensor:
-        return torch.where(self.kept, x * self.weights.to(x.dtype), 0.0)
+        factor = self.scale if self.diagonal.dtype == torch.bool else self.weights.to(x.dtype)
+        return torch.where(self.kept, x * factor, 0.0)
 
     @override
     def adjoint(self, x: Tensor) -> Tensor:
@@ -98,7 +107,13 @@ class Sketch(ABC):
     """A law of S, for any size; a frozen dataclass.
 
     ``E[S] = I`` for every law here, and draws are functions of the key alone.
+
+    Attributes:
+        axis: None if S acts on all entries of a tensor as one vector; else the axis along which it acts, on each line
+            of the tensor alike.
     """
+
+    axis: ClassVar[int | None] = None
 
     @abstractmethod
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> Draw:
@@ -110,7 +125,7 @@ class Sketch(ABC):
             device: Where its tensors lie.
 
         Returns:
-            A map of vectors ``(size,)``.
+            A map of vectors ``(size,)``; of tensors with ``size`` entries along ``axis`` if that is not None.
 
         Raises:
             ValueError: If the law has no draw of this size.
@@ -145,10 +160,31 @@ class Sketch(ABC):
 
 
 class DiagonalSketch(Sketch):
-    """A law that keeps a random set J of entries; one kept with probability p is multiplied by 1 / p.
+    """A law that keeps a random set J of entries, and multiplies them so that each has mean 1.
 
-    Subclasses draw J; everything else follows from ``inclusion`` and ``pair_matrix``.
+    Most laws multiply an entry that is kept with probability p by 1 / p: subclasses draw J, and everything else follows
+    from ``inclusion`` and ``pair_matrix``.
     """
+
+    @property
+    def complementary(self) -> int:
+        """How many workers' draws of one key complete each other to the identity; 1 if none do."""
+        return 1
+
+    @override
+    def complements(
+        self, key: Key, size: int, device: torch.device | str | None = None
+    ) -> "tuple[Whole | Diagonal, ...]":
+        """Draws that make up for each other; by default those of the workers that complete each other.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        if self.complementary == 1:
+            return (self.sample(key, size, device),)
+        return tuple(self.sample(key.at(worker=worker), size, device) for worker in range(self.complementary))
 
     @abstractmethod
     def inclusion(self, size: int) -> Tensor:
@@ -176,6 +212,14 @@ class DiagonalSketch(Sketch):
     @abstractmethod
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> "Whole | Diagonal": ...
 
+    def mean_square(self, size: int) -> Tensor:
+        """``E[w_j^2]`` of the diagonal w of S, that of ``second_moment``; float64 ``(size,)``, >= 1.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+        """
+        return 1 / self.inclusion(size)
+
     def second_moment(self, size: int) -> Tensor:
         """``E[w wᵀ]`` of the diagonal w of S, so that ``E[S A S] = E[w wᵀ] * A``; float64 ``(size, size)``.
 
@@ -185,10 +229,29 @@ class DiagonalSketch(Sketch):
         p = self.inclusion(size)
         return self.pair_matrix(size) / torch.outer(p, p)
 
+    def largest_scale(self, size: int) -> float:
+        """The largest number by which an entry is ever multiplied.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+        """
+        return 1 / float(self.inclusion(size).min())
+
     @override
     def constants(self, size: int) -> Constants:
-        scales = 1 / self.inclusion(size)
-        return Constants(float(scales.max()) ** 2, float(scales.max()), float(scales.min()))
+        squares = self.mean_square(size)
+        return Constants(self.largest_scale(size) ** 2, float(squares.max()), float(squares.min()))
 
 
-__all__ = ["Constants", "Diagonal", "DiagonalSketch", "Draw", "Sketch", "Whole"]
+def diagonal_of(draw: Whole | Diagonal, size: int, device: torch.device | str | None = None) -> Tensor:
+    """The diagonal of a draw as numbers, float64 ``(size,)``.
+
+    Args:
+        draw: Of vectors.
+        size: Numbers in a vector.
+        device: Where, if it is the identity.
+    """
+    return torch.ones(size, dtype=torch.float64, device=device) if isinstance(draw, Whole) else draw.weights
+
+
+__all__ = ["Constants", "Diagonal", "DiagonalSketch", "Draw", "Sketch", "Whole", "diagonal_of"]

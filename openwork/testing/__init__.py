@@ -3,5 +3,6 @@
 from openwork.testing.optimizers import check_optimizer
 from openwork.testing.partitions import check_partition
 from openwork.testing.penalties import check_penalty
+from openwork.testing.sketches import check_sketch
 
-__all__ = ["check_optimizer", "check_partition", "check_penalty"]
+__all__ = ["check_optimizer", "check_partition", "check_penalty", "check_sketch"]

@@ -160,6 +160,6 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"^mc_objective: n must be at least 2, .* got 1"):
         mc_objective(model, quadratic, (NOTHING, NOTHING), n=1, complementary=False)
     with pytest.raises(ValueError, match=r"^mc_objective: loss must give one number, got a tensor of shape \(12,\)"):
-        mc_objective(model, lambda y, _: y, (NOTHING, NOTHING))
+        mc_objective(model, torch.sub, (NOTHING, NOTHING))
     with pytest.raises(ValueError, match=r"^mc_objective: example_inputs is empty"):
         mc_objective(model, quadratic, ((), NOTHING))
