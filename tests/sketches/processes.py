@@ -1,0 +1,276 @@
+"""What the tests of several processes run in each: every check in turn, results to a file of the rank.
+
+``python -m torch.distributed.run --nproc-per-node 2 tests/sketches/processes.py FOLDER [CHECK...]``
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Adam, Optimizer
+from typing_extensions import TypedDict
+
+from openwork import models
+from openwork.sketches import (
+    Identity,
+    ISTTrainer,
+    Key,
+    PermK,
+    PermKAggregator,
+    RandK,
+    ReduceAggregator,
+    ShardedPermK,
+    Sketch,
+    SketchedModule,
+    Traffic,
+    compress,
+    start_workers,
+)
+from openwork.sketches.module import Granularity, Shift
+
+STEPS = 50
+SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally many
+TAU = 3
+ROUNDS = 6
+LR = 0.02  # of all optimizers but Adam
+
+
+class Result(TypedDict, total=False):
+    """What a check leaves; not every one leaves all."""
+
+    weights: Tensor
+    stale: Tensor
+    losses: Tensor
+    bytes: float
+    steps: float
+    messages: dict[str, str]
+
+
+Case = tuple[Granularity, Shift, Callable[[int], Sketch], Callable[[list[nn.Parameter]], Optimizer]]
+
+
+def sgd(parameters: list[nn.Parameter]) -> Optimizer:
+    return SGD(parameters, lr=LR, momentum=0.9, weight_decay=1e-3)
+
+
+def adam(parameters: list[nn.Parameter]) -> Optimizer:
+    return Adam(parameters, lr=0.01)
+
+
+def plain(parameters: list[nn.Parameter]) -> Optimizer:
+    return SGD(parameters, lr=LR)
+
+
+GATHERED: dict[str, Case] = {
+    "perm-k model": ("model", "init", PermK, sgd),
+    "perm-k tensor": ("tensor", "zero", PermK, adam),
+    "perm-k units": ("units", "zero", PermK, sgd),
+    "perm-k units, shift": ("units", "init", PermK, sgd),
+    "rand-k": ("model", "init", lambda n: RandK(0.3), sgd),
+    "identity": ("model", "init", lambda n: Identity(), sgd),
+}
+REDUCED: dict[str, Case] = {"rand-k": GATHERED["rand-k"]}
+SHARDED: dict[str, Case] = {
+    "perm-k model, plain": ("model", "init", PermK, plain),
+    "perm-k model": ("model", "init", PermK, sgd),
+    "perm-k tensor": ("tensor", "zero", PermK, adam),
+}
+
+
+def sketched(case: Case, workers: int, worker: int = 0, seed: int = 3) -> SketchedModule:
+    granularity, shift, law, _ = case
+    torch.manual_seed(0)
+    model = models.mlp([7, 8, 4]).double()
+    example = torch.zeros(2, 7, dtype=torch.float64)
+    key = Key(seed).at(worker=worker)
+    return SketchedModule(
+        model, law(workers), shift=shift, granularity=granularity, example_inputs=example, key=key
+    ).train()
+
+
+def batch(step: int, worker: int, size: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1000 * step + worker)
+    x = torch.randn(size, 7, generator=generator, dtype=torch.float64)
+    return x, torch.randint(4, (size,), generator=generator)
+
+
+def loss(model: nn.Module, step: int, worker: int) -> Tensor:
+    x, y = batch(step, worker)
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def summary(model: nn.Module, traffic: Traffic) -> Result:
+    in_steps = {name: sent for name, sent in traffic.sent.items() if name != "broadcast"}
+    return {"weights": weights(model), "bytes": float(sum(in_steps.values())), "steps": float(traffic.steps)}
+
+
+def gathered(case: Case, rank: int, size: int) -> Result:
+    model = sketched(case, size)
+    aggregator = PermKAggregator(model)
+    optimizer = case[3](list(model.parameters()))
+    aggregator.traffic.sent.clear()
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss(model, step, rank).backward()
+        aggregator.reduce_()
+        optimizer.step()
+        model.advance()
+    return summary(model, aggregator.traffic)
+
+
+def reduced(case: Case, rank: int, size: int) -> Result:
+    model = sketched(case, size)
+    aggregator = ReduceAggregator(model)
+    optimizer = case[3](list(model.parameters()))
+    aggregator.traffic.sent.clear()
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss(model, step, rank).backward()
+        aggregator.reduce_()
+        optimizer.step()
+        model.advance()
+    return summary(model, aggregator.traffic)
+
+
+def sharded(case: Case, rank: int, size: int) -> Result:
+    model = sketched(case, size)
+    optimizer = case[3](list(model.parameters()))
+    trainer = ShardedPermK(model, optimizer)
+    trainer.traffic.sent.clear()
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss(model, step, rank).backward()
+        trainer.step()
+    result = summary(model, trainer.traffic)
+    stale = weights(model)
+    trainer.gather_()
+    return {**result, "weights": weights(model), "stale": stale}
+
+
+def ist(case: Case, rank: int, size: int, tau: int) -> Result:
+    model = sketched(case, size)
+    trainer = ISTTrainer(model, plain, local_steps=tau)
+    trainer.traffic.sent.clear()
+    for turn in range(ROUNDS):
+        steps = iter(range(tau * turn, tau * (turn + 1)))
+        trainer.round(lambda local, steps=steps: loss(local, next(steps), rank))
+    return summary(model, trainer.traffic)
+
+
+def shared(rank: int, size: int, kind: str) -> Result:
+    """One draw for all workers, and one batch split among them."""
+    case: Case = ("model", "init", lambda n: RandK(0.25), sgd)
+    model = sketched(case, size)
+    traffic, trained = Traffic(), model
+    if kind == "fsdp":
+        fully_shard(model)
+    else:
+        trained = DistributedDataParallel(model)
+    if kind == "ddp, kept" and isinstance(trained, DistributedDataParallel):
+        traffic = compress(trained)
+    optimizer = case[3](list(trained.parameters()))
+    losses: list[float] = []
+    for step in range(STEPS):
+        x, y = batch(step, 0, size=8)
+        mine = slice(rank * 8 // size, (rank + 1) * 8 // size)
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(trained(x[mine]), y[mine])
+        value.backward()
+        optimizer.step()
+        model.advance()
+        mean = value.detach().clone()
+        dist.all_reduce(mean)
+        losses.append(mean.item() / size)
+    whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
+    return {
+        "weights": torch.cat([p.detach().flatten() for p in whole]),
+        "losses": torch.tensor(losses, dtype=torch.float64),
+        "bytes": float(traffic.total),
+    }
+
+
+def no_sync(rank: int, size: int) -> Result:
+    """A draw for each worker beside DistributedDataParallel, whose own reduction is off."""
+    case = GATHERED["perm-k model"]
+    model = sketched(case, size)
+    wrapped = DistributedDataParallel(model)
+    aggregator = PermKAggregator(model)
+    optimizer = case[3](list(model.parameters()))
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        with wrapped.no_sync():
+            loss(wrapped, step, rank).backward()
+        aggregator.reduce_()
+        optimizer.step()
+        model.advance()
+    return summary(model, aggregator.traffic)
+
+
+def errors(rank: int, size: int) -> Result:
+    """Messages of what goes wrong on all workers alike."""
+    case = GATHERED["perm-k model"]
+
+    def message(act: Callable[[], object]) -> str:
+        try:
+            act()
+        except (TypeError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return "no error"
+
+    def outside() -> None:
+        model = sketched(case, size)
+        aggregator = PermKAggregator(model)
+        (loss(model, 0, rank) + weights_of(model)).backward()
+        aggregator.reduce_()
+
+    def weights_of(model: nn.Module) -> Tensor:
+        return torch.stack([p.square().sum() for p in model.parameters()]).sum()
+
+    aggregator = PermKAggregator(sketched(case, size))
+    units = sketched(GATHERED["perm-k units"], size)
+    messages = {
+        "workers": message(lambda: PermKAggregator(sketched(case, size + 1))),
+        "seed": message(lambda: PermKAggregator(sketched(case, size, seed=rank))),
+        "outside": message(outside),
+        "resumed workers": message(lambda: aggregator.load_state_dict({"workers": size + 1, "seed": 3, "step": 5})),
+        "resumed seed": message(lambda: aggregator.load_state_dict({"workers": size, "seed": 4, "step": 5})),
+        "sharded units": message(lambda: ShardedPermK(units, sgd(list(units.parameters())))),
+        "compressed": message(lambda: compress(DistributedDataParallel(nn.Linear(2, 2)))),
+        "compressed worker": message(lambda: compress(DistributedDataParallel(sketched(case, size, worker=1)))),
+    }
+    return {"messages": messages, "steps": float(aggregator.state_dict()["step"])}
+
+
+def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
+    found: dict[str, Callable[[], Result]] = {}
+    found |= {f"gathered {name}": partial(gathered, case, rank, size) for name, case in GATHERED.items()}
+    found |= {f"reduced {name}": partial(reduced, case, rank, size) for name, case in REDUCED.items()}
+    found |= {f"sharded {name}": partial(sharded, case, rank, size) for name, case in SHARDED.items()}
+    for name in ("perm-k model", "perm-k units"):
+        found |= {f"ist {name}, {tau}": partial(ist, GATHERED[name], rank, size, tau) for tau in (1, TAU)}
+    found |= {kind: partial(shared, rank, size, kind) for kind in ("ddp", "ddp, kept", "fsdp")}
+    return {**found, "no_sync": partial(no_sync, rank, size), "errors": partial(errors, rank, size)}
+
+
+def main(folder: Path, names: list[str]) -> None:
+    workers = start_workers(timeout_s=30)
+    all_checks = checks(workers.rank, workers.size)
+    results = {name: all_checks[name]() for name in names or all_checks}
+    torch.save(results, folder / f"{workers.rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), sys.argv[2:])
