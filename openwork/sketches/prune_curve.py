@@ -50,6 +50,12 @@ class Spread:
         """Over the masks."""
         return max(self.values)
 
+    def record(self) -> dict[str, float]:
+        """Plain values for a log."""
+        low, middle, high = self.quartiles
+        ends = {"min": self.min, "first_quartile": low, "median": middle, "third_quartile": high, "max": self.max}
+        return {"mean": self.mean, "std": self.std, **ends}
+
 
 @dataclass(frozen=True)
 class PrunePoint:
@@ -62,6 +68,10 @@ class PrunePoint:
 
     ratio: float
     metrics: Mapping[str, Spread]
+
+    def record(self) -> dict[str, float | dict[str, float]]:
+        """Plain values for a log."""
+        return {"ratio": self.ratio, **{name: spread.record() for name, spread in self.metrics.items()}}
 
 
 @torch.no_grad()
