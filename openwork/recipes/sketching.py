@@ -17,6 +17,7 @@ from openwork.partitions import Elements, Slices
 from openwork.sketches import Key, SketchedModule, export_delta, export_submodel, mc_objective, prune_curve
 from openwork.sketches.export import Rule
 from openwork.sketches.families import Units
+from openwork.sketches.masks import RULES, check_rule
 from openwork.sketches.traffic import rand_k_bytes, replicated_bytes, ring_bytes, server_bytes, sharded_bytes
 from openwork.training import Metrics, Run, supervised
 from openwork.training.evaluation import evaluate
@@ -63,6 +64,7 @@ def sketched_run(
         raise ValueError(
             f"keep must be above 0 and at most 1, the fraction that the model at the end keeps, got {keep}"
         )
+    check_rule("sketched_run", rule, (*RULES, "best_of"))
     sketched.follow(optimizer)
     run = supervised(
         sketched,
@@ -74,7 +76,7 @@ def sketched_run(
         seed=seed,
         schedule="cosine",
     )
-    ending = _Ending(run, sketched, samples, keep, rule, Key(seed), base)
+    ending = _Ending(run, sketched, samples, keep, rule, Key(seed, backend="hash"), base)
     return replace(run, advance=ending.advance, finish=ending.finish, evaluate=ending.evaluate)
 
 
@@ -170,6 +172,9 @@ class _Ending:
                 rule=self.rule,
                 n=DRAWS,
                 evaluate=self._score,
+                # Only the largest entries cannot be drawn again.
+                format="bitmask" if self.rule == "magnitude" else "seed",
+                key=self.key,
             )
         return dict(vars(size))
 

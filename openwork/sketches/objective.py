@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import count, islice
 from math import ceil, sqrt
 from typing import TypeVar
 
@@ -55,7 +55,8 @@ def mc_objective(
         sketched: Its shift, law and present weights.
         loss: From outputs and targets, a number.
         batch: Inputs, as ``example_inputs`` are given elsewhere, and targets.
-        n: Draws, raised to whole sets; at least two sets.
+        n: Draws, at least 2; raised to whole sets, of which a standard error needs two, so that none is larger than a
+            half of ``n``.
         complementary: Draw in sets; if not, every draw is independent of all others.
         key: What names the draws; by default that of the model, so that the same weights at the same step give the
             same number.
@@ -65,21 +66,19 @@ def mc_objective(
 
     Raises:
         TypeError: If ``sketched`` is no ``SketchedModule``.
-        ValueError: If ``n`` is too small for a standard error, the batch is empty, or the loss is not one number.
+        ValueError: If ``n`` is less than 2, the batch is empty, or the loss is not one number.
     """
     check_sketched("mc_objective", sketched)
     inputs, targets = batch
     args, kwargs = arguments("mc_objective", inputs)
-    sets = _sets(sketched, sketched.key if key is None else key, complementary)
-    first = next(sets)
-    if n < 2 * len(first):
-        raise ValueError(
-            f"mc_objective: n must be at least {2 * len(first)}, two sets of {len(first)} draws, got {n}; a standard "
-            "error needs two"
-        )
+    if n < 2:
+        raise ValueError(f"mc_objective: n must be at least 2 draws, got {n}; a standard error needs two")
+    key = sketched.key if key is None else key
+    size = _set_size(sketched, key, n // 2) if complementary else 1
+    sets = islice(_sets(sketched, key, size), ceil(n / size))
     means: list[float] = []
     with evaluating(sketched):
-        for drawn in chain([first], islice(sets, ceil(n / len(first)) - 1)):
+        for drawn in sets:
             losses: list[float] = []
             for one in drawn:
                 with sketched.draw(one):
@@ -87,7 +86,7 @@ def mc_objective(
             means.append(sum(losses) / len(losses))
     mean = sum(means) / len(means)
     variance = sum((value - mean) ** 2 for value in means) / (len(means) - 1)
-    return Estimate(mean, sqrt(variance / len(means)), len(means) * len(first))
+    return Estimate(mean, sqrt(variance / len(means)), len(means) * size)
 
 
 def check_sketched(place: str, sketched: object) -> None:
@@ -107,24 +106,26 @@ def check_sketched(place: str, sketched: object) -> None:
         )
 
 
-def _sets(sketched: SketchedModule, key: Key, complementary: bool) -> Iterator[list[Drawn]]:
-    """Sets of draws without end, equally long."""
+def _set_size(sketched: SketchedModule, key: Key, most: int) -> int:
     device = next(sketched.module.parameters()).device
-    size = max(len(_complements(family, key, device)) for family in sketched.families) if complementary else 1
-    position = 0
-    while True:
-        if not complementary:
-            yield [sketched.sample(key.at(draw=position))]
-        else:
-            found: list[list[dict[str, Draw]]] = []
-            for family in sketched.families:
-                # A family whose own sets are shorter has several of them here, the last one perhaps in part.
-                own: list[dict[str, Draw]] = []
-                while len(own) < size:
-                    own += _complements(family, key.at(draw=position * size + len(own)), device)
-                found.append(own[:size])
-            yield [joined(draws) for draws in zip(*found, strict=True)]
-        position += 1
+    return min(most, max(len(_complements(family, key, device)) for family in sketched.families))
+
+
+def _sets(sketched: SketchedModule, key: Key, size: int) -> Iterator[list[Drawn]]:
+    """Sets of draws without end; of a single one they are independent."""
+    device = next(sketched.module.parameters()).device
+    for position in count():
+        found: list[list[dict[str, Draw]]] = []
+        for family in sketched.families:
+            if size == 1:
+                found.append([family.sample(key.at(draw=position), device)])
+                continue
+            # A family whose own sets are shorter has several of them here, the last one perhaps in part.
+            own: list[dict[str, Draw]] = []
+            while len(own) < size:
+                own += _complements(family, key.at(draw=position * size + len(own)), device)
+            found.append(own[:size])
+        yield [joined(draws) for draws in zip(*found, strict=True)]
 
 
 def _complements(family: Family, key: Key, device: torch.device) -> list[dict[str, Draw]]:

