@@ -93,7 +93,7 @@ def test_finetuning_ends_as_base_and_delta(tmp_path: Path) -> None:
     assert isinstance(sketched, SketchedModule)
     base = {name: v for name, v in sketched.shifts.items() if v is not None}
     for name, x in model.named_parameters():
-        assert int((x != base[name]).sum()) == RandK(0.1).kept(x.numel())
+        assert 0 < int((x != base[name]).sum()) <= RandK(0.1).kept(x.numel())
     final = run.evaluate(model)
     delta = cast("dict[str, Any]", final["sketch"])["delta"]
     assert delta["values"] == sum(RandK(0.1).kept(x.numel()) for x in model.parameters())
