@@ -14,7 +14,7 @@ PACKAGE = Path(openwork.__file__).parent
 
 # A folder or module imports from lower rows only; neighbors in a row do not import each other.
 ROWS = (
-    {"reductions", "forward_pass"},
+    {"reductions", "forward_pass", "running_statistics"},
     {"partitions", "kernels", "files", "models", "data"},
     {"structure", "wiring"},
     {"penalties", "factorizations"},

@@ -1,6 +1,6 @@
 """Files that are either whole or not there: atomic writing, safe reading, append-only records."""
 
-from openwork.files.digest import sha256
+from openwork.files.digest import sha256, sha256_of
 from openwork.files.json_files import Json, read_json, write_json
 from openwork.files.models import read_model, write_model
 from openwork.files.records import append_record, read_records, truncate_records
@@ -19,6 +19,7 @@ __all__ = [
     "read_tensors",
     "read_text",
     "sha256",
+    "sha256_of",
     "truncate_records",
     "write_bytes",
     "write_json",

@@ -21,6 +21,7 @@ from openwork.recipes.images import (
     rmda_mnist_logistic,
 )
 from openwork.recipes.language import ramda_shakespeare_gpt
+from openwork.recipes.sketched import mast_digits, mast_fashion, mast_finetune, mast_logistic
 
 __all__ = [
     "dwf_digits",
@@ -31,6 +32,10 @@ __all__ = [
     "dwf_lenet300",
     "dwf_resnet18_cifar10",
     "dwf_vgg19_cifar10",
+    "mast_digits",
+    "mast_fashion",
+    "mast_finetune",
+    "mast_logistic",
     "nuclear_digits",
     "proxadamw_digits",
     "proxsgd_digits",

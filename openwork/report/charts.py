@@ -144,7 +144,8 @@ class Chart:
         else:
             axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=self.unit == "count"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, self.unit)))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        whole = all(float(time).is_integer() for time in self.times)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
         axes.set_xlim(*self._span())
 
     def _span(self) -> tuple[float, float]:

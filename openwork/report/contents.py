@@ -10,6 +10,7 @@ from openwork.files import Json
 from openwork.report.factors import FactorsContents, alarms, read_factors
 from openwork.report.read import RunFolder, number, table
 from openwork.report.shrunk import Shrunk
+from openwork.report.sketched import SketchContents, read_sketch
 from openwork.report.text import Unit, percent
 
 REPORT_SCHEMA = 1
@@ -77,6 +78,7 @@ class RunContents:
         layers: What survives in each weight.
         shrunk: What shrink took out; None if nobody has shrunk the run.
         factors: What there is to say about factors; None if the weights have none.
+        sketch: What there is to say about sketches; None if it was trained without.
         alive: Groups of each weight that were not zero, over time.
         arguments: Arguments of the recipe.
         machine: Where it ran.
@@ -95,6 +97,7 @@ class RunContents:
     layers: Sequence[Layer]
     shrunk: Shrunk | None
     factors: FactorsContents | None
+    sketch: SketchContents | None
     alive: Mapping[str, Sequence[float | None]]
     arguments: Mapping[str, Json]
     machine: Mapping[str, Json]
@@ -144,7 +147,15 @@ STRUCTURES: Sequence[tuple[str, str, Unit]] = (
 )
 CURVES = (
     *("seconds", "train_loss", "lr", "averaging", "residual", "steps_unchanged", "skipped", "alive", "total"),
-    *("budget_spent", "relative_misalignment", "mean_penalty", "weight_norm", "sign_flips"),
+    *(
+        "sketched_loss",
+        "sketched_loss_stderr",
+        "budget_spent",
+        "relative_misalignment",
+        "mean_penalty",
+        "weight_norm",
+        "sign_flips",
+    ),
     *(key for key, _, _ in EVALUATIONS),
     *(f"structured_{key}" for key, _, _ in EVALUATIONS),
     *(key for key, _, _ in STRUCTURES),
@@ -195,6 +206,7 @@ def _run(run: RunFolder, name: str) -> RunContents:
         layers=layers,
         shrunk=run.shrunk,
         factors=read_factors(run),
+        sketch=read_sketch(run),
         alive={
             name: [number(table(table(record, "layers"), name), "alive") for record in run.records]
             for name in table(last, "layers")

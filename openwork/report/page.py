@@ -12,6 +12,7 @@ from openwork.report.html import cell, lines, named, notes_list, table
 from openwork.report.life import Life, lives
 from openwork.report.read import RunFolder
 from openwork.report.shrunk_section import conditions, shrunk_section
+from openwork.report.sketched_section import sketched_section
 from openwork.report.text import shown
 
 VARIANTS = (("weights", "weights"), ("structured", "structured"), ("final", "finished"))
@@ -192,6 +193,7 @@ def _sections(run: RunContents, folder: RunFolder) -> list[str]:
         shrunk_section(run.shrunk) if run.shrunk else "",
         _charts("Training", charts, say=marked, place=run.name),
         _factors(run),
+        sketched_section(run, lambda title, drawn, say: _charts(title, drawn, say=say, place=run.name)),
         _layers(run.layers, single=run.single),
         _lives(lives(folder), single=run.single),
         _charts("Certificate", certificate(run), say=exact, place=run.name),

@@ -3,7 +3,9 @@
 from openwork.sketches.aggregation import PermKAggregator, ReduceAggregator
 from openwork.sketches.bernoulli import Bernoulli
 from openwork.sketches.ddp import SharedDraw, compress, kept_hook
+from openwork.sketches.delta import DeltaSize, export_delta, load_delta
 from openwork.sketches.dsgd import DSGD
+from openwork.sketches.export import export_submodel
 from openwork.sketches.group import Group
 from openwork.sketches.group_spec import GroupSpec, UnitSlices
 from openwork.sketches.identity import Identity
@@ -13,23 +15,18 @@ from openwork.sketches.lsvrg import LSVRG
 from openwork.sketches.mixture import Mixture
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.nested import Nested
+from openwork.sketches.objective import Estimate, mc_objective
 from openwork.sketches.page import PAGE
 from openwork.sketches.perm_k import PermK
 from openwork.sketches.pool import Pool
 from openwork.sketches.projections import Projection, RandomProjection, RightProjection
+from openwork.sketches.prune_curve import PrunePoint, Spread, prune_curve
 from openwork.sketches.rand_k import RandK
 from openwork.sketches.sharding import ShardedPermK
 from openwork.sketches.sketch import Constants, Diagonal, DiagonalSketch, Draw, Sketch, Whole
 from openwork.sketches.steps import expected_smoothness, lsvrg_lr, nonconvex_lr, page_lr, rescaled_lr, theory_lr
 from openwork.sketches.submodel import Submodel
-from openwork.sketches.traffic import (
-    Traffic,
-    rand_k_bytes,
-    replicated_bytes,
-    ring_bytes,
-    server_bytes,
-    sharded_bytes,
-)
+from openwork.sketches.traffic import Traffic, rand_k_bytes, replicated_bytes, ring_bytes, server_bytes, sharded_bytes
 from openwork.sketches.units import scaled_point, unscaled_point
 from openwork.sketches.workers import LostWorker, Workers, saved_when_lost, start_workers
 
@@ -39,9 +36,11 @@ __all__ = [
     "PAGE",
     "Bernoulli",
     "Constants",
+    "DeltaSize",
     "Diagonal",
     "DiagonalSketch",
     "Draw",
+    "Estimate",
     "Group",
     "GroupSpec",
     "ISTTrainer",
@@ -56,6 +55,7 @@ __all__ = [
     "PermKAggregator",
     "Pool",
     "Projection",
+    "PrunePoint",
     "RandK",
     "RandomProjection",
     "ReduceAggregator",
@@ -64,6 +64,7 @@ __all__ = [
     "SharedDraw",
     "Sketch",
     "SketchedModule",
+    "Spread",
     "Submodel",
     "Traffic",
     "UnitSlices",
@@ -71,10 +72,15 @@ __all__ = [
     "Workers",
     "compress",
     "expected_smoothness",
+    "export_delta",
+    "export_submodel",
     "kept_hook",
+    "load_delta",
     "lsvrg_lr",
+    "mc_objective",
     "nonconvex_lr",
     "page_lr",
+    "prune_curve",
     "rand_k_bytes",
     "replicated_bytes",
     "rescaled_lr",

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.sketches.key import Key
-from openwork.sketches.numbers import chosen
+from openwork.sketches.numbers import chosen, uniform
 from openwork.sketches.sketch import Diagonal, DiagonalSketch
 
 
@@ -63,6 +63,21 @@ class Bernoulli(DiagonalSketch):
         if not isinstance(self.p, Tensor):
             return Diagonal(kept, 1 / self.p)
         return Diagonal(torch.where(kept, 1 / self.p.to(device=kept.device, dtype=torch.float64), 0.0))
+
+    @override
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Diagonal, ...]:
+        """Masks that keep an entry where its uniform number, moved on around a circle, is below p.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        self._check(size)
+        p = torch.as_tensor(self.p, dtype=torch.float64, device=device)
+        u, count = uniform(key, size, device), max(2, int(1 / p.max() + 1e-9))
+        kept = [(u + at / count).remainder(1) < p for at in range(count)]
+        return tuple(Diagonal(torch.where(one, 1 / p, 0.0)) for one in kept)
 
     @override
     def inclusion(self, size: int) -> Tensor:

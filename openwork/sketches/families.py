@@ -84,6 +84,14 @@ class Family(ABC):
             TypeError: If the law is not diagonal, so that it keeps no entry as it is.
         """
 
+    @abstractmethod
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Absolute values of the entries, or norms of all that reads a unit; ``(size,)``.
+
+        Args:
+            tensors: By the names of the parameters.
+        """
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -139,6 +147,10 @@ class Entries(Family):
         parts = self.law.inclusion(self.size).split([shape.numel() for shape in self.shapes.values()])
         return {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
 
+    @override
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([tensors[name].abs().flatten() for name in self.shapes])
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -191,6 +203,10 @@ class Units(Family):
     @override
     def inclusion(self) -> dict[str, Tensor]:
         return self._along(self.law.inclusion(self.size))
+
+    @override
+    def magnitudes(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self.coupling.sum({name: x.square() for name, x in tensors.items()}).sqrt()
 
     def _along(self, units: Tensor) -> dict[str, Tensor]:
         """Numbers of the units along their axes, 1 where there is no unit; each parameter has one axis."""

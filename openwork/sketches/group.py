@@ -93,8 +93,13 @@ class Group(DiagonalSketch):
 
     @override
     def sample(self, key: Key, size: int, device: torch.device | str | None = None) -> Whole | Diagonal:
-        draw = self.law.sample(key, self.count(size), device)
-        return draw if isinstance(draw, Whole) else Diagonal(self.spread(draw.diagonal, size), draw.scale)
+        return self._spread(self.law.sample(key, self.count(size), device), size)
+
+    @override
+    def complements(
+        self, key: Key, size: int, device: torch.device | str | None = None
+    ) -> tuple[Whole | Diagonal, ...]:
+        return tuple(self._spread(draw, size) for draw in self.law.complements(key, self.count(size), device))
 
     @override
     def inclusion(self, size: int) -> Tensor:
@@ -119,6 +124,9 @@ class Group(DiagonalSketch):
     @override
     def constants(self, size: int) -> Constants:
         return self.law.constants(self.count(size))
+
+    def _spread(self, draw: Whole | Diagonal, size: int) -> Whole | Diagonal:
+        return draw if isinstance(draw, Whole) else Diagonal(self.spread(draw.diagonal, size), draw.scale)
 
     def _of_pairs(self, of_groups: Tensor, size: int) -> Tensor:
         return self.spread(self.spread(of_groups, size).T, size).T

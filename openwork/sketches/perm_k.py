@@ -108,6 +108,18 @@ class PermK(DiagonalSketch):
         return max(1, size // self.workers)
 
     @override
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Diagonal, ...]:
+        """The draws of all workers; with shares only that of the key's, since the others have other laws.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        workers = range(self.workers) if self.shares is None else (key.worker,)
+        return tuple(self.sample(key.at(worker=worker), size, device) for worker in workers)
+
+    @override
     def inclusion(self, size: int, worker: int = 0) -> Tensor:
         return torch.full((size,), 1 / self.scale(size, worker), dtype=torch.float64)
 

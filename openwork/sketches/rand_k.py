@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.sketches.key import Key
-from openwork.sketches.numbers import subset
+from openwork.sketches.numbers import permutation, subset
 from openwork.sketches.sketch import Diagonal, DiagonalSketch
 
 
@@ -81,6 +81,20 @@ class RandK(DiagonalSketch):
     @override
     def fixed_count(self, size: int) -> int:
         return self.kept(size)
+
+    @override
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Diagonal, ...]:
+        """Disjoint subsets, as many as fit; if K divides d their mean is the identity.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        k = self.kept(size)
+        shares = permutation(key, size, device)[: size // k * k].view(-1, k)
+        kept = torch.zeros(len(shares), size, dtype=torch.bool, device=device).scatter_(1, shares, True)
+        return tuple(Diagonal(one, size / k) for one in kept)
 
     @override
     def inclusion(self, size: int) -> Tensor:

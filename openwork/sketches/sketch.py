@@ -131,6 +131,22 @@ class Sketch(ABC):
             ValueError: If the law has no draw of this size.
         """
 
+    def complements(self, key: Key, size: int, device: torch.device | str | None = None) -> tuple[Draw, ...]:
+        """Draws that make up for each other: each has the law of S, together they vary less than independent ones.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+
+        Returns:
+            At least one; a single one where the law knows no better.
+
+        Raises:
+            ValueError: If the law has no draw of this size.
+        """
+        return (self.sample(key, size, device),)
+
     @abstractmethod
     def constants(self, size: int) -> Constants:
         """Constants of the law.
@@ -154,6 +170,21 @@ class DiagonalSketch(Sketch):
     def complementary(self) -> int:
         """How many workers' draws of one key complete each other to the identity; 1 if none do."""
         return 1
+
+    @override
+    def complements(
+        self, key: Key, size: int, device: torch.device | str | None = None
+    ) -> "tuple[Whole | Diagonal, ...]":
+        """Draws that make up for each other; by default those of the workers that complete each other.
+
+        Args:
+            key: What names them all.
+            size: Numbers in the vectors they are for, >= 1.
+            device: Where their tensors lie.
+        """
+        if self.complementary == 1:
+            return (self.sample(key, size, device),)
+        return tuple(self.sample(key.at(worker=worker), size, device) for worker in range(self.complementary))
 
     @abstractmethod
     def inclusion(self, size: int) -> Tensor:

@@ -16,7 +16,8 @@ from openwork.data import Batches, Data
 from openwork.files import State
 from openwork.metrics import sparsity
 from openwork.optim import ProximalOptimizer, Stages, unwrap
-from openwork.training.evaluation import Loss, evaluate, recalibrate_, statistics_kept
+from openwork.running_statistics import recalibrate_, statistics_kept
+from openwork.training.evaluation import Loss, evaluate
 from openwork.training.factorized import Factorized, Progress, structured_of
 from openwork.training.phases import Refit, rebuild_, take_out_, taken
 from openwork.training.run import Metrics
