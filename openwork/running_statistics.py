@@ -1,6 +1,6 @@
 """Running statistics of batch normalizations: those of the weights that a model has now."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 @contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
+def statistics_kept(model: nn.Module) -> Generator[None]:
     """Restore the running statistics of all batch normalizations, bit for bit, after the ``with``."""
     buffers = [buffer for norm in _batch_norms(model) for buffer in norm.buffers()]
     backups = [buffer.clone() for buffer in buffers]
