@@ -12,11 +12,13 @@ step 1 / L_f. Three rules name a point: "last" (ERM: the exact optimum, by Newto
 half of the steps), the candidate of least pruned validation loss, and the one of best pruned validation accuracy.
 Masks of training, choosing and testing differ; ERM and MAST meet the same ones.
 
-30 seeds, both shifts side by side in one matrix. Stopped, the script goes on after the last law (a minute each).
+30 seeds, both shifts side by side in one matrix. Stopped, the script goes on after the last law (a minute each). With
+laws as arguments, such as "Rand-K 0.5", it computes these and writes no table, so that several processes can work at
+once.
 """
 
 import math
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from functools import cache
 from statistics import mean, stdev
@@ -30,14 +32,17 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from openwork.data import svmlight
-from openwork.sketches import DiagonalSketch, Identity, Key, RandK
+from openwork.sketches import Bernoulli, DiagonalSketch, Identity, Key, RandK
 
 NAME = "mast_a5a"
 LAM = 1e-3
 SEEDS, STEPS = 30, 2500
 SHIFTS = ("0", "ERM of 10 %")
 RATIOS = (0.9, 0.7, 0.5, 0.3, 0.1)
-LAWS: dict[str, DiagonalSketch] = {f"Rand-K {q:g}": RandK(q) for q in RATIOS}
+LAWS: dict[str, DiagonalSketch] = {
+    **{f"Rand-K {q:g}": RandK(q) for q in RATIOS},
+    **{f"Bernoulli {q:g}": Bernoulli(q) for q in (0.9, 0.5, 0.1)},
+}
 RULES = ("last", "loss", "accuracy")
 # Masks of each seed: to choose, to test, and for the gradient of the sketched objective.
 CHOOSING, TESTING, GAPS = 50, 100, 100
@@ -167,7 +172,7 @@ def descent() -> Tensor:
 
 
 def pruned(inputs: Tensor, signs: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean losses, without the penalty, and accuracies: ``(..., n, d)``, ``(..., n)``, ``(..., m, d)`` to ``(..., m)``."""
+    """Mean losses, without the penalty, and accuracies, of points ``(..., m, d)`` on samples ``(..., n, d)``."""
     margins = (inputs @ points.transpose(-1, -2)).mul_(signs.unsqueeze(-1))
     return softplus(-margins).mean(-2), (margins > 0).float().mean(-2)
 
@@ -344,8 +349,14 @@ def main() -> None:
     """Measure what is missing, and write the table."""
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    compute: Callable[[str], dict[str, Any]] = measure
-    results = {name: remembered(NAME, name.replace(" ", "-"), lambda name=name: compute(name)) for name in LAWS}
+    wanted = sys.argv[1:]
+    results = {
+        name: remembered(NAME, name.replace(" ", "-"), lambda name=name: measure(name))
+        for name in LAWS
+        if not wanted or name in wanted
+    }
+    if wanted:
+        return
     some = next(iter(results.values()))
     columns = ["shift v", "law", "point", "pruned loss, ERM", "pruned loss, MAST", "pruned accuracy, ERM, %",
                "pruned accuracy, MAST, %", "MAST - ERM, points", "median, ERM, %", "median, MAST, %",

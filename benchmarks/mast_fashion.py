@@ -1,10 +1,12 @@
 """LeNet-5 (6-16) on Fashion-MNIST, trained plainly, with dropout and under sketches, and then pruned to a fraction.
 
-Sketches keep a random part of the units of every layer (channels and neurons, exactly K of each layer) for a whole
-batch, and multiply what reads them by 1 / p: half of them, or a fraction drawn anew for every batch from 0.1, 0.2, ...,
-1, the same for all layers. Dropout drops with probability one half at the same places, whole channels in convolutions,
-each sample its own units. Apart from that it minimizes what sketches of one half do. All have the same start, order of
-samples, epochs and schedule.
+Sketches keep a random part of the units of every layer (channels and neurons, exactly K of each layer): half of them,
+or a fraction drawn anew each time from 0.1, 0.2, ..., 1, the same for all layers. A batch is cut into eight parts, each
+with a draw of its own, or has a single draw. Half of the units: what reads them is multiplied by 1 / p, so that the
+dense network has the mean weights. The mixture is not scaled, since 1 / p = 10 in four layers in turn would drown
+everything; the whole network is one of those that it trains. Dropout drops with probability one half at the same
+places, whole channels in convolutions, each sample its own units: apart from that it minimizes what sketches of one
+half do. All have the same start, order of samples, epochs and schedule.
 
 6000 training images are held out. They choose the learning rate of each method, once, at seed 0, after one epoch, by
 the accuracy of the whole network; and, for each point of a curve, whether what reads a pruned layer is multiplied by
@@ -12,11 +14,15 @@ the accuracy of the whole network; and, for each point of a curve, whether what 
 same for all methods; by magnitude, a unit counts as the norm of what writes it times the norm of what reads it.
 Nothing is trained after pruning, and there is no batch normalization to recalibrate.
 
-Stopped, the script goes on after the last finished part.
+Stopped, the script goes on after the last finished part (a minute or two each). With names of parts as arguments, such
+as plain-s1, it computes these and writes no table, so that several processes can work at once; with "table" it writes
+the table of what there is.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, Literal
 
@@ -38,12 +44,29 @@ NAME = "mast_fashion"
 SEEDS = (0, 1, 2)
 BATCH, EPOCHS, MOMENTUM, WARMUP = 256, 5, 0.9, 100
 RATES = (0.01, 0.03, 0.1)
-# Keep ratios of each batch; none for training without sketches.
-METHODS: dict[str, tuple[float, ...]] = {
-    "plain": (),
-    "dropout 0.5": (),
-    "sketched 0.5": (0.5,),
-    "sketched 0.1 to 1": tuple(k / 10 for k in range(1, 11)),
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """How a network is sketched.
+
+    Args:
+        ratios: Of which every draw takes one.
+        draws: In each batch, for equal parts of it.
+        scaled: Whether what is kept is multiplied by 1 / p.
+    """
+
+    ratios: tuple[float, ...]
+    draws: int
+    scaled: bool
+
+
+METHODS: dict[str, Sketches | None] = {
+    "plain": None,
+    "dropout 0.5": None,
+    "sketched 0.5": Sketches((0.5,), 8, scaled=True),
+    "sketched 0.1 to 1": Sketches(tuple(k / 10 for k in range(1, 11)), 8, scaled=False),
+    "sketched 0.5, one draw": Sketches((0.5,), 1, scaled=True),
 }
 RATIOS = (1.0, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1)
 PER_MASK = 500
@@ -55,10 +78,12 @@ def train(method: str, lr: float, seed: int, epochs: int, data: Data) -> nn.Modu
     """Train once."""
     model = lenet5((6, 16), seed=seed).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     couplings = inspect(model, data.train.inputs[:2]).removable
-    # One wrapper for each ratio around the same weights: all layers have the same ratio at a step.
+    plan = METHODS[method]
+    ratios, scaled = (plan.ratios, plan.scaled) if plan else ((), True)
+    # One wrapper for each ratio around the same weights: all layers have the same ratio in a draw.
     sketched = [
-        SketchedModule(model, RandK(ratio), shift="zero", granularity="units", groups=couplings, key=Key(seed))
-        for ratio in METHODS[method]
+        SketchedModule(model, RandK(r), shift="zero", granularity="units", groups=couplings, scaled=scaled)
+        for r in ratios
     ]
     network = with_dropout(model) if method.startswith("dropout") else model
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM)
@@ -67,19 +92,23 @@ def train(method: str, lr: float, seed: int, epochs: int, data: Data) -> nn.Modu
     batches = Batches(data.train, BATCH, seed=seed, drop_last=True)
     which = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # of dropout
+    loss = torch.tensor(0.0)
     for epoch in range(epochs):
         for at, (inputs, targets) in enumerate(batches.epoch(epoch)):
             step = epoch * steps + at
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor(step)
             optimizer.zero_grad()
-            if sketched:
-                wrapper = sketched[int(torch.randint(len(sketched), (), generator=which))]
-                with wrapper.draw(Key(seed, step)):
-                    loss = cross_entropy(wrapper(inputs), targets)
+            if plan:
+                pieces = zip(inputs.chunk(plan.draws), targets.chunk(plan.draws), strict=True)
+                for piece, (x, y) in enumerate(pieces):
+                    wrapper = sketched[int(torch.randint(len(sketched), (), generator=which))]
+                    with wrapper.draw(Key(seed, step, draw=piece)):
+                        loss = cross_entropy(wrapper(x), y) / plan.draws
+                    loss.backward()
             else:
                 loss = cross_entropy(network(inputs), targets)
-            loss.backward()
+                loss.backward()
             optimizer.step()
         print(f"{method} lr {lr:g} seed {seed} epoch {epoch + 1}: loss {float(loss.detach()):.4f}", flush=True)
     return model
@@ -174,8 +203,10 @@ def slug(method: str) -> str:
 
 def rate(method: str) -> float:
     """The learning rate of the best validation accuracy."""
-    found = {lr: dict(read_json(RESULTS / NAME / f"{tuning(method, lr)}.json")) for lr in RATES}
-    return max(RATES, key=lambda lr: float(found[lr]["accuracy"]))
+    found: dict[float, dict[str, Any]] = {
+        lr: dict(read_json(RESULTS / NAME / f"{tuning(method, lr)}.json")) for lr in RATES
+    }
+    return max(RATES, key=lambda lr: found[lr]["accuracy"])
 
 
 def parts(data: Data) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -199,9 +230,9 @@ def parts(data: Data) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 
 def finished() -> dict[str, list[dict[str, Any]]]:
-    """What has been trained, by method: only seeds that all methods have."""
-    there = [s for s in SEEDS if all((RESULTS / NAME / f"{slug(m)}-s{s}.json").exists() for m in METHODS)]
-    return {m: [dict(read_json(RESULTS / NAME / f"{slug(m)}-s{s}.json")) for s in there] for m in METHODS}
+    """What has been trained, by method."""
+    files = {m: [RESULTS / NAME / f"{slug(m)}-s{s}.json" for s in SEEDS] for m in METHODS}
+    return {m: runs for m, by in files.items() if (runs := [dict(read_json(file)) for file in by if file.exists()])}
 
 
 def spread(values: list[float]) -> str:
@@ -216,16 +247,16 @@ def table() -> None:
     for rule in RULES:
         for method, seeds in runs.items():
             cells = [spread([run["curve"][f"{rule} {ratio:g}"]["accuracy"] for run in seeds]) for ratio in RATIOS]
-            rows.append([f"units, {rule}", method, f"{seeds[0]['lr']:g}", *cells])
-    count = len(runs["plain"])
+            rows.append([f"units, {rule}", method, f"{seeds[0]['lr']:g}", *cells, len(seeds)])
     write_table(
         NAME,
         "Prune curves of LeNet-5 on Fashion-MNIST: sketched training, dropout, plain training",
-        ["pruned", "training", "learning rate", *(f"test accuracy at {ratio:g}, %" for ratio in RATIOS)],
+        ["pruned", "training", "learning rate", *(f"test accuracy at {ratio:g}, %" for ratio in RATIOS), "seeds"],
         rows,
         f"{EPOCHS} epochs of 54 000 images, batch {BATCH}, momentum {MOMENTUM}, {WARMUP} steps of warm-up and half a "
-        f"cosine; mean and deviation over {count} seed{'s' if count > 1 else ''}. The ratio is that of units kept in "
-        "every layer, rounded up (6, 16, 120 and 84 units: at 0.1 it is 1, 2, 12 and 9). Learning rate: the best of "
+        "cosine; mean and deviation over the seeds. Sketched 0.5: scaled by 1 / p; 0.1 to 1: a mixture, not scaled; "
+        "eight draws in a batch, each for 32 images, unless it says one. The ratio is that of units kept in every "
+        "layer, rounded up (6, 16, 120 and 84 units: at 0.1 it is 1, 2, 12 and 9). Learning rate: the best of "
         f"{', '.join(f'{lr:g}' for lr in RATES)} after one epoch at seed 0, by the accuracy of the whole network on "
         "6000 held-out images, which also choose, point by point and for every method, whether the weights that read a "
         "pruned layer are multiplied by 1 / p. At random: 20 masks, each on 500 test images, the same for all methods. "
@@ -241,11 +272,11 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> str:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    colors = ("#777777", "#4d7a2a", "#b5541c", "#1f5a7a")
+    colors = ("#777777", "#4d7a2a", "#b5541c", "#1f5a7a", "#d9a441")
     with plt.rc_context({"svg.hashsalt": NAME, "font.size": 9}):
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
         for axis, rule in zip(axes, RULES, strict=True):
-            for (method, seeds), color in zip(runs.items(), colors, strict=True):
+            for (method, seeds), color in zip(runs.items(), colors, strict=False):
                 for at, run in enumerate(seeds):
                     points = [100 * run["curve"][f"{rule} {ratio:g}"]["accuracy"] for ratio in RATIOS]
                     label = None if at else method
@@ -261,15 +292,19 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    """Train what is missing, and write the table after every complete seed."""
+    """Train what is missing, and write the table."""
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     data = fashion_mnist(data_dir(), seed=0)
+    if sys.argv[1:] == ["table"]:
+        table()
+        return
+    wanted = sys.argv[1:]
     for part, compute in parts(data):
-        found = remembered(NAME, part, compute)
-        print(part, found, flush=True)
-        if finished()["plain"]:
-            table()
+        if not wanted or part in wanted:
+            print(part, remembered(NAME, part, compute), flush=True)
+    if not wanted:
+        table()
 
 
 if __name__ == "__main__":
