@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -35,3 +36,31 @@ def fista(forward_backward: Callable[[Tensor], Tensor], start: Tensor, tolerance
         y = following + (momentum - 1) / grown * (following - x)
         x, momentum = following, grown
     raise ArithmeticError(f"fista: no step below {tolerance:g} in {most} steps")
+
+
+def newton(derivatives: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, tolerance: float) -> Tensor:
+    """The minimizer of a smooth, strongly convex function, by Newton's method.
+
+    Steps are halved until the gradient becomes shorter.
+
+    Args:
+        derivatives: Gradient ``(d,)`` and Hessian ``(d, d)`` at a point, in float64.
+        start: First point, ``(d,)``.
+        tolerance: Stop when the gradient is no longer, in the Euclidean norm.
+
+    Raises:
+        ArithmeticError: If rounding stops the steps first.
+    """
+    x = start
+    gradient, hessian = derivatives(x)
+    while (before := gradient.norm()) > tolerance:
+        step = torch.linalg.solve(hessian, gradient)
+        for _ in range(30):
+            gradient, hessian = derivatives(x - step)
+            if gradient.norm() < before:
+                break
+            step = step / 2
+        else:
+            raise ArithmeticError(f"newton: no step shortens a gradient of {before:.1e}; the wish is {tolerance:g}")
+        x = x - step
+    return x
