@@ -21,6 +21,4 @@ def activation_of(module: nn.Module) -> Activation:
         case nn.ReLU():
             return ReLU()
         case _:
-            raise TypeError(
-                f"AMTrainer: {type(module).__name__} is no activation that can be solved; use ReLU"
-            )
+            raise TypeError(f"AMTrainer: {type(module).__name__} is no activation that can be solved; use ReLU")

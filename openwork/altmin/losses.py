@@ -35,6 +35,10 @@ class OutputLoss(ABC):
         """
 
     @abstractmethod
+    def gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        """The gradient of ``R(z; y)`` in ``z``, a subgradient where there is none."""
+
+    @abstractmethod
     def check(self, y: Tensor, outputs: int, n: int) -> None:
         """Refuse labels that do not fit.
 
@@ -73,6 +77,10 @@ class Squared(OutputLoss):
         return (y * self.weight + c * rho) / (self.weight + rho)
 
     @override
+    def gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        return (z - y) * self.weight
+
+    @override
     def check(self, y: Tensor, outputs: int, n: int) -> None:
         pass
 
@@ -99,6 +107,10 @@ class CrossEntropy(OutputLoss):
             previous = z
             z = point - ((point.softmax(1) - target) + rho * (point - c)) / (0.5 + rho)
         return z
+
+    @override
+    def gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        return z.softmax(1) - one_hot(y, z.shape[1]).to(z.dtype)
 
     @override
     def check(self, y: Tensor, outputs: int, n: int) -> None:
