@@ -134,7 +134,7 @@ class ReLU(PiecewiseLinear):
 
     @override
     def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
-        # The minimizers on the two pieces are max(0, m), with m the mean of c and d with weights r and k, and min(0, c).
+        # The minimizers on the two pieces are max(0, m), with m the mean of c and d weighted by r and k, and min(0, c).
         # Both are 0 if c > 0 >= m. For c <= 0 the first wins if d > 0 and its cost r k (c - d)^2 / (r + k) is below
         # k d^2; roots of both sides give a test that is linear, and right for c > 0 too.
         fraction = r / (r + k)
