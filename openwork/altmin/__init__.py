@@ -2,15 +2,17 @@
 
 from openwork.altmin.activations import activation_of
 from openwork.altmin.couplings import Band, Coupling, Exact, QuadraticPenalty
+from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import LinearLink, Link, links_of
-from openwork.altmin.losses import CrossEntropy, OutputLoss, Squared
+from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
 from openwork.altmin.measurement import Measurement
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
-from openwork.altmin.piecewise import ReLU
+from openwork.altmin.piecewise import Piece, PiecewiseLinear
 from openwork.altmin.presets import bcd, dladmm, mdlam, tiam
 from openwork.altmin.rho import AdaptiveRho, FixedRho, RelativeRho, RhoPolicy, RisingCostRho
+from openwork.altmin.smooth import Jet, Smooth
 from openwork.altmin.trainer import AMTrainer, ForwardGap
 from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver
 
@@ -21,24 +23,33 @@ __all__ = [
     "Band",
     "Coupling",
     "CrossEntropy",
+    "Elementwise",
     "Exact",
     "ExactWeights",
     "FixedRho",
     "ForwardGap",
+    "Hinge",
+    "Huber",
     "Inertia",
     "InertiaSchedule",
+    "Jet",
     "LinearLink",
     "Link",
+    "Logistic",
     "MajorizedWeights",
     "Measurement",
     "Nesterov",
     "Order",
     "OutputLoss",
+    "Piece",
+    "PiecewiseLinear",
     "QuadraticPenalty",
-    "ReLU",
+    "Quantizer",
     "RelativeRho",
     "RhoPolicy",
     "RisingCostRho",
+    "Sign",
+    "Smooth",
     "Squared",
     "Visit",
     "WeightSolver",
