@@ -4,6 +4,7 @@ from openwork.altmin.activations import activation_of
 from openwork.altmin.couplings import Band, Coupling, Exact, QuadraticPenalty
 from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
+from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import LinearLink, Link, links_of
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
@@ -49,6 +50,7 @@ __all__ = [
     "RhoPolicy",
     "RisingCostRho",
     "Sign",
+    "SignHomotopy",
     "Smooth",
     "Squared",
     "Visit",

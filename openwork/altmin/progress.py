@@ -61,18 +61,18 @@ class Progress:
             self.warned = True
             warn_of_escape(index)
 
-    def record_forward(self, loss: float, accuracy: float | None, weights: Sequence[Tensor]) -> None:
+    def record_forward(self, loss: float, accuracy: float | None, weights: Sequence[Tensor] | None) -> None:
         """Note how good the network is, and keep its weights if it never was better.
 
         Args:
             loss: Mean over samples.
             accuracy: Fraction of samples; None where there is none.
-            weights: Present weights and biases.
+            weights: Present weights and biases; None if they are not to be kept.
         """
         self.series["forward_loss"].append(loss)
         if accuracy is not None:
             self.series["forward_accuracy"].append(accuracy)
-        if isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
+        if weights is not None and isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             self.best_loss, self.best_weights = loss, [weight.clone() for weight in weights]
 
     def settled(self, tolerance: float) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from openwork.altmin.balancing import balance
+from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.progress import Progress
 from openwork.altmin.rho import RhoPolicy, weigh
 from openwork.altmin.state import Problem
@@ -20,10 +21,12 @@ class Schedules:
     Args:
         rho: Weight of the links.
         balance: Sweeps between two balancings; 0 for never.
+        homotopy: Of sign layers; None for none.
     """
 
     rho: RhoPolicy
     balance: int
+    homotopy: SignHomotopy | None = None
 
     def relate(self, problem: Problem, rho: float) -> None:
         """Set the ``rho`` of every layer.
@@ -49,6 +52,11 @@ class Schedules:
         changed = blocks.coupling.tighten(problem)
         if output.dual is not None:
             output.dual = output.dual - output.residual
+            changed = True
+        activations = [layer.activation for layer in problem.layers if layer.activation is not None]
+        if self.homotopy is not None and self.homotopy.apply(activations, progress.sweeps):
+            problem.project()
+            blocks.coupling.settle(problem)
             changed = True
         if self.balance and progress.sweeps % self.balance == 0:
             balance(problem)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.curvature import MARGIN
+from openwork.altmin.homotopy import SignHomotopy, hardened, signs
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Iterate, check_stability
 from openwork.altmin.links import links_of
 from openwork.altmin.losses import CrossEntropy, OutputLoss
@@ -78,6 +80,8 @@ class AMTrainer:
         readout: Whether ``finish`` refits the last layer on the true features.
         balance: Sweeps between two balancings of positively homogeneous layers (ReLU and the like); 0 for never.
         multiplier: Whether the link of the output has a Lagrange multiplier.
+        homotopy: How sign layers begin as ramps; None for signs from the start. The best weights are only looked for
+            after it.
 
     Raises:
         TypeError: If the model has parts that cannot be trained like this, or an argument is of the wrong type.
@@ -104,6 +108,7 @@ class AMTrainer:
         readout: bool = True,
         balance: int = 10,
         multiplier: bool = False,
+        homotopy: SignHomotopy | None = None,
     ) -> None:
         if (not isinstance(mu, str) and not 0 <= mu < float("inf")) or (isinstance(mu, str) and mu != "auto"):
             raise ValueError(f"{ME}: mu must be finite and >= 0, or 'auto', got {mu!r}")
@@ -123,7 +128,7 @@ class AMTrainer:
         self.order = order
         self.w_solver = MajorizedWeights() if w_solver is None else w_solver
         self.readout = readout
-        self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance)
+        self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
         self._links, self._activations = links_of(model)
         self.w_solver.check(ME, self._links)
@@ -158,6 +163,8 @@ class AMTrainer:
             self.loss.check(held_y, sizes[-1][0], held_x.shape[0])
             validation = (held_x, held_y)
         check_memory(ME, x, sizes)
+        if self._schedules.homotopy is not None:
+            self._schedules.homotopy.apply(self._activations, 0)
         mu = MU_PER_SAMPLE * x.shape[0] if isinstance(self.mu, str) else self.mu
         problem = Problem(x, y, self.loss, self._first_layers(x, mu))
         self._schedules.relate(problem, self._schedules.rho.start)
@@ -211,6 +218,8 @@ class AMTrainer:
         blocks, progress = self._started()
         for layer in blocks.problem.layers:
             layer.write_back()
+        if self._schedules.homotopy is not None:
+            self._schedules.homotopy.apply(self._activations, progress.sweeps)
         before = float(blocks.objective()) if progress.objective is None else progress.objective
         outcome = guarded_sweep(blocks, self.inertia.at(progress.clock), self.safeguard, before)
         progress.rho *= outcome.growth
@@ -279,11 +288,14 @@ class AMTrainer:
         """
         blocks, progress = self._started()
         x, y = (blocks.problem.x, blocks.problem.y) if self._held is None else self._held
-        outputs = self.model(x)
+        with hardened(self._activations):
+            outputs = self.model(x)
         loss = float(self.loss.value(outputs, y)) / x.shape[0]
         labels = not y.is_floating_point() and y.ndim == 1 and outputs.ndim == 2
         accuracy = float((outputs.argmax(1) == y).double().mean()) if labels else None
-        progress.record_forward(loss, accuracy, self._parameters())
+        homotopy = self._schedules.homotopy
+        ready = homotopy is None or progress.sweeps >= homotopy.sweeps
+        progress.record_forward(loss, accuracy, self._parameters() if ready else None)
         return loss
 
     @torch.no_grad()
@@ -291,12 +303,14 @@ class AMTrainer:
         """Put the best weights into the model and refit the last layer; the blocks stay, so that sweeps can go on.
 
         Returns:
-            The model. Penalized weights have the exact zeros of the proximal point that they are.
+            The model, its ramps made signs. Penalized weights have the exact zeros of the proximal point that they are.
         """
         blocks, progress = self._started()
         problem = blocks.problem
         if progress.best_weights:
             self._write(progress.best_weights)
+        for steps in signs(self._activations):
+            steps.slope = inf
         if self.readout:
             before = [tensor.clone() for tensor in self._parameters()]
             held = None if self._held is None else self._forward_loss(*self._held)
@@ -368,6 +382,8 @@ class AMTrainer:
             load_layer(layer, one)
         self._write(cast("list[Tensor]", state["model"]))
         progress.load(cast("Mapping[str, object]", state["progress"]))
+        if self._schedules.homotopy is not None:
+            self._schedules.homotopy.apply(self._activations, progress.sweeps)
 
     def _started(self) -> tuple[Blocks, Progress]:
         if self._blocks is None or self._progress is None:
