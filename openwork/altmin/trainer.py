@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from openwork.altmin.balancing import balance
 from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Iterate, check_stability
-from openwork.altmin.links import links_of
 from openwork.altmin.losses import CrossEntropy, OutputLoss
 from openwork.altmin.measurement import Measurement, escaped, measure, warn_of_escape
+from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, forward
 from openwork.altmin.penalized import penalties_of
 from openwork.altmin.readout import refit_readout
