@@ -63,8 +63,8 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
             fronts, pooled = [], ""
         elif isinstance(module, NORMS):
             if not isinstance(previous, WEIGHTS):
-                raise ValueError(f"{ME}: {name} ({kind.__name__}) must stand right behind a weight layer to be folded in")
-                )
+                what = f"{name} ({kind.__name__})"
+                raise ValueError(f"{ME}: {what} must stand right behind a weight layer to be folded into it")
             norms.append((previous, module))
             continue
         elif isinstance(

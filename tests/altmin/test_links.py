@@ -45,8 +45,11 @@ def test_the_map_is_the_layer_without_its_bias(name: str) -> None:
     torch.testing.assert_close(z, model(x))
     other = torch.randn_like(link.weight)
     torch.testing.assert_close(link.map_with(link.weight + other, x), link.forward(x) + link.map_with(other, x))
-    assert link.bias is None or link.bias.data_ptr() == model[-1].bias.data_ptr()
-    assert link.weight.data_ptr() == model[-1].weight.data_ptr() and not link.weight.requires_grad
+    assert link.bias is None or link.bias.data_ptr() == model.get_parameter(f"{len(model) - 1}.bias").data_ptr()
+    assert (
+        link.weight.data_ptr() == model.get_parameter(f"{len(model) - 1}.weight").data_ptr()
+        and not link.weight.requires_grad
+    )
     means = torch.stack([z[:, i].mean() for i in range(z.shape[1])])
     torch.testing.assert_close(link.bias_mean(z), means)
 
@@ -133,7 +136,10 @@ def test_linear_products_go_through_mm(monkeypatch: pytest.MonkeyPatch) -> None:
     r = torch.randn(6, 5, dtype=D)
     calls, mm = [], torch.mm
     monkeypatch.setattr(torch, "mm", lambda *args: (calls.append(1), mm(*args))[1])
-    link.forward(x), link.adjoint(r), link.weight_grad(x, r)
+    link.forward(x)
+    link.adjoint(r)
+    link.weight_grad(x, r)
     assert len(calls) == 3
-    link.weight_curvature(x), link.input_curvature()
+    link.weight_curvature(x)
+    link.input_curvature()
     assert len(calls) == 3
