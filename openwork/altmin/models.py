@@ -67,9 +67,7 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
                 raise ValueError(f"{ME}: {what} must stand right behind a weight layer to be folded into it")
             norms.append((previous, module))
             continue
-        elif isinstance(
-            module, nn.Flatten | nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d | nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d
-        ):
+        elif isinstance(module, FRONTS):
             fronts.append(_front(name, module))
             pooled = f"{name} ({kind.__name__})"
         elif kind is not nn.Identity:
