@@ -6,9 +6,10 @@ from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
 from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
-from openwork.altmin.links import LinearLink, Link, links_of
+from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
 from openwork.altmin.measurement import Measurement
+from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
 from openwork.altmin.piecewise import Piece, PiecewiseLinear
 from openwork.altmin.presets import bcd, dladmm, mdlam, tiam
@@ -22,6 +23,7 @@ __all__ = [
     "Activation",
     "AdaptiveRho",
     "Band",
+    "ConvLink",
     "Coupling",
     "CrossEntropy",
     "Elementwise",
