@@ -11,7 +11,7 @@ from openwork.altmin import AMTrainer
 from openwork.partitions import Slices
 from openwork.penalties import L1, GroupLasso, NuclearNorm
 from openwork.structure import Rank, Support
-from tests.altmin.tasks import labelled, network
+from tests.altmin.tasks import labelled, linear, network
 
 
 def planted(seed: int = 0, size: int = 150) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def trained(lam: float, sweeps: int) -> tuple[AMTrainer, Tensor]:
 
 def test_irrelevant_inputs_are_dropped_exactly_and_shrink_takes_them_out() -> None:
     trainer, x = trained(lam=0.016, sweeps=70)
-    weight = trainer.model[0].weight.detach()
+    weight = linear(trainer.model, 0).weight.detach()
     alive = (weight != 0).any(0)
     assert alive[:4].sum() >= 3
     assert alive[4:].sum() == 0
@@ -56,7 +56,7 @@ def test_zeros_are_exact_after_every_sweep(inertia: tuple[float, float, float]) 
     seen = 0
     for _ in range(30):
         trainer.sweep()
-        weight = trainer.model[0].weight.detach()
+        weight = linear(trainer.model, 0).weight.detach()
         seen += int((weight == 0).sum() > 0)
         # Nothing is nearly zero: what a proximal step drops is exactly so.
         assert not ((weight != 0) & (weight.abs() < 1e-9)).any()
@@ -70,7 +70,7 @@ def test_removed_units_leave_the_same_network() -> None:
     for _ in range(60):
         trainer.sweep()
     model = trainer.finish()
-    dropped = (model[2].weight == 0).all(0)
+    dropped = (linear(model, 2).weight == 0).all(0)
     assert dropped.any()
     small = ow.shrink(model, x[:4]).model
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
@@ -82,7 +82,7 @@ def test_the_nuclear_norm_lowers_the_rank_exactly() -> None:
     trainer.start(*labelled())
     for _ in range(40):
         trainer.sweep()
-    structure = NuclearNorm(0.02).structure(trainer.model[2].weight.detach())
+    structure = NuclearNorm(0.02).structure(linear(trainer.model, 2).weight.detach())
     assert isinstance(structure, Rank)
     assert structure.rank < 6
 
@@ -92,11 +92,11 @@ def test_the_refit_keeps_zeros_of_a_penalized_output_layer() -> None:
     x, y = labelled()
     model = trainer.fit(x, y, 30)
     layer = trainer._started()[0].problem.layers[-1]
-    assert (model[4].weight == 0).any()
+    assert (linear(model, 4).weight == 0).any()
     best = trainer._started()[1].best_weights
     zeros = best[4] == 0
     assert layer.penalized and zeros.any()
-    assert (model[4].weight[zeros] == 0).all()
+    assert (linear(model, 4).weight[zeros] == 0).all()
 
 
 def test_layers_that_escape_from_the_penalty_are_warned_of() -> None:
@@ -109,8 +109,8 @@ def test_layers_that_escape_from_the_penalty_are_warned_of() -> None:
             trainer.sweep()
             if caught.list:
                 break
-    norms = trainer.report()["weight_norm"][-1]
-    start = trainer._started()[1].norms
+    progress = trainer._started()[1]
+    start, norms = progress.norms, progress.series["weight_norm"][-1]
     assert norms[0] * 10 < start[0] and norms[1] > 3 * start[1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
