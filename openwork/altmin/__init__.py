@@ -1,9 +1,11 @@
 """Alternating minimization: training without backpropagation, block by block."""
 
 from openwork.altmin.activations import activation_of
+from openwork.altmin.chunks import ChunkedTrainer
 from openwork.altmin.couplings import Band, Coupling, Exact, QuadraticPenalty
 from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
+from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
@@ -22,6 +24,7 @@ __all__ = [
     "Activation",
     "AdaptiveRho",
     "Band",
+    "ChunkedTrainer",
     "ConvLink",
     "Coupling",
     "CrossEntropy",
@@ -51,6 +54,7 @@ __all__ = [
     "RhoPolicy",
     "RisingCostRho",
     "Sign",
+    "SignHomotopy",
     "Smooth",
     "Squared",
     "Visit",

@@ -82,6 +82,6 @@ def exact_change(following: Layer, gradient: Tensor, nu: float) -> Tensor:
     weight = following.link.weight
     hessian = torch.mm(weight.T, weight).mul_(following.rho)
     hessian.diagonal().add_(max(nu, FLOOR))
-    factor = torch.linalg.cholesky(hessian.to(torch.float64))
+    factor, _ = torch.linalg.cholesky_ex(hessian.to(torch.float64))
     change = torch.cholesky_solve(gradient.flatten(1).T.to(torch.float64), factor)
     return change.T.to(gradient.dtype).reshape(gradient.shape)

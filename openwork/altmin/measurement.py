@@ -88,7 +88,7 @@ def warn_of_escape(index: int) -> None:
     """
     warnings.warn(
         f"AMTrainer: the weight of layer {index + 1} shrank more than tenfold while that of layer {index + 2} grew "
-        "more than threefold, which lowers the objective without training the network; take a smaller penalty, a larger mu, "
-        "or balance=10",
+        "more than threefold, which lowers the objective without training the network; take a smaller penalty, a "
+        "larger mu, or balance=10",
         stacklevel=3,
     )

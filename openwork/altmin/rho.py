@@ -1,11 +1,13 @@
 """How the weight ``rho`` of the links is chosen, and changed while training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from typing_extensions import override
+
+from openwork.altmin.state import Layer
 
 __all__ = ["AdaptiveRho", "FixedRho", "RelativeRho", "RhoPolicy", "RisingCostRho"]
 
@@ -23,7 +25,7 @@ class RhoPolicy(ABC):
         """Sweeps between two looks at the forward loss of the training samples; 0 for never."""
         return 0
 
-    def factor(self, rho: float, forward: Sequence[float], surrogate: float) -> float:
+    def growth_now(self, rho: float, forward: Sequence[float], surrogate: float) -> float:
         """What to multiply ``rho``, ``mu`` and the penalties by, so that their ratio stays.
 
         Args:
@@ -33,12 +35,12 @@ class RhoPolicy(ABC):
         """
         return 1.0
 
-    def of_layer(self, rho: float, mean_square: float) -> float:
+    def of_layer(self, rho: float, mean_square: Callable[[], float]) -> float:
         """The ``rho`` of one layer.
 
         Args:
             rho: Of the problem.
-            mean_square: Mean square of ``W a + b``.
+            mean_square: Computes the mean square of ``W a + b``; waits for a device.
         """
         return rho
 
@@ -87,8 +89,9 @@ class RelativeRho(RhoPolicy):
         return self.value
 
     @override
-    def of_layer(self, rho: float, mean_square: float) -> float:
-        return rho / mean_square if mean_square > 0 else rho
+    def of_layer(self, rho: float, mean_square: Callable[[], float]) -> float:
+        size = mean_square()
+        return rho / size if size > 0 else rho
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class AdaptiveRho(RhoPolicy):
         return self.every
 
     @override
-    def factor(self, rho: float, forward: Sequence[float], surrogate: float) -> float:
+    def growth_now(self, rho: float, forward: Sequence[float], surrogate: float) -> float:
         return self.growth if forward[-1] > 2 * surrogate + 0.02 else 1.0
 
 
@@ -164,7 +167,7 @@ class RisingCostRho(RhoPolicy):
         return 1
 
     @override
-    def factor(self, rho: float, forward: Sequence[float], surrogate: float) -> float:
+    def growth_now(self, rho: float, forward: Sequence[float], surrogate: float) -> float:
         recent = forward[-self.patience - 1 :]
         if len(recent) <= self.patience or not all(before < after for before, after in pairwise(recent)):
             return 1.0
@@ -190,3 +193,16 @@ def check_growth(policy: RhoPolicy, growth: float) -> None:
     """
     if not 1 < growth < float("inf"):
         raise ValueError(f"{type(policy).__name__}: growth must be finite and > 1, got {growth}")
+
+
+def weigh(layers: Sequence[Layer], growth: float) -> None:
+    """Multiply the ``rho`` of all layers and what is weighed against it; the multipliers themselves stay.
+
+    Args:
+        layers: Changed in place.
+        growth: Factor.
+    """
+    for layer in layers:
+        layer.rho, layer.mu = layer.rho * growth, layer.mu * growth
+        layer.penalty_weight *= growth
+        layer.dual = None if layer.dual is None else layer.dual / growth

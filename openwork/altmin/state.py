@@ -42,6 +42,7 @@ class Layer:
         input_curvature: The same in the layer's input.
         eps: Half width of the band around the activation, where the coupling has one.
         eps_floor: The smallest half width that the schedule goes to.
+        gram: ``x' x`` of the input, where it never changes and a solver asked for it.
     """
 
     link: Link
@@ -62,6 +63,7 @@ class Layer:
     input_push: Tensor | None = None
     eps: Tensor | None = None
     eps_floor: Tensor | None = None
+    gram: Tensor | None = None
 
     @property
     def penalized(self) -> bool:
@@ -150,6 +152,15 @@ class Problem:
         """Clear the history of every block."""
         for layer in self.layers:
             layer.forget()
+
+    def project(self) -> None:
+        """Move every hidden block z to where its activation allows it, after that changed; histories are cleared."""
+        for layer in self.layers:
+            if layer.activation is not None:
+                point = layer.activation.project(layer.z.now)
+                layer.residual = layer.residual + (layer.z.now - point)
+                layer.z = Iterate(point)
+        self.forget()
 
     def recompute(self) -> None:
         """Compute every residual from scratch."""

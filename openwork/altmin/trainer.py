@@ -2,34 +2,36 @@
 
 import time
 from collections.abc import Mapping
-from math import isfinite
+from math import inf
 from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from openwork.altmin.balancing import balance
 from openwork.altmin.couplings import Coupling, Exact
+from openwork.altmin.curvature import MARGIN
+from openwork.altmin.homotopy import SignHomotopy, hardened, signs
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Iterate, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
-from openwork.altmin.measurement import Measurement, escaped, measure, warn_of_escape
+from openwork.altmin.measurement import Measurement, measure
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, forward
 from openwork.altmin.penalized import penalties_of
+from openwork.altmin.progress import Progress
 from openwork.altmin.readout import refit_readout
 from openwork.altmin.rho import FixedRho, RhoPolicy
+from openwork.altmin.safeguard import Safeguard, guarded_sweep
 from openwork.altmin.samples import check_memory, check_samples, output_sizes
 from openwork.altmin.saving import check_saved, load_layer, saved_layer
-from openwork.altmin.state import Layer, Problem
-from openwork.altmin.sweep import PLAIN, Blocks
+from openwork.altmin.schedules import Schedules
+from openwork.altmin.state import FLOOR, Layer, Problem
+from openwork.altmin.sweep import Blocks
 from openwork.altmin.weight_block import MajorizedWeights, WeightSolver
 from openwork.files import State
 from openwork.penalties import Penalty
 
 __all__ = ["AMTrainer", "ForwardGap"]
 
-# Sweeps between two computations of the residuals from scratch.
-REFRESH = 20
 # ``mu="auto"`` per sample.
 MU_PER_SAMPLE = 4e-4
 ME = "AMTrainer"
@@ -56,8 +58,8 @@ class AMTrainer:
         F = R(z_L; y) + sum_l rho/2 ||W_l a_{l-1} + b_l - z_l||^2 + mu/2 ||W_l||^2 + N f_l(W_l) + coupling
 
     R and the links are sums over the N samples, and penalties f, as everywhere in this library, are weighed against a
-    mean over samples. F never rises from one sweep to the next (``safeguard="sweep"``, while nothing is rescheduled), but
-    says nothing about the network by itself: look at ``forward_gap()``.
+    mean over samples. F never rises from one sweep to the next (``safeguard="sweep"``, while nothing is rescheduled),
+    but says nothing about the network by itself: look at ``forward_gap()``.
 
     A sweep costs two products per layer and two per hidden layer, each of the size of a forward pass through the layer.
     Nothing waits for a device inside it, and no graph is made.
@@ -78,6 +80,8 @@ class AMTrainer:
         readout: Whether ``finish`` refits the last layer on the true features.
         balance: Sweeps between two balancings of positively homogeneous layers (ReLU and the like); 0 for never.
         multiplier: Whether the link of the output has a Lagrange multiplier.
+        homotopy: How sign layers begin as ramps; None for signs from the start. The best weights are only looked for
+            after it.
 
     Raises:
         TypeError: If the model has parts that cannot be trained like this, or an argument is of the wrong type.
@@ -97,13 +101,14 @@ class AMTrainer:
         rho: float | RhoPolicy = 0.1,
         mu: float | Literal["auto"] = "auto",
         inertia: tuple[float, float, float] | InertiaSchedule = (0.633, 0.633, 0.5),
-        safeguard: Literal["sweep", "block", "none"] = "sweep",
+        safeguard: Safeguard = "sweep",
         order: Order = forward,
         penalties: Mapping[str, Penalty] | None = None,
         w_solver: WeightSolver | None = None,
         readout: bool = True,
         balance: int = 10,
         multiplier: bool = False,
+        homotopy: SignHomotopy | None = None,
     ) -> None:
         if (not isinstance(mu, str) and not 0 <= mu < float("inf")) or (isinstance(mu, str) and mu != "auto"):
             raise ValueError(f"{ME}: mu must be finite and >= 0, or 'auto', got {mu!r}")
@@ -116,21 +121,21 @@ class AMTrainer:
         self.model = model
         self.loss = CrossEntropy() if loss is None else loss
         self.coupling = Exact() if coupling is None else coupling
-        self.rho = FixedRho(rho) if isinstance(rho, (int, float)) else rho
         self.mu = mu
         self.inertia: InertiaSchedule = Inertia(*inertia) if isinstance(inertia, tuple) else inertia
         check_stability(ME, self.inertia)
-        self.safeguard = safeguard
+        self.safeguard: Safeguard = safeguard
         self.order = order
         self.w_solver = MajorizedWeights() if w_solver is None else w_solver
         self.readout = readout
-        self.balance = balance
+        self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
         self._links, self._activations = links_of(model)
         self.w_solver.check(ME, self._links)
         self.coupling.check(ME, self._links)
         self._penalties = penalties_of(ME, model, self._links, penalties)
         self._blocks: Blocks | None = None
+        self._progress: Progress | None = None
         self._held: tuple[Tensor, Tensor] | None = None
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -158,20 +163,14 @@ class AMTrainer:
             self.loss.check(held_y, sizes[-1][0], held_x.shape[0])
             validation = (held_x, held_y)
         check_memory(ME, x, sizes)
+        if self._schedules.homotopy is not None:
+            self._schedules.homotopy.apply(self._activations, 0)
         mu = MU_PER_SAMPLE * x.shape[0] if isinstance(self.mu, str) else self.mu
         problem = Problem(x, y, self.loss, self._first_layers(x, mu))
-        visits = self.order(len(self._links))
-        self._blocks = Blocks(problem, self.coupling, self.w_solver, visits)
+        self._schedules.relate(problem, self._schedules.rho.start)
+        self._blocks = Blocks(problem, self.coupling, self.w_solver, self.order(len(self._links)))
+        self._progress = Progress(self._schedules.rho.start, measure(self._blocks).weight_norm)
         self._held = validation
-        self._rho = self.rho.start
-        self._relate()
-        self._sweeps = self._clock = self._restarts = 0
-        self._objective: float | None = None
-        self._costs: list[float] = []
-        self._best: tuple[float, list[Tensor]] | None = None
-        self._warned = False
-        self._norms = measure(self._blocks).weight_norm
-        self._series: dict[str, list[State]] = {name: [] for name in SERIES}
 
     def _first_layers(self, x: Tensor, mu: float) -> list[Layer]:
         layers: list[Layer] = []
@@ -189,7 +188,7 @@ class AMTrainer:
                 z=Iterate(z),
                 a=None if activation is None else Iterate(activation.forward(z)),
                 residual=target - z,
-                weight_curvature=(curvature * 1.02).clamp(min=1e-12),
+                weight_curvature=(curvature * MARGIN).clamp(min=FLOOR),
                 input_curvature=torch.zeros_like(curvature),
                 mu=mu,
                 penalty=penalty,
@@ -216,101 +215,24 @@ class AMTrainer:
             FloatingPointError: If the objective is not finite even without inertia and with ``rho`` ten times as large;
                 the blocks are then as before the sweep.
         """
-        blocks = self._started()
+        blocks, progress = self._started()
         for layer in blocks.problem.layers:
             layer.write_back()
-        measured = self._guarded(blocks)
-        self._objective = measured.objective
-        self._sweeps += 1
-        self._record(measured)
-        self._reschedule(blocks, measured)
-        return measured
-
-    def _guarded(self, blocks: Blocks) -> Measurement:
-        inertia = self.inertia.at(self._clock)
-        before = self._objective if self._objective is not None else float(blocks.objective())
-        saved = blocks.snapshot()
-        slack = 1e-12 if blocks.problem.x.dtype == torch.float64 else 1e-6
-        if self.safeguard == "block":
-            self._restarts += blocks.guarded_sweep(inertia, slack)
-        else:
-            blocks.sweep(inertia)
-        measured = measure(blocks)
-        raised = not measured.objective <= before + slack * abs(before)
-        if self.safeguard == "sweep" and raised and not inertia.none:
-            measured = self._repeat(blocks, saved)
-        else:
-            self._clock += 1
-        if not isfinite(measured.objective):
-            self._scale_rho(blocks, 10.0, saved)
-            measured = self._repeat(blocks, saved)
-        if not isfinite(measured.objective):
-            blocks.restore(saved)
-            raise FloatingPointError(
-                f"{ME}: the objective is {measured.objective} after sweep {self._sweeps + 1}, even without inertia and "
-                "with rho ten times as large; scale the inputs to about unit size, or take a larger mu"
-            )
-        return measured
-
-    def _repeat(self, blocks: Blocks, saved: list[Layer]) -> Measurement:
-        """Go back and sweep without inertia."""
-        blocks.restore(saved)
-        blocks.problem.forget()
-        blocks.sweep(PLAIN)
-        self._restarts += 1
-        self._clock = 0
-        return measure(blocks)
-
-    def _reschedule(self, blocks: Blocks, measured: Measurement) -> None:
-        problem = blocks.problem
-        output = problem.layers[-1]
-        if output.dual is not None:
-            output.dual = output.dual - output.residual
-            self._objective = None
-        if self.coupling.tighten(problem):
-            self._objective = None
-        if self.balance and self._sweeps % self.balance == 0:
-            balance(problem)
-            self.coupling.settle(problem)
-            self._relate()
-            self._objective = None
-        if self.rho.period and self._sweeps % self.rho.period == 0:
-            self._costs.append(self._forward_loss(problem.x, problem.y))
-            factor = self.rho.factor(self._rho, self._costs, measured.surrogate_loss)
-            if factor != 1:
-                self._costs.clear()
-                self._scale_rho(blocks, factor, problem.layers)
-                problem.forget()
-        if self._sweeps % REFRESH == 0:
-            problem.recompute()
-            self._objective = None
-
-    def _scale_rho(self, blocks: Blocks, factor: float, layers: list[Layer]) -> None:
-        """Multiply rho and all that is weighed against it."""
-        self._rho *= factor
-        self._objective = None
-        for layer in layers:
-            layer.rho, layer.mu = layer.rho * factor, layer.mu * factor
-            layer.penalty_weight *= factor
-            layer.dual = None if layer.dual is None else layer.dual / factor
-
-    def _relate(self) -> None:
-        """Set the rho of every layer; a rule that asks for the size of its outputs waits for a device."""
-        for layer in self._started().problem.layers:
-            if type(self.rho).of_layer is RhoPolicy.of_layer:
-                layer.rho = self._rho
-            else:
-                layer.rho = self.rho.of_layer(self._rho, float((layer.residual + layer.z.now).square().mean()))
-
-    def _record(self, measured: Measurement) -> None:
-        for name in MEASURED:
-            self._series[name].append(getattr(measured, name))
-        self._series["rho"].append(self._rho)
-        self._series["restarts"].append(self._restarts)
-        escapee = None if self._warned else escaped(self._norms, measured.weight_norm)
-        if escapee is not None:
-            self._warned = True
-            warn_of_escape(escapee)
+        if self._schedules.homotopy is not None:
+            self._schedules.homotopy.apply(self._activations, progress.sweeps)
+        before = float(blocks.objective()) if progress.objective is None else progress.objective
+        outcome = guarded_sweep(blocks, self.inertia.at(progress.clock), self.safeguard, before)
+        progress.rho *= outcome.growth
+        progress.restarts += outcome.repeats
+        progress.clock = 0 if outcome.restarted else progress.clock + 1
+        progress.record(outcome.measured)
+        self._schedules.advance(
+            blocks,
+            progress,
+            outcome.measured.surrogate_loss,
+            lambda: self._forward_loss(blocks.problem.x, blocks.problem.y),
+        )
+        return outcome.measured
 
     # -- the whole run ----------------------------------------------------------------------------------------------
 
@@ -345,28 +267,18 @@ class AMTrainer:
         """
         if sweeps < 0:
             raise ValueError(f"{ME}.fit: sweeps must be >= 0, got {sweeps}")
-        begun = self._blocks is not None and self._blocks.problem.x is X and self._blocks.problem.y is y
-        if not begun:
+        if self._blocks is None or self._blocks.problem.x is not X or self._blocks.problem.y is not y:
             self.start(X, y, validation)
-        elif validation is not None:
-            self._held = validation
+        _, progress = self._started()
         began = time.monotonic()
-        if self._best is None:
+        if progress.best_loss is None:
             self.evaluate()
         for _ in range(sweeps):
             self.sweep()
             self.evaluate()
-            if (seconds is not None and time.monotonic() - began > seconds) or self._settled(tolerance):
+            if (seconds is not None and time.monotonic() - began > seconds) or progress.settled(tolerance):
                 break
         return self.finish()
-
-    def _settled(self, tolerance: float) -> bool:
-        objectives = cast("list[float]", self._series["objective"])
-        losses = cast("list[float]", self._series["forward_loss"])
-        if tolerance == 0 or len(objectives) <= 10 or len(losses) <= 10:
-            return False
-        slow = objectives[-11] - objectives[-1] < tolerance * abs(objectives[-1])
-        return slow and min(losses[-10:]) >= min(losses[:-10])
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -374,15 +286,16 @@ class AMTrainer:
 
         Without validation samples the training samples take their place.
         """
-        problem = self._started().problem
-        x, y = (problem.x, problem.y) if self._held is None else self._held
-        outputs = self.model(x)
+        blocks, progress = self._started()
+        x, y = (blocks.problem.x, blocks.problem.y) if self._held is None else self._held
+        with hardened(self._activations):
+            outputs = self.model(x)
         loss = float(self.loss.value(outputs, y)) / x.shape[0]
-        self._series["forward_loss"].append(loss)
-        if not y.is_floating_point() and outputs.ndim == 2 and y.ndim == 1:
-            self._series["forward_accuracy"].append(float((outputs.argmax(1) == y).double().mean()))
-        if isfinite(loss) and (self._best is None or loss < self._best[0]):
-            self._best = (loss, [tensor.clone() for tensor in self._parameters()])
+        labels = not y.is_floating_point() and y.ndim == 1 and outputs.ndim == 2
+        accuracy = float((outputs.argmax(1) == y).double().mean()) if labels else None
+        homotopy = self._schedules.homotopy
+        ready = homotopy is None or progress.sweeps >= homotopy.sweeps
+        progress.record_forward(loss, accuracy, self._parameters() if ready else None)
         return loss
 
     @torch.no_grad()
@@ -390,11 +303,14 @@ class AMTrainer:
         """Put the best weights into the model and refit the last layer; the blocks stay, so that sweeps can go on.
 
         Returns:
-            The model. Penalized weights have the exact zeros of the proximal point that they are.
+            The model, its ramps made signs. Penalized weights have the exact zeros of the proximal point that they are.
         """
-        problem = self._started().problem
-        if self._best is not None:
-            self._write(self._best[1])
+        blocks, progress = self._started()
+        problem = blocks.problem
+        if progress.best_weights:
+            self._write(progress.best_weights)
+        for steps in signs(self._activations):
+            steps.slope = inf
         if self.readout:
             before = [tensor.clone() for tensor in self._parameters()]
             held = None if self._held is None else self._forward_loss(*self._held)
@@ -424,7 +340,7 @@ class AMTrainer:
     @torch.no_grad()
     def forward_gap(self) -> ForwardGap:
         """Loss of the network with the model's present weights, and of the block z, on the training samples."""
-        problem = self._started().problem
+        problem = self._started()[0].problem
         return ForwardGap(self._forward_loss(problem.x, problem.y), float(problem.surrogate_loss()) / problem.size)
 
     def report(self) -> dict[str, list[State]]:
@@ -432,20 +348,17 @@ class AMTrainer:
 
         ``forward_loss`` and ``forward_accuracy`` have one entry per ``evaluate``.
         """
-        self._started()
-        return {name: list(values) for name, values in self._series.items()}
+        return {name: list(values) for name, values in self._started()[1].series.items()}
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, State]:
         """All blocks, histories, counters and series; references, so save or copy them at once."""
-        problem = self._started().problem
+        blocks, progress = self._started()
         return {
-            "layers": [saved_layer(layer) for layer in problem.layers],
+            "layers": [saved_layer(layer) for layer in blocks.problem.layers],
             "model": list(self._parameters()),
-            "best": None if self._best is None else {"loss": self._best[0], "weights": list(self._best[1])},
-            "series": {name: list(values) for name, values in self._series.items()},
-            **{name: getattr(self, f"_{name}") for name in COUNTERS},
+            "progress": progress.saved(),
         }
 
     @torch.no_grad()
@@ -458,7 +371,8 @@ class AMTrainer:
         Raises:
             ValueError: If it is the state of another model or of other samples; nothing has changed then.
         """
-        layers = self._started().problem.layers
+        blocks, progress = self._started()
+        layers = blocks.problem.layers
         saved = cast("list[Mapping[str, object]]", state["layers"])
         if len(saved) != len(layers):
             raise ValueError(f"{ME}: the model has {len(layers)} weight layers, the state to load {len(saved)}")
@@ -467,29 +381,11 @@ class AMTrainer:
         for layer, one in zip(layers, saved, strict=True):
             load_layer(layer, one)
         self._write(cast("list[Tensor]", state["model"]))
-        best = cast("Mapping[str, object] | None", state["best"])
-        if best is None:
-            self._best = None
-        else:
-            weights = cast("list[Tensor]", best["weights"])
-            own = self._parameters()
-            self._best = (
-                cast("float", best["loss"]),
-                [w.to(p.device, copy=True) for w, p in zip(weights, own, strict=True)],
-            )
-        self._series = {
-            name: list(values) for name, values in cast("Mapping[str, list[State]]", state["series"]).items()
-        }
-        for name in COUNTERS:
-            setattr(self, f"_{name}", state[name])
-        self._costs = list(self._costs)
+        progress.load(cast("Mapping[str, object]", state["progress"]))
+        if self._schedules.homotopy is not None:
+            self._schedules.homotopy.apply(self._activations, progress.sweeps)
 
-    def _started(self) -> Blocks:
-        if self._blocks is None:
+    def _started(self) -> tuple[Blocks, Progress]:
+        if self._blocks is None or self._progress is None:
             raise RuntimeError(f"{ME}: there are no samples yet; call start(X, y) or fit(X, y, sweeps) first")
-        return self._blocks
-
-
-MEASURED = tuple(Measurement.__dataclass_fields__)
-SERIES = (*MEASURED, "rho", "restarts", "forward_loss", "forward_accuracy")
-COUNTERS = ("rho", "sweeps", "clock", "restarts", "objective", "costs", "warned", "norms")
+        return self._blocks, self._progress

@@ -127,8 +127,10 @@ class ExactWeights(WeightSolver):
             return MajorizedWeights().step(layer, x, inertia, constant=constant)
         link, now = layer.link, layer.weight.now
         gradient = link.weight_grad(x, layer.pull).mul_(layer.rho).add_(now, alpha=layer.mu).flatten(1)
-        gram = link.gram(x).to(torch.float64)
-        hessian = gram.mul_(layer.rho)
+        gram = link.gram(x).to(torch.float64) if layer.gram is None else layer.gram
+        if constant:
+            layer.gram = gram
+        hessian = gram * layer.rho
         hessian.diagonal().add_(layer.mu + self.t)
         factor, failed = torch.linalg.cholesky_ex(hessian)
         # A singular matrix has no factor: its rows become NaN, which the safeguard sees.
