@@ -31,7 +31,7 @@ def balance(problem: Problem) -> None:
         scale = torch.where((incoming > 0) & (outgoing > 0), (outgoing / incoming).sqrt(), 1.0)
         scale = torch.where(scale.isfinite(), scale, 1.0)
         rescale_unit(layer, scale)
-        layer.a = Iterate(activation.forward(layer.z.now), None if a.before is None else times(a.before, scale))
+        layer.a = each(a, partial(times, scale=scale))
         following.weight = each(following.weight, partial(divided, scale=scale))
         layer.write_back()
         following.write_back()

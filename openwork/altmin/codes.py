@@ -68,6 +68,19 @@ def put_codes(layer: Layer, following: Layer, code: Tensor, a: Iterate) -> None:
     layer.a = a.move(code)
 
 
+def correct_codes(layer: Layer, following: Layer, code: Tensor) -> None:
+    """Put codes where the tie wants them, outside of a step: like ``put_codes``, but the history stays as it is.
+
+    Args:
+        layer: The hidden layer.
+        following: The layer that reads the codes.
+        code: The new codes.
+    """
+    _, a = layer.hidden
+    following.residual = following.residual + following.link.forward(code - a.now)
+    layer.a = Iterate(code, a.before)
+
+
 def exact_change(following: Layer, gradient: Tensor, nu: float) -> Tensor:
     """Solve ``(rho W' W + nu) change = gradient`` for the codes that a linear layer reads.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.altmin.codes import exact_change, move_codes, pulled, put_codes
-from openwork.altmin.inertia import Inertia, Iterate
+from openwork.altmin.codes import correct_codes, exact_change, move_codes, pulled, put_codes
+from openwork.altmin.inertia import Inertia
 from openwork.altmin.links import Link
 from openwork.altmin.state import FLOOR, Layer, Problem, sum_of_squares
 from openwork.altmin.weight_block import check_linear
@@ -118,8 +118,7 @@ class Exact(Coupling):
     @override
     def settle(self, problem: Problem) -> None:
         for layer, following in zip(problem.layers, problem.layers[1:], strict=False):
-            activation, a = layer.hidden
-            put_codes(layer, following, activation.forward(layer.z.now), a)
+            correct_codes(layer, following, layer.hidden[0].forward(layer.z.now))
 
 
 @dataclass(frozen=True)
@@ -262,11 +261,9 @@ class Band(Coupling):
         for layer, following in zip(problem.layers, problem.layers[1:], strict=False):
             activation, a = layer.hidden
             eps, _ = widths(layer)
-            point = layer.z.now.clamp(*activation.interval(a.now - eps, a.now + eps))
-            layer.residual = layer.residual + (layer.z.now - point)
-            layer.z = Iterate(point)
-            value = activation.forward(point)
-            put_codes(layer, following, a.now.clamp(value - eps, value + eps), a)
+            # Clipping z first would move the codes less, but the interval may be empty now.
+            value = activation.forward(layer.z.now)
+            correct_codes(layer, following, a.now.clamp(value - eps, value + eps))
         problem.forget()
 
     @override
@@ -276,6 +273,8 @@ class Band(Coupling):
         target = layer.residual + z.now
         eps, _ = widths(layer)
         low, high = activation.interval(a.now - eps, a.now + eps)
+        # z is in the interval, though its ends may say otherwise where h is flat to the last digit.
+        low, high = torch.minimum(low, z.now), torch.maximum(high, z.now)
         point = z.shifted(target, inertia.shift).clamp(low, high)
         point = inertia.relaxed(point, z.now).clamp(low, high)
         layer.residual = target - point

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from openwork.altmin.elementwise import Activation
+from openwork.altmin.fronts import Selection
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
@@ -152,6 +153,22 @@ class Problem:
         """Clear the history of every block."""
         for layer in self.layers:
             layer.forget()
+
+    def select(self) -> bool:
+        """Let max-pooling select anew by the present codes, and go on with the links that result.
+
+        Returns:
+            Whether there is any, so that objectives before and after are not comparable.
+        """
+        changed = False
+        for index, layer in enumerate(self.layers):
+            if any(isinstance(front, Selection) for front in layer.link.fronts):
+                x = self.input_of(index)
+                layer.link.refresh(x)
+                layer.recompute(x)
+                layer.weight_push = layer.input_push = None
+                changed = True
+        return changed
 
     def project(self) -> None:
         """Move every hidden block z to where its activation allows it, after that changed; histories are cleared."""

@@ -177,6 +177,7 @@ class AMTrainer:
         a = x
         for index, (link, penalty) in enumerate(zip(self._links, self._penalties, strict=True)):
             activation = self._activations[index] if index < len(self._activations) else None
+            link.refresh(a)
             target = link.bias_add(link.forward(a))
             z = target if activation is None else activation.project(target)
             curvature = link.weight_curvature(a, 50 if index == 0 else 4)
@@ -220,6 +221,8 @@ class AMTrainer:
             layer.write_back()
         if self._schedules.homotopy is not None:
             self._schedules.homotopy.apply(self._activations, progress.sweeps)
+        if blocks.problem.select():
+            progress.objective = None
         before = float(blocks.objective()) if progress.objective is None else progress.objective
         outcome = guarded_sweep(blocks, self.inertia.at(progress.clock), self.safeguard, before)
         progress.rho *= outcome.growth
@@ -331,7 +334,9 @@ class AMTrainer:
 
     def _features(self, x: Tensor) -> Tensor:
         for link, activation in zip(self._links, self._activations, strict=False):
+            link.refresh(x)
             x = activation.forward(link.bias_add(link.forward(x)))
+        self._links[-1].refresh(x)
         return x
 
     def _forward_loss(self, x: Tensor, y: Tensor) -> float:

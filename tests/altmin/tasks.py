@@ -41,3 +41,11 @@ def blobs(seed: int = 0, size: int = 90) -> Samples:
     centers = torch.tensor([[3.0, 0.0], [-2.0, 2.5], [-2.0, -2.5]], dtype=torch.float64)
     y = torch.arange(size) % 3
     return centers[y] + 0.6 * torch.randn(size, 2, dtype=torch.float64, generator=generator), y
+
+
+def linear(model: nn.Module, index: int) -> nn.Linear:
+    """The linear layer at a place of a network."""
+    assert isinstance(model, nn.Sequential)
+    layer = model[index]
+    assert isinstance(layer, nn.Linear)
+    return layer

@@ -6,7 +6,7 @@ from torch import nn
 
 from openwork.altmin import AMTrainer, QuadraticPenalty
 from openwork.altmin.balancing import balance
-from tests.altmin.tasks import labelled, network
+from tests.altmin.tasks import labelled, linear, network
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU])
@@ -50,8 +50,8 @@ def test_histories_are_rescaled_along() -> None:
 def test_units_without_weights_and_other_activations_stay() -> None:
     model = network(activation=nn.ReLU)
     with torch.no_grad():
-        model[0].weight[2] = 0
-        model[2].weight[:, 4] = 0
+        linear(model, 0).weight[2] = 0
+        linear(model, 2).weight[:, 4] = 0
     trainer = AMTrainer(model)
     trainer.start(*labelled())
     problem = trainer._started()[0].problem

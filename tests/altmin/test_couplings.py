@@ -7,7 +7,7 @@ from torch import nn
 from openwork.altmin import AMTrainer, Band, Exact, Inertia, QuadraticPenalty
 from openwork.altmin.objective import link_term
 from openwork.altmin.state import sum_of_squares
-from tests.altmin.tasks import labelled, network
+from tests.altmin.tasks import labelled, linear, network
 
 STEEP = (0.5, 0.2, 0.4)
 
@@ -55,7 +55,7 @@ def test_exact_codes_are_the_activation_bit_for_bit(activation: type[nn.Module])
 def test_an_active_relu_moves_at_most_two_widths_a_sweep_in_a_band() -> None:
     """The known defect of the band, which makes its schedule a learning rate."""
     eps = 0.05
-    trainer = AMTrainer(network(), coupling=Band(eps, 1.0), inertia=(0, 0, 0), rho=10.0)
+    trainer = AMTrainer(network(), coupling=Band(eps, 1.0), inertia=(0, 0, 0), rho=10.0, balance=0)
     trainer.start(*labelled())
     layer = trainer._started()[0].problem.layers[0]
     largest = 0.0
@@ -95,7 +95,7 @@ def test_the_code_step_lowers_what_it_is_about(solver: str) -> None:
 def test_a_weight_of_zero_behind_a_layer_leaves_its_codes_where_the_link_wants_them() -> None:
     model = network()
     with torch.no_grad():
-        model[2].weight.zero_()
+        linear(model, 2).weight.zero_()
     trainer = AMTrainer(model, inertia=(0, 0, 0))
     trainer.start(*labelled())
     layer, following = trainer._started()[0].problem.layers[:2]

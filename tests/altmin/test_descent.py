@@ -41,7 +41,7 @@ ORDERS: dict[str, Order] = {
 SEEDS = range(5)
 
 
-def check_every_block(trainer: AMTrainer, seed: int, sweeps: int = 30) -> None:
+def check_every_block(trainer: AMTrainer, seed: int, sweeps: int) -> None:
     trainer.start(*labelled(seed))
     blocks, _ = trainer._started()
     first = before = float(blocks.objective())
@@ -58,7 +58,8 @@ def check_every_block(trainer: AMTrainer, seed: int, sweeps: int = 30) -> None:
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_no_block_raises_the_objective(coupling: str, order: str) -> None:
     for seed in SEEDS:
-        check_every_block(AMTrainer(network(seed), coupling=COUPLINGS[coupling], order=ORDERS[order], rho=0.5), seed)
+        trainer = AMTrainer(network(seed), coupling=COUPLINGS[coupling], order=ORDERS[order], rho=0.5)
+        check_every_block(trainer, seed, sweeps=30 if order == "forward" else 8)
 
 
 @pytest.mark.parametrize("activation", [nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU])
@@ -77,7 +78,7 @@ def test_whatever_the_penalty(penalty: Penalty) -> None:
 
 @pytest.mark.parametrize("solver", [ExactWeights(), ExactWeights(0.5)], ids=repr)
 def test_whatever_the_solver(solver: WeightSolver) -> None:
-    check_every_block(AMTrainer(network(), w_solver=solver, rho=0.5), 0)
+    check_every_block(AMTrainer(network(), w_solver=solver, rho=0.5), 0, sweeps=10)
 
 
 @pytest.mark.parametrize("safeguard", ["sweep", "block"])
@@ -150,7 +151,7 @@ def test_changes_of_the_blocks_go_to_zero() -> None:
                 float((layer.weight.now - w).square().sum() + (layer.z.now - z).square().sum())
                 for layer, (w, z) in zip(layers, before, strict=True)
             )
-            smallest.append(min(change, *smallest[-1:]))
+            smallest.append(min([change, *smallest[-1:]]))
         assert smallest[-1] < 1e-6 * smallest[0]
 
 

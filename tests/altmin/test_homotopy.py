@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.altmin import AMTrainer, Sign, SignHomotopy
-from tests.altmin.tasks import blobs, labelled
+from tests.altmin.tasks import blobs, labelled, linear
 
 
 def sign_network(seed: int, widths: tuple[int, int, int], sign: Sign) -> nn.Sequential:
@@ -65,11 +65,12 @@ def test_it_beats_random_features_though_its_gradient_is_zero() -> None:
         train, test = (x[:800], y[:800]), (x[800:], y[800:])
         model = sign_network(seed, (12, 64, 4), Sign())
         nn.functional.cross_entropy(model(train[0]), train[1]).backward()
-        assert model[0].weight.grad is not None and not model[0].weight.grad.any()
-        before = model[0].weight.detach().clone()
+        gradient = linear(model, 0).weight.grad
+        assert gradient is not None and not gradient.any()
+        before = linear(model, 0).weight.detach().clone()
         AMTrainer(model, homotopy=SignHomotopy(60)).fit(*train, 60)
-        assert not torch.equal(before, model[0].weight)
+        assert not torch.equal(before, linear(model, 0).weight)
         random = AMTrainer(sign_network(seed, (12, 64, 4), Sign())).fit(*train, 0)
-        assert torch.equal(random[0].weight, before)
+        assert torch.equal(linear(random, 0).weight, before)
         gains.append(accuracy(model, *test) - accuracy(random, *test))
     assert sum(gains) / 5 > 0.02, gains

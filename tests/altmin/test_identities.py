@@ -21,7 +21,7 @@ from openwork.altmin import (
 )
 from openwork.altmin.orders import Visit
 from openwork.penalties import L1
-from tests.altmin.tasks import labelled, network, targets
+from tests.altmin.tasks import labelled, linear, network, targets
 
 
 def weights(trainer: AMTrainer) -> list[Tensor]:
@@ -179,9 +179,9 @@ def test_the_order_of_units_does_not_matter() -> None:
     order = torch.randperm(7, generator=torch.Generator().manual_seed(6))
     model, shuffled = network(), network()
     with torch.no_grad():
-        shuffled[0].weight.copy_(model[0].weight[order])
-        shuffled[0].bias.copy_(model[0].bias[order])
-        shuffled[2].weight.copy_(model[2].weight[:, order])
+        linear(shuffled, 0).weight.copy_(linear(model, 0).weight[order])
+        linear(shuffled, 0).bias.copy_(linear(model, 0).bias[order])
+        linear(shuffled, 2).weight.copy_(linear(model, 2).weight[:, order])
     first, second = run(AMTrainer(model), 12), run(AMTrainer(shuffled), 12)
     torch.testing.assert_close(first[0][order], second[0], rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(first[1][:, order], second[1], rtol=1e-9, atol=1e-10)

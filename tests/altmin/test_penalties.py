@@ -11,7 +11,7 @@ from openwork.altmin import AMTrainer
 from openwork.partitions import Slices
 from openwork.penalties import L1, GroupLasso, NuclearNorm
 from openwork.structure import Rank, Support
-from tests.altmin.tasks import labelled, network
+from tests.altmin.tasks import labelled, linear, network
 
 
 def planted(seed: int = 0, size: int = 150) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def planted(seed: int = 0, size: int = 150) -> tuple[Tensor, Tensor]:
 
 def trained(lam: float, sweeps: int) -> tuple[AMTrainer, Tensor]:
     x, y = planted()
-    trainer = AMTrainer(network(widths=(10, 16, 3)), penalties={"0": GroupLasso(lam, Slices(1))}, mu=0.05)
+    trainer = AMTrainer(network(widths=(10, 16, 3)), penalties={"0": GroupLasso(lam, Slices(1))}, rho=1.0, mu=0.05)
     trainer.start(x, y)
     for _ in range(sweeps):
         trainer.sweep()
@@ -33,12 +33,12 @@ def trained(lam: float, sweeps: int) -> tuple[AMTrainer, Tensor]:
 
 
 def test_irrelevant_inputs_are_dropped_exactly_and_shrink_takes_them_out() -> None:
-    trainer, x = trained(lam=0.012, sweeps=150)
-    weight = trainer.model[0].weight.detach()
+    trainer, x = trained(lam=0.016, sweeps=70)
+    weight = linear(trainer.model, 0).weight.detach()
     alive = (weight != 0).any(0)
     assert alive[:4].sum() >= 3
     assert alive[4:].sum() == 0
-    structure = GroupLasso(0.012, Slices(1)).structure(weight)
+    structure = GroupLasso(0.016, Slices(1)).structure(weight)
     assert isinstance(structure, Support)
     assert torch.equal(structure.kept, alive)
     outputs = trainer.model(x)
@@ -49,12 +49,14 @@ def test_irrelevant_inputs_are_dropped_exactly_and_shrink_takes_them_out() -> No
 
 @pytest.mark.parametrize("inertia", [(0.0, 0.0, 0.0), (0.633, 0.633, 0.5)])
 def test_zeros_are_exact_after_every_sweep(inertia: tuple[float, float, float]) -> None:
-    trainer = AMTrainer(network(), penalties={"0": L1(0.02), "2": GroupLasso(0.02, Slices(0))}, inertia=inertia)
+    trainer = AMTrainer(
+        network(), penalties={"0": L1(0.01), "2": GroupLasso(0.01, Slices(1))}, inertia=inertia, rho=1.0
+    )
     trainer.start(*labelled())
     seen = 0
     for _ in range(30):
         trainer.sweep()
-        weight = trainer.model[0].weight.detach()
+        weight = linear(trainer.model, 0).weight.detach()
         seen += int((weight == 0).sum() > 0)
         # Nothing is nearly zero: what a proximal step drops is exactly so.
         assert not ((weight != 0) & (weight.abs() < 1e-9)).any()
@@ -63,12 +65,12 @@ def test_zeros_are_exact_after_every_sweep(inertia: tuple[float, float, float]) 
 
 def test_removed_units_leave_the_same_network() -> None:
     x, y = labelled()
-    trainer = AMTrainer(network(), penalties={"2": GroupLasso(0.03, Slices(1))}, readout=False)
+    trainer = AMTrainer(network(), penalties={"2": GroupLasso(0.015, Slices(1))}, readout=False, rho=1.0)
     trainer.start(x, y)
     for _ in range(60):
         trainer.sweep()
     model = trainer.finish()
-    dropped = (model[2].weight == 0).all(0)
+    dropped = (linear(model, 2).weight == 0).all(0)
     assert dropped.any()
     small = ow.shrink(model, x[:4]).model
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
@@ -76,11 +78,11 @@ def test_removed_units_leave_the_same_network() -> None:
 
 
 def test_the_nuclear_norm_lowers_the_rank_exactly() -> None:
-    trainer = AMTrainer(network(), penalties={"2": NuclearNorm(0.03)})
+    trainer = AMTrainer(network(), penalties={"2": NuclearNorm(0.02)}, rho=1.0)
     trainer.start(*labelled())
     for _ in range(40):
         trainer.sweep()
-    structure = NuclearNorm(0.03).structure(trainer.model[2].weight.detach())
+    structure = NuclearNorm(0.02).structure(linear(trainer.model, 2).weight.detach())
     assert isinstance(structure, Rank)
     assert structure.rank < 6
 
@@ -90,11 +92,11 @@ def test_the_refit_keeps_zeros_of_a_penalized_output_layer() -> None:
     x, y = labelled()
     model = trainer.fit(x, y, 30)
     layer = trainer._started()[0].problem.layers[-1]
-    assert (model[4].weight == 0).any()
+    assert (linear(model, 4).weight == 0).any()
     best = trainer._started()[1].best_weights
     zeros = best[4] == 0
     assert layer.penalized and zeros.any()
-    assert (model[4].weight[zeros] == 0).all()
+    assert (linear(model, 4).weight[zeros] == 0).all()
 
 
 def test_layers_that_escape_from_the_penalty_are_warned_of() -> None:
@@ -107,8 +109,8 @@ def test_layers_that_escape_from_the_penalty_are_warned_of() -> None:
             trainer.sweep()
             if caught.list:
                 break
-    norms = trainer.report()["weight_norm"][-1]
-    start = trainer._started()[1].norms
+    progress = trainer._started()[1]
+    start, norms = progress.norms, progress.series["weight_norm"][-1]
     assert norms[0] * 10 < start[0] and norms[1] > 3 * start[1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

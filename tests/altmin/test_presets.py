@@ -1,5 +1,6 @@
 """Published methods as settings, where they have steps of their own."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -75,7 +76,7 @@ def test_mdlam_repeats_blocks_and_never_rises_at_a_fixed_band() -> None:
 
 
 @pytest.mark.parametrize("preset", [tiam, mdlam, dladmm, bcd])
-def test_presets_train(preset: type[AMTrainer]) -> None:
+def test_presets_train(preset: Callable[..., AMTrainer]) -> None:
     x, y = blobs()
     options = {"rho": FixedRho(0.1)} if preset is dladmm else {}
     model = network(widths=(2, 8, 3))

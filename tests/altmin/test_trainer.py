@@ -1,15 +1,18 @@
 """The trainer from the outside: learning, checkpoints, reports, and what it refuses."""
 
 import copy
+import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from openwork.altmin import AdaptiveRho, AMTrainer, Band, Coupling, Exact, Nesterov, QuadraticPenalty, Squared
+from openwork.altmin import AdaptiveRho, AMTrainer, Band, Coupling, Exact, Inertia, Nesterov, QuadraticPenalty, Squared
 from openwork.altmin.samples import check_memory
+from openwork.altmin.state import Layer
 from tests.altmin.tasks import blobs, labelled, network, targets
 
 
@@ -77,7 +80,7 @@ def test_the_weights_with_the_best_validation_loss_come_back() -> None:
     trainer = AMTrainer(network(), readout=False, mu=0.0)
     held = labelled(0, size=70)[0][40:], labelled(0, size=70)[1][40:]
     model = trainer.fit(x, y, 40, validation=held)
-    losses = trainer.report()["forward_loss"]
+    losses = trainer._started()[1].series["forward_loss"]
     assert len(losses) == 41
     final = nn.functional.cross_entropy(model(held[0]), held[1]).item()
     assert final == pytest.approx(min(losses), rel=1e-10)
@@ -101,7 +104,7 @@ def test_the_report_has_its_series() -> None:
     x, y = labelled()
     trainer = AMTrainer(network(), coupling=QuadraticPenalty())
     trainer.fit(x, y, 4)
-    report = trainer.report()
+    report: dict[str, Any] = {**trainer.report()}
     assert set(report) >= {"objective", "surrogate_loss", "link_residual", "coupling_gap", "theta", "tau", "restarts"}
     assert len(report["theta"]) == 4
     assert len(report["coupling_gap"][0]) == 2
@@ -130,9 +133,9 @@ def test_the_refit_never_raises_the_training_loss(seed: int) -> None:
 
 def test_no_graph_is_made_and_inference_mode_works() -> None:
     class Watched(Exact):
-        def z_step(self, *args: Any) -> None:
+        def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
             assert not torch.is_grad_enabled()
-            super().z_step(*args)
+            super().z_step(layer, following, inertia)
 
     x, y = labelled()
     x.requires_grad_()
@@ -233,3 +236,26 @@ def test_inputs_that_overflow_leave_everything_as_it_was() -> None:
     with pytest.raises(FloatingPointError, match=r"scale the inputs to about unit size"):
         trainer.sweep()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool1d, nn.MaxPool1d])
+def test_convolutions_and_pooling_are_trained(pool: type[nn.AvgPool1d] | type[nn.MaxPool1d]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(60, 1, 12, dtype=torch.float64, generator=generator)
+    y = (x[:, 0, 3:9].sum(1) > 0).long()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(1, 4, 3, padding=1), nn.ReLU(), pool(2), nn.Flatten(), nn.Linear(24, 2)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # max-pooling says that its selection is fixed within a sweep
+        trainer = AMTrainer(model)
+    before = nn.functional.cross_entropy(model(x), y).item()
+    trainer.fit(x, y, 25)
+    assert nn.functional.cross_entropy(model(x), y).item() < 0.5 * before
+    objectives = trainer._started()[1].series["objective"]
+    if pool is nn.AvgPool1d:
+        assert all(after <= earlier * (1 + 1e-10) for earlier, after in pairwise(objectives[:10]))
+    residuals = [layer.residual for layer in trainer._started()[0].problem.layers]
+    with torch.no_grad():
+        trainer._started()[0].problem.recompute()
+    for old, layer in zip(residuals, trainer._started()[0].problem.layers, strict=True):
+        torch.testing.assert_close(old, layer.residual, rtol=1e-8, atol=1e-9)
