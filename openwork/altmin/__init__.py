@@ -10,6 +10,7 @@ from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
 from openwork.altmin.measurement import Measurement
+from openwork.altmin.minibatch import MiniBatchTrainer
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
 from openwork.altmin.piecewise import Piece, PiecewiseLinear
@@ -43,6 +44,7 @@ __all__ = [
     "Logistic",
     "MajorizedWeights",
     "Measurement",
+    "MiniBatchTrainer",
     "Nesterov",
     "Order",
     "OutputLoss",
