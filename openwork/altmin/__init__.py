@@ -1,6 +1,7 @@
 """Alternating minimization: training without backpropagation, block by block."""
 
 from openwork.altmin.activations import activation_of
+from openwork.altmin.chunks import ChunkedTrainer
 from openwork.altmin.couplings import Band, Coupling, Exact, QuadraticPenalty
 from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
@@ -9,6 +10,7 @@ from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
 from openwork.altmin.measurement import Measurement
+from openwork.altmin.minibatch import MiniBatchTrainer
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
 from openwork.altmin.piecewise import Piece, PiecewiseLinear
@@ -23,6 +25,7 @@ __all__ = [
     "Activation",
     "AdaptiveRho",
     "Band",
+    "ChunkedTrainer",
     "ConvLink",
     "Coupling",
     "CrossEntropy",
@@ -41,6 +44,7 @@ __all__ = [
     "Logistic",
     "MajorizedWeights",
     "Measurement",
+    "MiniBatchTrainer",
     "Nesterov",
     "Order",
     "OutputLoss",

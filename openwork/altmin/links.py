@@ -185,6 +185,13 @@ class LinearLink(Link):
         read = self._reading(x)
         return torch.mm(read.T, read)
 
+    def gram_curvature(self, gram: Tensor, iterations: int = 4) -> Tensor:
+        """What ``weight_curvature`` gives, from ``gram(x)`` or a sum of such matrices."""
+        if self._weight_vector is None:
+            self._weight_vector = _start(self._one_output())
+        self._weight_vector, size = _power(self._weight_vector.to(gram), gram.mv, iterations)
+        return size
+
     @override
     def _normal(self, x: Tensor, vector: Tensor) -> Tensor:
         return x.T.mv(x.mv(vector))

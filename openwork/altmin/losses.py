@@ -214,7 +214,7 @@ class CrossEntropy(OutputLoss):
         target = _one_hot(y, c)
         # Where to stop; and what rounding leaves of the quadratic term's gradient.
         eps = torch.finfo(c.dtype).eps
-        close = eps**0.7
+        close = eps**0.8
         tolerance = None if on_device else close + 8 * eps * float(rho) * float(c.abs().max())
         if weak or float(rho) < NEWTON_BELOW:
             found = _newton(c, target, rho, z, tolerance)

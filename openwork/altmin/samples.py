@@ -97,7 +97,7 @@ def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: 
     if free is not None and needed > free:
         raise MemoryError(
             f"{place}: the blocks of {x.shape[0]} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are "
-            f"free; train in chunks of at most {max(1, int(x.shape[0] * free / needed))} samples"
+            f"free; use ChunkedTrainer with chunk_size={max(1, int(x.shape[0] * free / needed))} or less"
         )
 
 

@@ -58,9 +58,11 @@ class Smooth(Activation):
     def _solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, present: Tensor) -> Tensor:
         best, lowest = present.clone(), self._cost(present, c, d, r, k)
         ends = [z for low, high in self.branches(c, d) for z in self._branch(low, high, c, d, r, k)]
+        # Costs are flat around a minimizer: among equal ones, up to rounding, Newton's point is far more accurate.
+        slack = 1 + 4 * torch.finfo(c.dtype).eps
         for z in (c, *ends):  # c is nearly best where h is flat
             cost = self._cost(z, c, d, r, k)
-            best.lerp_(z, above(lowest, cost))
+            best.lerp_(z, above(lowest * slack, cost))
             lowest = torch.minimum(cost, lowest)
         return best
 
