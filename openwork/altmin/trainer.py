@@ -263,7 +263,7 @@ class AMTrainer:
             seconds: Stops after the sweep in which they are over; None for no limit.
 
         Returns:
-            The model, in evaluation of nothing but itself: an ordinary module.
+            The model, an ordinary module.
 
         Raises:
             ValueError: If ``sweeps`` is negative, or see ``start``.

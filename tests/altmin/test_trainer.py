@@ -183,6 +183,8 @@ BAD: dict[str, tuple[Callable[[], tuple[Any, Any]], type[Exception], str]] = {
         r"layer 1 does not take inputs of shape \(6,",
     ),
     "kind": (lambda: (labelled()[0].float(), labelled()[1]), TypeError, r"X is torch.float32 .* weights torch.float64"),
+    "range": (lambda: (labelled()[0], labelled()[1] + 1), ValueError, "label"),
+    "real": (lambda: (labelled()[0], labelled()[1].double()), TypeError, "class numbers as torch.int64"),
     "list": (lambda: ([[1.0] * 5], [0]), TypeError, "X and y must be tensors, got list and list"),
 }
 
