@@ -43,6 +43,15 @@ class Link(ABC):
         bias = self.layer.bias
         return None if bias is None else bias.detach()
 
+    @property
+    def probes(self) -> tuple[Tensor | None, Tensor | None]:
+        """Where the power methods of ``weight_curvature`` and ``input_curvature`` ended; None before the first."""
+        return self._weight_vector, self._input_vector
+
+    @probes.setter
+    def probes(self, probes: tuple[Tensor | None, Tensor | None]) -> None:
+        self._weight_vector, self._input_vector = probes
+
     def refresh(self, x: Tensor) -> None:
         """Let max-pooling in front select anew, by the present inputs; between two calls the map is linear."""
         for front in self.fronts:

@@ -9,8 +9,7 @@ import torch
 from openwork.altmin.inertia import Inertia
 from openwork.altmin.measurement import Measurement, measure
 from openwork.altmin.rho import weigh
-from openwork.altmin.state import Layer
-from openwork.altmin.sweep import PLAIN, Blocks
+from openwork.altmin.sweep import PLAIN, Blocks, Snapshot
 
 Safeguard = Literal["sweep", "block", "none"]
 # What the weight of the links grows by when the objective is not finite.
@@ -75,7 +74,7 @@ def guarded_sweep(blocks: Blocks, inertia: Inertia, safeguard: Safeguard, before
     return outcome
 
 
-def _repeat(blocks: Blocks, saved: Sequence[Layer], growth: float) -> Outcome:
+def _repeat(blocks: Blocks, saved: Sequence[Snapshot], growth: float) -> Outcome:
     """Go back and sweep without inertia."""
     blocks.restore(saved)
     blocks.problem.forget()

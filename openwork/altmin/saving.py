@@ -20,7 +20,7 @@ def saved_layer(layer: Layer) -> dict[str, Tensor | float | None]:
     """
     state: dict[str, Tensor | float | None] = {name: getattr(layer, name) for name in (*TENSORS, *NUMBERS)}
     # Power iterations start where they ended.
-    state["weight_vector"], state["input_vector"] = layer.link._weight_vector, layer.link._input_vector
+    state["weight_probe"], state["input_probe"] = layer.link.probes
     for name in ITERATES:
         iterate: Iterate | None = getattr(layer, name)
         state[name] = None if iterate is None else iterate.now
@@ -72,5 +72,5 @@ def load_layer(layer: Layer, state: Mapping[str, object]) -> None:
     for name in ITERATES:
         now = tensor(name)
         setattr(layer, name, None if now is None else Iterate(now, tensor(f"{name}_before")))
-    layer.link._weight_vector, layer.link._input_vector = tensor("weight_vector"), tensor("input_vector")
+    layer.link.probes = tensor("weight_probe"), tensor("input_probe")
     layer.write_back()

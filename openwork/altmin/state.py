@@ -117,7 +117,10 @@ class Layer:
         Args:
             x: Input of the layer.
         """
-        self.residual = self.link.bias_add(self.link.map_with(self.weight.now, x)) - self.z.now
+        target = self.link.map_with(self.weight.now, x)
+        if self.bias is not None:
+            target = target + per_feature(self.bias.now, target)
+        self.residual = target - self.z.now
 
 
 @dataclass(eq=False)

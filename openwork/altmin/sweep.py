@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +15,18 @@ from openwork.altmin.state import Layer, Problem
 from openwork.altmin.weight_block import WeightSolver, bias_step
 
 PLAIN = Inertia()
+
+
+class Snapshot(NamedTuple):
+    """One layer at one time.
+
+    Args:
+        layer: A copy of the object, whose tensors nobody writes into.
+        probes: Where its power methods were.
+    """
+
+    layer: Layer
+    probes: tuple[Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +84,11 @@ class Blocks:
         repeated = 0
         before = float(self.objective())
         for visit in self.visits:
-            layers = self.snapshot()
+            saved = self.snapshot()
             self.move(visit, inertia)
             after = float(self.objective())
             if not after <= before + slack * abs(before) and not inertia.none:
-                self.restore(layers)
+                self.restore(saved)
                 self.move(visit, PLAIN)
                 after = float(self.objective())
                 repeated += 1
@@ -86,14 +99,15 @@ class Blocks:
         """The present objective, 0-dim."""
         return objective(self.problem, self.coupling)
 
-    def snapshot(self) -> list[Layer]:
-        """All blocks as they are; only references are copied."""
-        return [copy(layer) for layer in self.problem.layers]
+    def snapshot(self) -> list[Snapshot]:
+        """All layers as they are; only references are copied."""
+        return [Snapshot(copy(layer), layer.link.probes) for layer in self.problem.layers]
 
-    def restore(self, layers: Sequence[Layer]) -> None:
+    def restore(self, snapshots: Sequence[Snapshot]) -> None:
         """Go back to a snapshot, bit for bit."""
-        for layer, saved in zip(self.problem.layers, layers, strict=True):
-            layer.__dict__.update(saved.__dict__)
+        for layer, saved in zip(self.problem.layers, snapshots, strict=True):
+            layer.__dict__.update(saved.layer.__dict__)
+            layer.link.probes = saved.probes
             layer.write_back()
 
 

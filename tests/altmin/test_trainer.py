@@ -255,6 +255,7 @@ def test_convolutions_and_pooling_are_trained(pool: type[nn.AvgPool1d] | type[nn
     objectives = trainer._started()[1].series["objective"]
     if pool is nn.AvgPool1d:
         assert all(after <= earlier * (1 + 1e-10) for earlier, after in pairwise(objectives[:10]))
+    trainer.sweep()
     residuals = [layer.residual for layer in trainer._started()[0].problem.layers]
     with torch.no_grad():
         trainer._started()[0].problem.recompute()
