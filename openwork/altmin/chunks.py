@@ -217,12 +217,15 @@ class ChunkedTrainer:
         if not self._chunks:
             raise RuntimeError(f"{ME}: there are no samples yet; call start(X, y) first")
         saved = [copy(layer) for layer in self._layers], [list(chunk.codes) for chunk in self._chunks]
+        probes = [link.probes for link in self._links]
         slack = 1e-12 if self._links[0].weight.dtype == torch.float64 else 1e-6
         value = self._sweep(self.inertia)
         if not value <= self.objective + slack * abs(self.objective):
             self._layers = [layer.rest() for layer in saved[0]]
             for chunk, codes in zip(self._chunks, saved[1], strict=True):
                 chunk.codes = [z.rest() for z in codes]
+            for link, probe in zip(self._links, probes, strict=True):
+                link.probes = probe
             self.restarts += 1
             value = self._sweep(PLAIN)
         if not isfinite(value):

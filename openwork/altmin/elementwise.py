@@ -9,7 +9,7 @@ from torch import Tensor
 from openwork.kernels import Scalar
 
 # Entries solved at a time on the CPU, so that what is computed on the way stays in the cache.
-RUN = 1 << 14
+RUN = 1 << 15
 
 
 class Activation(ABC):
