@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from openwork import (
+        altmin,
         data,
         factorizations,
         files,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 # A new package is one name here, and one import above for type checkers and editors; a new function likewise.
 _FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
+    "altmin",
     "data",
     "factorizations",
     "files",

@@ -1,0 +1,94 @@
+"""What a sweep is watched by: numbers that the blocks already know, read from a device at once."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from openwork.altmin.objective import objective
+from openwork.altmin.state import sum_of_squares
+from openwork.altmin.sweep import Blocks
+
+# A layer that shrinks this much while the next one grows that much has escaped from its penalty, not learned.
+SHRUNK, GROWN = 10.0, 3.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Numbers of one state; lists have one entry per layer, ``coupling_gap`` one per hidden layer.
+
+    Args:
+        objective: F.
+        surrogate_loss: Loss of the block z at the output, a mean over samples.
+        link_residual: Root mean square of ``W a + b - z``.
+        weight_norm: ``||W||``.
+        theta: Curvature of the weight's block.
+        tau: Curvature of the block of codes that the layer reads; of no meaning at the first layer.
+        coupling_gap: Largest ``|a - h(z)|``.
+    """
+
+    objective: float
+    surrogate_loss: float
+    link_residual: list[float]
+    weight_norm: list[float]
+    theta: list[float]
+    tau: list[float]
+    coupling_gap: list[float]
+
+
+def measure(blocks: Blocks) -> Measurement:
+    """Measure the present state; waits for a device once.
+
+    Args:
+        blocks: Of the problem.
+    """
+    problem, coupling = blocks.problem, blocks.coupling
+    layers = problem.layers
+    squares = [sum_of_squares(layer.residual) for layer in layers]
+    numbers: list[Tensor] = [objective(problem, coupling, squares), problem.surrogate_loss(), *squares]
+    numbers += [sum_of_squares(layer.weight.now) for layer in layers]
+    numbers += [layer.weight_curvature * layer.rho + layer.mu for layer in layers]
+    numbers += [layer.input_curvature * layer.rho for layer in layers]
+    numbers += [coupling.gap(layer) for layer in layers[:-1]]
+    first, surrogate, *rest = torch.stack([number.to(torch.float64) for number in numbers]).tolist()
+    count = len(layers)
+    square, norm, theta, tau = (rest[i * count : (i + 1) * count] for i in range(4))
+    return Measurement(
+        objective=first,
+        surrogate_loss=surrogate / problem.size,
+        link_residual=[sqrt(s / layer.residual.numel()) for s, layer in zip(square, layers, strict=True)],
+        weight_norm=[sqrt(s) for s in norm],
+        theta=theta,
+        tau=tau,
+        coupling_gap=rest[4 * count :],
+    )
+
+
+def escaped(start: Sequence[float], now: Sequence[float]) -> int | None:
+    """The first layer that shrank tenfold while the next one grew threefold; None if there is none.
+
+    Args:
+        start: Norms of all weights at the start.
+        now: The same now.
+    """
+    for index in range(len(start) - 1):
+        if now[index] * SHRUNK < start[index] and now[index + 1] > GROWN * start[index + 1]:
+            return index
+    return None
+
+
+def warn_of_escape(index: int) -> None:
+    """Say that the objective falls for the wrong reason.
+
+    Warns:
+        UserWarning: Always.
+    """
+    warnings.warn(
+        f"AMTrainer: the weight of layer {index + 1} shrank more than tenfold while that of layer {index + 2} grew "
+        "more than threefold, which lowers the objective without training the network; take a smaller penalty, a "
+        "larger mu, or balance=10",
+        stacklevel=3,
+    )

@@ -1,0 +1,110 @@
+"""Samples as a user hands them over: what is refused before anything is changed."""
+
+import os
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from openwork.altmin.elementwise import Activation
+from openwork.altmin.links import Link
+from openwork.forward_pass import first_line
+
+# Codes, residuals, histories, products and what a block needs in between, in copies of all layers' outputs.
+COPIES = 10
+
+
+def check_samples(place: str, x: object, y: object, links: Sequence[Link]) -> tuple[Tensor, Tensor]:
+    """Refuse samples that cannot be trained on.
+
+    Args:
+        place: Where they came in, for the message.
+        x: Inputs.
+        y: Targets.
+        links: Of the model.
+
+    Returns:
+        Both, as tensors.
+
+    Raises:
+        TypeError: If they are no tensors, or of another kind of numbers than the model.
+        ValueError: If there are none, not as many of one as of the other, or a number is not finite.
+    """
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise TypeError(f"{place}: X and y must be tensors, got {type(x).__name__} and {type(y).__name__}")
+    if x.ndim < 2 or x.shape[0] == 0:
+        raise ValueError(f"{place}: X must hold at least one sample as a row, got a tensor of shape {tuple(x.shape)}")
+    if y.ndim < 1 or y.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"{place}: {x.shape[0]} samples have targets of shape {tuple(y.shape)}; give each sample one target"
+        )
+    weight = links[0].weight
+    if x.dtype != weight.dtype or x.device != weight.device:
+        raise TypeError(
+            f"{place}: X is {x.dtype} on {x.device}, the model's weights {weight.dtype} on {weight.device}; "
+            "bring both to one kind with X.to(...)"
+        )
+    if y.device != x.device:
+        raise TypeError(f"{place}: y is on {y.device}, X on {x.device}; bring both to one device with y.to(...)")
+    for name, tensor in (("X", x), ("y", y)):
+        if not tensor.isfinite().all():
+            raise ValueError(f"{place}: {name} has entries that are NaN or infinite; remove or replace them")
+    return x, y
+
+
+def output_sizes(place: str, x: Tensor, links: Sequence[Link], activations: Sequence[Activation]) -> list[torch.Size]:
+    """Shapes of all layers' outputs for one sample.
+
+    Args:
+        place: For the message.
+        x: Inputs.
+        links: Of the model.
+        activations: Between them.
+
+    Raises:
+        ValueError: If the samples do not fit the first layer.
+    """
+    sizes: list[torch.Size] = []
+    a = x[:1]
+    for index, link in enumerate(links):
+        try:
+            z = link.bias_add(link.forward(a))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{place}: layer {index + 1} does not take inputs of shape {tuple(a.shape[1:])} per sample: "
+                f"{first_line(error)}; pass X in the shape that the model takes"
+            ) from error
+        sizes.append(z.shape[1:])
+        a = activations[index].forward(z) if index < len(activations) else z
+    return sizes
+
+
+def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: int | None = None) -> None:
+    """Refuse samples whose blocks do not fit into memory.
+
+    Args:
+        place: For the message.
+        x: Inputs.
+        sizes: Shapes of all layers' outputs for one sample.
+        available: Bytes that are free; None to ask the system.
+
+    Raises:
+        MemoryError: If more is needed than there is.
+    """
+    free = free_bytes(x.device) if available is None else available
+    needed = COPIES * x.shape[0] * sum(prod(size) for size in sizes) * x.element_size()
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{place}: the blocks of {x.shape[0]} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are "
+            f"free; use ChunkedTrainer with chunk_size={max(1, int(x.shape[0] * free / needed))} or less"
+        )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu" or not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,79 @@
+"""What changes between two sweeps: multiplier, band, balance, rho, and residuals from scratch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from openwork.altmin.balancing import balance
+from openwork.altmin.homotopy import SignHomotopy
+from openwork.altmin.progress import Progress
+from openwork.altmin.rho import RhoPolicy, weigh
+from openwork.altmin.state import Problem
+from openwork.altmin.sweep import Blocks
+
+# Sweeps between two computations of the residuals from scratch.
+REFRESH = 20
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Rules that change the objective between two sweeps, after which it is not compared with the last one.
+
+    Args:
+        rho: Weight of the links.
+        balance: Sweeps between two balancings; 0 for never.
+        homotopy: Of sign layers; None for none.
+    """
+
+    rho: RhoPolicy
+    balance: int
+    homotopy: SignHomotopy | None = None
+
+    def relate(self, problem: Problem, rho: float) -> None:
+        """Set the ``rho`` of every layer.
+
+        Args:
+            problem: All layers.
+            rho: The present one.
+        """
+        for layer in problem.layers:
+            layer.rho = self.rho.of_layer(rho, lambda here=layer: float((here.residual + here.z.now).square().mean()))
+
+    def advance(self, blocks: Blocks, progress: Progress, surrogate: float, forward: Callable[[], float]) -> None:
+        """Apply what is due after a sweep.
+
+        Args:
+            blocks: Of the problem.
+            progress: Counts the sweeps.
+            surrogate: Loss of the block z at the output, a mean over samples.
+            forward: Computes the same of the network.
+        """
+        problem = blocks.problem
+        output = problem.layers[-1]
+        changed = blocks.coupling.tighten(problem)
+        if output.dual is not None:
+            output.dual = output.dual - output.residual
+            changed = True
+        activations = [layer.activation for layer in problem.layers if layer.activation is not None]
+        if self.homotopy is not None and self.homotopy.apply(activations, progress.sweeps):
+            problem.project()
+            blocks.coupling.settle(problem)
+            changed = True
+        if self.balance and progress.sweeps % self.balance == 0:
+            balance(problem)
+            blocks.coupling.settle(problem)
+            self.relate(problem, progress.rho)
+            changed = True
+        if self.rho.period and progress.sweeps % self.rho.period == 0:
+            progress.costs.append(forward())
+            growth = self.rho.growth_now(progress.rho, progress.costs, surrogate)
+            if growth != 1:
+                progress.costs.clear()
+                progress.rho *= growth
+                weigh(problem.layers, growth)
+                problem.forget()
+                changed = True
+        if progress.sweeps % REFRESH == 0:
+            problem.recompute()
+            changed = True
+        if changed:
+            progress.objective = None

@@ -1,0 +1,174 @@
+"""Blocks W and b: a majorized proximal step or an exact solution, then the mean residual."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from openwork.altmin.curvature import carried, majorized
+from openwork.altmin.inertia import Inertia
+from openwork.altmin.links import LinearLink, Link
+from openwork.altmin.state import FLOOR, Layer, per_feature
+
+__all__ = ["ExactWeights", "MajorizedWeights", "WeightSolver"]
+
+
+class WeightSolver(ABC):
+    """How the block W of a layer is updated; frozen configuration, safe to share."""
+
+    def check(self, place: str, links: Sequence[Link]) -> None:  # noqa: B027, most solvers take any layers
+        """Refuse layers that this solver cannot update.
+
+        Args:
+            place: For the message.
+            links: Of the model.
+
+        Raises:
+            TypeError: If there is one.
+        """
+
+    @abstractmethod
+    def step(self, layer: Layer, x: Tensor, inertia: Inertia, *, constant: bool) -> None:
+        """Move the weight of a layer, and its residual along.
+
+        Args:
+            layer: The layer.
+            x: Its input.
+            inertia: Of this sweep.
+            constant: Whether the input is the same in every sweep.
+        """
+
+
+@dataclass(frozen=True)
+class MajorizedWeights(WeightSolver):
+    """One proximal gradient step with a curvature that is estimated once per sweep and confirmed by the step.
+
+    ``Wbar = prox(W~ - G / theta)`` with the gradient ``G = rho R a' + mu W`` at the extrapolated point and
+    ``theta = rho lambda_max(a a') + mu``: two products per layer. A penalized weight takes no third step, which would
+    leave the exact zeros of the proximal point.
+
+    Args:
+        fresh: Whether the residual at the extrapolated point is formed with the present input, by one more product
+            (behind the first layer), instead of the input of the last sweep. The difference is of second order: it is
+            the last change of the weight times the last change of the input.
+
+    References:
+        Wang et al., mDLAM, arXiv:1811.04187: the majorized block. Yan et al., TIAM, arXiv:2503.08489: three inertias.
+    """
+
+    fresh: bool = False
+
+    @override
+    def step(self, layer: Layer, x: Tensor, inertia: Inertia, *, constant: bool) -> None:
+        link, weight, rho, mu = layer.link, layer.weight, layer.rho, layer.mu
+        residual = layer.pull
+        if inertia.p2 and weight.before is not None:
+            push = layer.weight_push
+            if push is None or (self.fresh and not constant):
+                push = link.map_with(weight.now - weight.before, x)
+            residual = residual.add(push, alpha=inertia.p2)
+        gradient = link.weight_grad(x, residual).mul_(rho)
+        if mu:
+            gradient.add_(weight.ahead(inertia.p2), alpha=mu)
+        base = weight.ahead(inertia.p1)
+        if layer.penalized:
+            inertia = inertia.without_relaxation()
+
+        def step(curvature: Tensor) -> tuple[Tensor]:
+            theta = (curvature * rho + mu).clamp(min=FLOOR)
+            point = base - gradient / theta
+            if layer.penalized:
+                point = layer.penalty.prox(point, layer.penalty_weight / theta)
+            return (inertia.relaxed(point, weight.now),)
+
+        if not constant:
+            layer.weight_curvature = carried(link.weight_curvature(x), layer.weight_curvature)
+        (point,), image, layer.weight_curvature = majorized(
+            (weight.now,), layer.weight_curvature, step, lambda change: link.map_with(change, x)
+        )
+        layer.residual = layer.residual + image
+        layer.weight_push = image
+        layer.set_weight(point)
+
+
+@dataclass(frozen=True)
+class ExactWeights(WeightSolver):
+    """The minimizer of ``rho/2 ||W a + b - z||^2 + mu/2 ||W||^2 + t/2 ||W - W_now||^2``, by a Cholesky factorization.
+
+    Of inertia only the shift ``(p1 - p2)(W - W_before)`` and the third step are left. Penalized weights have no such
+    solution and take the majorized step.
+
+    Args:
+        t: Weight of the proximal term, >= 0; ``mu + t`` must be positive where there may be fewer samples than inputs.
+
+    Raises:
+        ValueError: If ``t`` is negative.
+
+    References:
+        Zeng, Lau, Lin & Yao, BCD, arXiv:1803.00225, who call the weight of the proximal term alpha.
+    """
+
+    t: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.t >= 0:
+            raise ValueError(f"ExactWeights: t must be >= 0, got {self.t}")
+
+    @override
+    def check(self, place: str, links: Sequence[Link]) -> None:
+        check_linear(place, "ExactWeights", links)
+
+    @override
+    def step(self, layer: Layer, x: Tensor, inertia: Inertia, *, constant: bool) -> None:
+        if layer.penalized or not isinstance(layer.link, LinearLink):
+            return MajorizedWeights().step(layer, x, inertia, constant=constant)
+        link, now = layer.link, layer.weight.now
+        gradient = link.weight_grad(x, layer.pull).mul_(layer.rho).add_(now, alpha=layer.mu).flatten(1)
+        gram = link.gram(x).to(torch.float64) if layer.gram is None else layer.gram
+        if constant:
+            layer.gram = gram
+        hessian = gram * layer.rho
+        hessian.diagonal().add_(layer.mu + self.t)
+        factor, failed = torch.linalg.cholesky_ex(hessian)
+        # A singular matrix has no factor: its rows become NaN, which the safeguard sees.
+        factor = torch.where(failed > 0, torch.nan, factor)
+        change = torch.cholesky_solve(gradient.T.to(torch.float64), factor).T.to(now.dtype)
+        point = layer.weight.shifted(now - change.reshape(now.shape), inertia.shift)
+        point = inertia.relaxed(point, now)
+        image = link.map_with(point - now, x)
+        layer.residual = layer.residual + image
+        layer.weight_push = image
+        layer.set_weight(point)
+
+
+def bias_step(layer: Layer, inertia: Inertia) -> None:
+    """Move the bias to where the mean residual is zero, and on by inertia; the residual goes along."""
+    if layer.bias is None:
+        return
+    now = layer.bias.now
+    point = layer.bias.shifted(now - layer.link.bias_mean(layer.pull), inertia.shift)
+    point = inertia.relaxed(point, now)
+    layer.residual = layer.residual + per_feature(point - now, layer.residual)
+    layer.set_bias(point)
+
+
+def check_linear(place: str, what: str, links: Sequence[Link]) -> None:
+    """Refuse layers that are not plain matrices.
+
+    Args:
+        place: For the message.
+        what: Asks for it.
+        links: Layers.
+
+    Raises:
+        TypeError: If one is no linear layer.
+    """
+    for link in links:
+        if not isinstance(link, LinearLink):
+            raise TypeError(
+                f"{place}: {what} needs linear layers, the model has a {type(link.layer).__name__}; "
+                "take the majorized steps"
+            )

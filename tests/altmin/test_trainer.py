@@ -1,0 +1,265 @@
+"""The trainer from the outside: learning, checkpoints, reports, and what it refuses."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from openwork.altmin import AdaptiveRho, AMTrainer, Band, Coupling, Exact, Inertia, Nesterov, QuadraticPenalty, Squared
+from openwork.altmin.samples import check_memory
+from openwork.altmin.state import Layer
+from tests.altmin.tasks import blobs, labelled, network, targets
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Hardtanh])
+def test_clusters_are_told_apart(activation: type[nn.Module]) -> None:
+    x, y = blobs(0)
+    model = network(widths=(2, 8, 3), activation=activation)
+    assert AMTrainer(model).fit(x, y, 30) is model
+    fresh_x, fresh_y = blobs(1)
+    assert (model(fresh_x).argmax(1) == fresh_y).double().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    "coupling", [Exact(), QuadraticPenalty(), Band(0.5, 0.9, 0.1)], ids=["exact", "penalty", "band"]
+)
+def test_a_loaded_trainer_goes_on_bit_for_bit(coupling: Coupling) -> None:
+    x, y = labelled()
+    options: dict[str, Any] = {
+        "coupling": coupling,
+        "inertia": Nesterov(),
+        "rho": AdaptiveRho(every=4),
+        "multiplier": isinstance(coupling, QuadraticPenalty),
+        "balance": 5,
+    }
+    whole = AMTrainer(network(), **options)
+    whole.start(x, y)
+    for _ in range(7):
+        whole.sweep()
+    whole.evaluate()
+    state = copy.deepcopy(whole.state_dict())
+    later = AMTrainer(network(seed=3), **options)
+    later.start(x, y)
+    later.sweep()
+    later.load_state_dict(state)
+    for _ in range(15):
+        assert whole.sweep() == later.sweep()
+    assert whole.report() == later.report()
+    for a, b in zip(whole.finish().parameters(), later.finish().parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_other_shapes_is_refused_and_nothing_changes() -> None:
+    trainer, other = AMTrainer(network()), AMTrainer(network(widths=(5, 8, 6, 3)))
+    shallow = AMTrainer(network(widths=(5, 7, 3)))
+    for one in (trainer, other, shallow):
+        one.start(*labelled())
+    before = [p.clone() for p in trainer.model.parameters()]
+    with pytest.raises(ValueError, match=r"layer 1 has weight of shape \(7, 5\), the state to load \(8, 5\)"):
+        trainer.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match=r"the model has 3 weight layers, the state to load 2"):
+        trainer.load_state_dict(shallow.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+
+
+def test_the_state_loads_with_weights_only(tmp_path: Any) -> None:
+    trainer = AMTrainer(network())
+    trainer.start(*labelled())
+    trainer.sweep()
+    torch.save(trainer.state_dict(), tmp_path / "state.pt")
+    trainer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+
+
+def test_the_weights_with_the_best_validation_loss_come_back() -> None:
+    x, y = labelled(0)
+    trainer = AMTrainer(network(), readout=False, mu=0.0)
+    held = labelled(0, size=70)[0][40:], labelled(0, size=70)[1][40:]
+    model = trainer.fit(x, y, 40, validation=held)
+    losses = trainer._started()[1].series["forward_loss"]
+    assert len(losses) == 41
+    final = nn.functional.cross_entropy(model(held[0]), held[1]).item()
+    assert final == pytest.approx(min(losses), rel=1e-10)
+
+
+def test_fit_goes_on_with_the_same_samples_and_stops_when_told() -> None:
+    x, y = labelled()
+    trainer = AMTrainer(network())
+    trainer.fit(x, y, 3)
+    trainer.fit(x, y, 2)
+    assert len(trainer.report()["objective"]) == 5
+    trainer.fit(x, y, 100, seconds=0.0)
+    assert len(trainer.report()["objective"]) == 6
+    trainer.fit(x.clone(), y, 3000, tolerance=0.5)
+    assert 10 < len(trainer.report()["objective"]) < 3000
+    with pytest.raises(ValueError, match=r"AMTrainer.fit: sweeps must be >= 0, got -1"):
+        trainer.fit(x, y, -1)
+
+
+def test_the_report_has_its_series() -> None:
+    x, y = labelled()
+    trainer = AMTrainer(network(), coupling=QuadraticPenalty())
+    trainer.fit(x, y, 4)
+    report: dict[str, Any] = {**trainer.report()}
+    assert set(report) >= {"objective", "surrogate_loss", "link_residual", "coupling_gap", "theta", "tau", "restarts"}
+    assert len(report["theta"]) == 4
+    assert len(report["coupling_gap"][0]) == 2
+    assert len(report["forward_accuracy"]) == 5
+    gap = trainer.forward_gap()
+    assert gap.surrogate == pytest.approx(report["surrogate_loss"][-1])
+    assert gap.forward == pytest.approx(nn.functional.cross_entropy(trainer.model(x), y).item())
+    real = AMTrainer(network(), loss=Squared())
+    real.fit(*targets(), 2)
+    assert real.report()["forward_accuracy"] == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_refit_never_raises_the_training_loss(seed: int) -> None:
+    x, y = labelled(seed)
+    trainer = AMTrainer(network(seed))
+    trainer.start(x, y)
+    for _ in range(5):
+        trainer.sweep()
+    before = trainer.forward_gap().forward
+    trainer.finish()
+    assert trainer.forward_gap().forward < before
+    for p in trainer.model.parameters():
+        assert p.requires_grad and p.grad is None
+
+
+def test_no_graph_is_made_and_inference_mode_works() -> None:
+    class Watched(Exact):
+        def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
+            assert not torch.is_grad_enabled()
+            super().z_step(layer, following, inertia)
+
+    x, y = labelled()
+    x.requires_grad_()
+    model = network()
+    trainer = AMTrainer(model, coupling=Watched())
+    trainer.fit(x, y, 2)
+    assert x.grad is None and all(p.grad is None and p.is_leaf for p in model.parameters())
+    assert not any(layer.z.now.requires_grad for layer in trainer._started()[0].problem.layers)
+    with torch.inference_mode():
+        inference = labelled()
+        assert inference[0].is_inference()
+        AMTrainer(model).fit(*inference, 2)
+    AMTrainer(model).fit(*inference, 2)
+    model(labelled()[0]).sum().backward()
+
+
+def test_single_precision_trains_as_well() -> None:
+    x, y = labelled()
+    model = network().float()
+    trainer = AMTrainer(model)
+    trainer.start(x.float(), y)
+    objectives = [trainer.sweep().objective for _ in range(15)]
+    assert objectives[-1] < 0.5 * objectives[0]
+    double = AMTrainer(network())
+    double.start(x, y)
+    assert [double.sweep().objective for _ in range(3)] == pytest.approx(objectives[:3], rel=1e-4)
+
+
+BAD: dict[str, tuple[Callable[[], tuple[Any, Any]], type[Exception], str]] = {
+    "none": (
+        lambda: (torch.zeros(0, 5, dtype=torch.float64), torch.zeros(0).long()),
+        ValueError,
+        "at least one sample",
+    ),
+    "nan": (
+        lambda: (torch.full((4, 5), torch.nan, dtype=torch.float64), torch.zeros(4).long()),
+        ValueError,
+        "X has entr",
+    ),
+    "infinite": (lambda: (labelled()[0] / 0, labelled()[1]), ValueError, "NaN or infinite; remove or replace"),
+    "count": (lambda: (labelled()[0], labelled()[1][:3]), ValueError, r"40 samples have targets of shape \(3,\)"),
+    "width": (
+        lambda: (labelled(inputs=6)[0], labelled()[1]),
+        ValueError,
+        r"layer 1 does not take inputs of shape \(6,",
+    ),
+    "kind": (lambda: (labelled()[0].float(), labelled()[1]), TypeError, r"X is torch.float32 .* weights torch.float64"),
+    "range": (lambda: (labelled()[0], labelled()[1] + 1), ValueError, "label"),
+    "real": (lambda: (labelled()[0], labelled()[1].double()), TypeError, "class numbers as torch.int64"),
+    "list": (lambda: ([[1.0] * 5], [0]), TypeError, "X and y must be tensors, got list and list"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_samples_that_cannot_be_trained_on_are_refused(case: str) -> None:
+    make, error, message = BAD[case]
+    model = network()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(error, match=message):
+        AMTrainer(model).fit(*make(), 3)
+    with pytest.raises(error, match=message):
+        AMTrainer(model).fit(*labelled(), 3, validation=make())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_too_little_memory_says_how_much_and_offers_chunks() -> None:
+    x = torch.zeros(1000, 5, dtype=torch.float64)
+    sizes = [torch.Size([100]), torch.Size([3])]
+    needs = r"the blocks of 1000 samples need about 0.00824 GB and 0.001 GB are free"
+    message = rf"{needs}; use ChunkedTrainer with chunk_size=121 or less"
+    with pytest.raises(MemoryError, match=message):
+        check_memory("AMTrainer", x, sizes, available=1_000_000)
+    check_memory("AMTrainer", x, sizes, available=10_000_000)
+
+
+def test_options_out_of_range_are_refused() -> None:
+    for options, error, message in (
+        ({"mu": -1.0}, ValueError, r"mu must be finite and >= 0, or 'auto', got -1"),
+        ({"mu": "much"}, ValueError, r"mu must be finite and >= 0, or 'auto', got 'much'"),
+        ({"safeguard": "maybe"}, ValueError, r"safeguard must be 'sweep', 'block' or 'none', got 'maybe'"),
+        ({"balance": -1}, ValueError, r"balance must be a number of sweeps, or 0 for never, got -1"),
+        ({"order": "tiam"}, TypeError, r"order must be a function such as openwork.altmin.forward, got 'tiam'"),
+        ({"rho": -0.1}, ValueError, r"value must be finite and > 0, got -0.1"),
+    ):
+        arguments: dict[str, Any] = options
+        with pytest.raises(error, match=message):
+            AMTrainer(network(), **arguments)
+
+
+def test_a_sweep_needs_samples() -> None:
+    with pytest.raises(RuntimeError, match=r"there are no samples yet; call start\(X, y\) or fit"):
+        AMTrainer(network()).sweep()
+
+
+def test_inputs_that_overflow_leave_everything_as_it_was() -> None:
+    x, y = targets()
+    model = network()
+    trainer = AMTrainer(model, loss=Squared())
+    trainer.start(x * 1e160, y)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(FloatingPointError, match=r"scale the inputs to about unit size"):
+        trainer.sweep()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool1d, nn.MaxPool1d])
+def test_convolutions_and_pooling_are_trained(pool: type[nn.AvgPool1d] | type[nn.MaxPool1d]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(60, 1, 12, dtype=torch.float64, generator=generator)
+    y = (x[:, 0, 3:9].sum(1) > 0).long()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(1, 4, 3, padding=1), nn.ReLU(), pool(2), nn.Flatten(), nn.Linear(24, 2)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # max-pooling says that its selection is fixed within a sweep
+        trainer = AMTrainer(model)
+    before = nn.functional.cross_entropy(model(x), y).item()
+    trainer.fit(x, y, 25)
+    assert nn.functional.cross_entropy(model(x), y).item() < 0.5 * before
+    objectives = trainer._started()[1].series["objective"]
+    if pool is nn.AvgPool1d:
+        assert all(after <= earlier * (1 + 1e-10) for earlier, after in pairwise(objectives[:10]))
+    trainer.sweep()
+    residuals = [layer.residual for layer in trainer._started()[0].problem.layers]
+    with torch.no_grad():
+        trainer._started()[0].problem.recompute()
+    for old, layer in zip(residuals, trainer._started()[0].problem.layers, strict=True):
+        torch.testing.assert_close(old, layer.residual, rtol=1e-8, atol=1e-9)
