@@ -15,6 +15,8 @@ import torch.distributed as dist
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0  # for a launch; far above what it needs on a busy machine
+# Pytest since multiprocessing imports the main module again.
+PRELOAD = ["pytest", "torch.distributed.fsdp", "tests.sketches.failing", "tests.sketches.preload"]
 
 
 def environment() -> dict[str, str]:
@@ -61,7 +63,7 @@ def forked(workers: int, folder: Path, act: Callable[..., None], *arguments: obj
     store where they meet, on a port that the system has chosen; unlike it, it ends nobody when one is lost.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.sketches.preload"])
+    context.set_forkserver_preload(PRELOAD)
     before = dict(os.environ)
     os.environ |= environment()  # the server starts now, and has it from here
     try:

@@ -1,10 +1,5 @@
-"""What all forked processes find done: imports, of those too that torch makes on first use, for seconds each."""
+"""What forked processes find done: what torch imports on first use, for a second or more each."""
 
-import torch._dynamo  # by the first optimizer
-import torch.distributed.fsdp
-import torch.distributed.tensor
+from tests.sketches.processes import GATHERED, sgd, sketched
 
-import tests.sketches.failing
-from tests.sketches.processes import GATHERED, sketched
-
-sketched(GATHERED["perm-k units"], 1)
+sgd(list(sketched(GATHERED["perm-k units"], 1).parameters()))

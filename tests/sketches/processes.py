@@ -36,12 +36,12 @@ from openwork.sketches import (
 from openwork.sketches.choosing import Granularity
 from openwork.sketches.module import Mode, Shift
 
-STEPS = 12
+STEPS = 8
 LONG = 50  # steps of one case, "gathered for long"
 SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally many
 TAU = 3
 NOTHING = torch.zeros(0)
-ROUNDS = 6
+ROUNDS = 3
 LR = 0.02  # of all optimizers but Adam
 
 

@@ -17,7 +17,7 @@ from tests.sketches.network import across_namespaces, namespaces_work
 from tests.sketches.processes import GATHERED
 from tests.sketches.simulation import simulated
 
-LAST = 7  # the step of which a worker does not see the end
+LAST = 4  # the step of which a worker does not see the end
 WAY_OUT = "; start it again with as many workers from its last checkpoint"
 DIED = "another worker died or did not answer in time (all_gather: "
 ENDED = "the launcher has ended the run, as it does when a worker dies (all_gather: SIGTERM)"
