@@ -42,8 +42,8 @@ class Replica:
                     f"{family.name!r}: {type(family.law).__name__} of {family.law.complementary} workers on {size} "
                     f"processes; start {family.law.complementary} processes, or make the sketch for {size} workers"
                 )
-        sketched.key = sketched.key.at(worker=self.workers.rank)
         self.workers.agree("the sketch's key (seed, step)", sketched.key.at(worker=0).number)
+        sketched.key = sketched.key.at(worker=self.workers.rank)
         self.parameters: dict[str, nn.Parameter] = trainable(sketched)
         self._last: tuple[Key, list[Kept]] | None = None
         with torch.no_grad():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from signal import SIGTERM, raise_signal, signal
+from signal import SIG_DFL, SIGTERM, raise_signal, signal
 from threading import Event, current_thread, main_thread
 
 import torch
@@ -50,10 +50,10 @@ def saved_when_lost(save: Callable[[], object]) -> Generator[None]:
         save()
         raise
     finally:
+        if main:  # first, so that no signal is lost in between
+            signal(SIGTERM, before or SIG_DFL)  # None where it is not Python's, which Python cannot put back
         asked = _asked_to_end.is_set()
         _asked_to_end.clear()
-        if main:
-            signal(SIGTERM, before)
     if asked:
         raise_signal(SIGTERM)
 

@@ -1,7 +1,6 @@
 """A run of several processes of which one may be lost; it ends with one sentence, and goes on from its checkpoint.
 
-``python -m torch.distributed.run --nproc-per-node 2 tests/sketches/failing.py FOLDER STEPS how:worker:step``, where how
-is ``killed``, ``silent`` or ``none``.
+``python -m torch.distributed.run --nproc-per-node 2 tests/sketches/failing.py FOLDER FATE WORKER STEP``
 """
 
 import os
@@ -9,21 +8,23 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from openwork.files import read_tensors, write_tensors
 from openwork.sketches import LostWorker, PermKAggregator, saved_when_lost, start_workers
-from tests.sketches.processes import GATHERED, loss, sketched, weights
+from tests.sketches.processes import GATHERED, STEPS, loss, sketched, weights
 
-TIMEOUT_S = 5.0
+Fate = Literal["killed", "terminated", "silent", "none"]
 
 
-def main(folder: Path, steps: int, how: str, worker: int, last: int) -> None:
-    rank, size = (workers := start_workers(timeout_s=TIMEOUT_S)).rank, workers.size
+def main(
+    folder: Path, fate: Fate = "none", worker: int = 0, last: int = 0, *, seed: int = 3, timeout_s: float = 60
+) -> None:
+    rank, size = (workers := start_workers(timeout_s=timeout_s)).rank, workers.size
     case = GATHERED["perm-k model"]
-    model = sketched(case, size)
+    model = sketched(case, size, seed=seed)
     aggregator = PermKAggregator(model)
     optimizer = case[3](list(model.parameters()))
     path = folder / "checkpoint.pt"
@@ -46,26 +47,33 @@ def main(folder: Path, steps: int, how: str, worker: int, last: int) -> None:
             },
         )
 
+    done = time.monotonic()
     try:
         with saved_when_lost(save):
-            for step in range(model.key.step, steps):
-                if (rank, step) == (worker, last) and how == "killed":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if (rank, step) == (worker, last) and how == "silent":
-                    (folder / "silent.txt").write_text(str(time.time()))
-                    time.sleep(3 * TIMEOUT_S)
+            for step in range(model.key.step, STEPS):
+                if (rank, step) == (worker, last):
+                    meet(fate, timeout_s)
                 optimizer.zero_grad()
                 loss(model, step, rank).backward()
                 aggregator.reduce_()
                 optimizer.step()
                 model.advance()
+                done = time.monotonic()
     except LostWorker as error:
-        (folder / f"ended{rank}.txt").write_text(str(time.time()))
+        (folder / f"waited{rank}.txt").write_text(str(time.monotonic() - done))
         sys.exit(f"worker {rank}: {error}")
     torch.save(weights(model), folder / f"{rank}.pt")
 
 
+def meet(fate: Fate, timeout_s: float) -> None:
+    if fate == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fate == "terminated":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if fate == "silent":
+        time.sleep(2 * timeout_s)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    how, worker, last = sys.argv[3].split(":")
-    main(Path(sys.argv[1]), int(sys.argv[2]), how, int(worker), int(last))
+    main(Path(sys.argv[1]), cast("Fate", sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

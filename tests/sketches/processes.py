@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -14,8 +14,6 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, Optimizer
 
@@ -38,11 +36,12 @@ from openwork.sketches import (
 from openwork.sketches.choosing import Granularity
 from openwork.sketches.module import Mode, Shift
 
-STEPS = 50
+STEPS = 8
+LONG = 50  # steps of one case, "gathered for long"
 SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally many
 TAU = 3
 NOTHING = torch.zeros(0)
-ROUNDS = 6
+ROUNDS = 3
 LR = 0.02  # of all optimizers but Adam
 
 
@@ -127,12 +126,12 @@ def summary(model: nn.Module, traffic: Traffic) -> Result:
     return Result(weights=weights(model), bytes=float(sum(in_steps.values())), steps=float(traffic.steps))
 
 
-def gathered(case: Case, rank: int, size: int) -> Result:
+def gathered(case: Case, rank: int, size: int, steps: int = STEPS) -> Result:
     model = sketched(case, size)
     aggregator = PermKAggregator(model)
     optimizer = case[3](list(model.parameters()))
     aggregator.traffic.sent.clear()
-    for step in range(STEPS):
+    for step in range(steps):
         optimizer.zero_grad()
         loss(model, step, rank).backward()
         aggregator.reduce_()
@@ -196,6 +195,8 @@ def shared(rank: int, size: int, kind: str) -> Result:
     model = sketched(case, size)
     traffic, trained = Traffic(), model
     if kind == "fsdp":
+        from torch.distributed.fsdp import fully_shard  # takes long, and the network's test goes without
+
         fully_shard(model)
     else:
         trained = DistributedDataParallel(model)
@@ -214,6 +215,8 @@ def shared(rank: int, size: int, kind: str) -> Result:
         mean = value.detach().clone()
         dist.all_reduce(mean)
         losses.append(mean.item() / size)
+    from torch.distributed.tensor import DTensor
+
     whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
     return Result(
         weights=torch.cat([p.detach().flatten() for p in whole]),
@@ -263,6 +266,8 @@ def errors(rank: int, size: int) -> Result:
     units = sketched(GATHERED["perm-k units"], size)
 
     def layers_sharded() -> None:
+        from torch.distributed.fsdp import fully_shard
+
         model = sketched(case, size)
         for layer in model.module.children():
             if isinstance(layer, nn.Linear):
@@ -287,6 +292,7 @@ def errors(rank: int, size: int) -> Result:
 def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
     found: dict[str, Callable[[], Result]] = {}
     found |= {f"gathered {name}": partial(gathered, case, rank, size) for name, case in GATHERED.items()}
+    found["gathered for long"] = partial(gathered, GATHERED["perm-k model"], rank, size, LONG)
     found |= {f"reduced {name}": partial(reduced, case, rank, size) for name, case in REDUCED.items()}
     found |= {f"sharded {name}": partial(sharded, case, rank, size) for name, case in SHARDED.items()}
     for name in IST:
@@ -296,7 +302,7 @@ def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
     return {**found, "no_sync": partial(no_sync, rank, size), "errors": partial(errors, rank, size)}
 
 
-def main(folder: Path, names: list[str]) -> None:
+def main(folder: Path, names: Sequence[str] = ()) -> None:
     # As in a recipe under `accelerate launch`, which has made the group before.
     PartialState(cpu=True, timeout=timedelta(seconds=60))
     workers = start_workers()

@@ -10,7 +10,7 @@ from openwork.sketches.families import Units
 from tests.sketches.processes import LR, ROUNDS, STEPS, Case, batch, loss, sketched, weights
 
 
-def simulated(case: Case, size: int) -> Tensor:
+def simulated(case: Case, size: int, steps: int = STEPS) -> Tensor:
     """Weights after all steps of distributed DSGD: gradients added rank by rank, then divided by n."""
     model = sketched(case, size)
     optimizer = case[3](list(model.parameters()))
@@ -25,7 +25,7 @@ def simulated(case: Case, size: int) -> Tensor:
 
         return compute
 
-    for step in range(STEPS):
+    for step in range(steps):
         algorithm.step([closure(step, worker) for worker in range(size)])
     return weights(model)
 

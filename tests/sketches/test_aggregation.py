@@ -11,7 +11,7 @@ from openwork.sketches import (
     sharded_bytes,
 )
 from tests.sketches.conftest import Ranks
-from tests.sketches.processes import GATHERED, REDUCED, SHARDED, SIZE, STEPS, sketched
+from tests.sketches.processes import GATHERED, LONG, REDUCED, SHARDED, SIZE, STEPS, sketched
 from tests.sketches.simulation import simulated
 
 pytestmark = pytest.mark.slow
@@ -22,6 +22,12 @@ def test_gathered_gradients_are_those_of_one_process_to_the_bit(ranks: Ranks, na
     expected = simulated(GATHERED[name], len(ranks))
     for results in ranks:
         assert torch.equal(results[f"gathered {name}"].weights, expected)
+
+
+def test_they_are_so_for_long(ranks: Ranks) -> None:
+    expected = simulated(GATHERED["perm-k model"], len(ranks), LONG)
+    for results in ranks:
+        assert torch.equal(results["gathered for long"].weights, expected)
 
 
 def test_aggregation_beside_ddp_is_the_same_to_the_bit(ranks: Ranks) -> None:
