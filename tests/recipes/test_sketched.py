@@ -104,6 +104,15 @@ def test_finetuning_ends_as_base_and_delta(tmp_path: Path) -> None:
     assert torch.equal(loaded(run.example), model(run.example))
 
 
+def test_fractions_out_of_range_are_named_as_they_are_called() -> None:
+    with pytest.raises(ValueError, match=r"^ratio must be above 0 and at most 1, .* got 0"):
+        recipes.mast_digits(ratio=0)
+    with pytest.raises(ValueError, match=r"^keep must be above 0 and at most 1, .* got 2"):
+        recipes.mast_digits(keep=2)
+    with pytest.raises(ValueError, match=r"^base_fraction must be above 0 and at most 1, got 0\.0"):
+        recipes.mast_finetune(base_fraction=0.0)
+
+
 @NEEDS_LIBSVM
 def test_logistic_regression_around_a_first_model() -> None:
     run = recipes.mast_logistic(dataset="a1a", shift="erm", ratio=0.5, keep=0.5, epochs=2, batch_size=512)
