@@ -22,7 +22,7 @@ def mast_digits(
     ratio: float = 0.5,
     keep: float = 0.5,
     rule: Rule = "best_of",
-    lr: float = 3e-3,
+    lr: float = 1e-2,
     epochs: int = 60,
     batch_size: int = 64,
     hidden: tuple[int, ...] = (128, 64),
@@ -101,7 +101,7 @@ def mast_logistic(
 def mast_finetune(
     ratio: float = 0.1,
     keep: float = 0.1,
-    rule: Rule = "random",
+    rule: Rule = "best_of",
     lr: float = 1e-3,
     epochs: int = 30,
     batch_size: int = 64,

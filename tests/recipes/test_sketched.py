@@ -87,7 +87,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits() -> None:
 
 
 def test_finetuning_ends_as_base_and_delta(tmp_path: Path) -> None:
-    run = trained(recipes.mast_finetune(keep=0.1, epochs=1, base_epochs=1, hidden=(12,), batch_size=256))
+    run = trained(recipes.mast_finetune(keep=0.1, rule="random", epochs=1, base_epochs=1, hidden=(12,), batch_size=256))
     model = run.finish()
     sketched = run.model
     assert isinstance(sketched, SketchedModule)
