@@ -7,6 +7,7 @@ from openwork.cli.options import parse, parser
 from openwork.cli.recipe_options import chosen_recipe
 from openwork.cli.stages import stages
 from openwork.factorizations import collapse, factorization_of
+from openwork.sketches import SketchedModule
 from openwork.wiring import inspect as wiring_of
 
 
@@ -36,11 +37,12 @@ def inspect(arguments: Sequence[str]) -> int:
         with stages() as say:
             say(f"building {name}")
             run = recipe.build()
-            if factorization_of(run.model) is not None:
-                # What shrink will see: weights, not their factors.
-                collapse(run.model, threshold=0.0)
-            say(f"tracing {type(run.model).__name__}")
-            found = wiring_of(run.model, run.example)
+            # What shrink will see: the network without what sketches it, weights and not their factors.
+            model = run.model.module if isinstance(run.model, SketchedModule) else run.model
+            if factorization_of(model) is not None:
+                collapse(model, threshold=0.0)
+            say(f"tracing {type(model).__name__}")
+            found = wiring_of(model, run.example)
     except (ValueError, TypeError, OSError) as error:
         raise Mistake(as_options(sentence(error), recipe.arguments)) from error
     print(found)

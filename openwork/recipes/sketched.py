@@ -22,7 +22,7 @@ def mast_digits(
     ratio: float = 0.5,
     keep: float = 0.5,
     rule: Rule = "best_of",
-    lr: float = 3e-3,
+    lr: float = 1e-2,
     epochs: int = 60,
     batch_size: int = 64,
     hidden: tuple[int, ...] = (128, 64),
@@ -43,7 +43,7 @@ def mast_digits(
     network, samples = models.mlp((64, *hidden, 10), seed=seed), data.digits(seed=seed)
     sketched = SketchedModule(
         network,
-        RandK(float(ratio)),
+        _law(ratio),
         shift="zero",
         granularity="units",
         example_inputs=samples.train.inputs[:2],
@@ -88,10 +88,10 @@ def mast_logistic(
     samples = data.svmlight(dataset, data_dir, seed=seed)
     network = models.logistic(samples.train.inputs.shape[1], samples.classes)
     if shift == "erm":
-        part = replace(samples, train=_first(samples.train, erm_fraction))
+        part = replace(samples, train=_first(samples.train, erm_fraction, "erm_fraction"))
         dense = torch.optim.SGD(network.parameters(), lr=lr, weight_decay=weight_decay)
         _train(supervised(network, cross_entropy, dense, data=part, epochs=epochs, batch_size=batch_size, seed=seed))
-    sketched = SketchedModule(network, RandK(float(ratio)), shift="zero" if shift == "zero" else "init", key=Key(seed))
+    sketched = SketchedModule(network, _law(ratio), shift="zero" if shift == "zero" else "init", key=Key(seed))
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, weight_decay=weight_decay)
     return sketched_run(
         sketched, optimizer, samples, keep=keep, rule=rule, epochs=epochs, batch_size=batch_size, seed=seed
@@ -101,7 +101,7 @@ def mast_logistic(
 def mast_finetune(
     ratio: float = 0.1,
     keep: float = 0.1,
-    rule: Rule = "random",
+    rule: Rule = "best_of",
     lr: float = 1e-3,
     epochs: int = 30,
     batch_size: int = 64,
@@ -125,11 +125,11 @@ def mast_finetune(
         seed: Of weights, sketches, masks, validation split and order of the samples.
     """
     network, samples = models.mlp((64, *hidden, 10), seed=seed), data.digits(seed=seed)
-    part = replace(samples, train=_first(samples.train, base_fraction))
+    part = replace(samples, train=_first(samples.train, base_fraction, "base_fraction"))
     dense = torch.optim.Adam(network.parameters(), lr=3e-3)
     _train(supervised(network, cross_entropy, dense, data=part, epochs=base_epochs, batch_size=batch_size, seed=seed))
     base = deepcopy(network)
-    sketched = SketchedModule(network, RandK(float(ratio)), key=Key(seed))
+    sketched = SketchedModule(network, _law(ratio), key=Key(seed))
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     return sketched_run(
         sketched, optimizer, samples, keep=keep, rule=rule, epochs=epochs, batch_size=batch_size, seed=seed, base=base
@@ -160,7 +160,7 @@ def mast_fashion(
     """
     network, samples = models.lenet5((20, 50), seed=seed), data.fashion_mnist(data_dir, seed=seed)
     sketched = SketchedModule(
-        network, RandK(float(ratio)), shift="zero", granularity="units", example_inputs=IMAGE, key=Key(seed)
+        network, _law(ratio), shift="zero", granularity="units", example_inputs=IMAGE, key=Key(seed)
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     return sketched_run(
@@ -168,7 +168,15 @@ def mast_fashion(
     )
 
 
-def _first(samples: data.Split, fraction: float) -> data.Split:
+def _law(ratio: float) -> RandK:
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio must be above 0 and at most 1, the fraction that each step keeps, got {ratio}")
+    return RandK(float(ratio))
+
+
+def _first(samples: data.Split, fraction: float, name: str) -> data.Split:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {fraction}")
     count = max(1, round(fraction * len(samples)))
     return samples.take(torch.arange(count, device=samples.targets.device))
 

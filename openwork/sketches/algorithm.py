@@ -228,6 +228,7 @@ class PoolAlgorithm(Algorithm):
         refresh: Probability of a new reference gradient, in (0, 1].
 
     Raises:
+        TypeError: If the pool has something else in it.
         ValueError: If the pool is empty, weighted, or not for this module, or ``refresh`` is out of range.
     """
 
@@ -239,6 +240,9 @@ class PoolAlgorithm(Algorithm):
             raise ValueError(f"{self._name}: pool has weights, and members count alike here; repeat members instead")
         if not 0 < refresh <= 1:
             raise ValueError(f"{self._name}: refresh must be a probability in (0, 1], got {refresh}")
+        strange = [] if isinstance(pool, Pool) else [one for one in pool if not isinstance(one, Key)]
+        if strange:
+            raise TypeError(f"{self._name}: pool must be a Pool or keys of draws, got {strange[0]!r} in it; pass Keys")
         self._pool: Sequence[Key | Drawn] = self._drawn(pool) if isinstance(pool, Pool) else tuple(pool)
         self.refresh = refresh
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from openwork.sketches.families import Entries, Families, ScaleSide, Units
 from openwork.sketches.sketch import DiagonalSketch, Sketch
@@ -44,6 +45,7 @@ def choose_families(
         At least one family, each with its own name.
 
     Raises:
+        TypeError: If a group is no coupling.
         ValueError: If nothing is left to sketch, or an argument does not fit.
     """
     if granularity not in ("tensor", "model", "units"):
@@ -52,6 +54,12 @@ def choose_families(
         raise ValueError(f"{_OWNER}: side must be 'outgoing' or 'all', got {side!r}")
     if groups is not None and granularity != "units":
         raise ValueError(f"{_OWNER}: groups are couplings, whose units are drawn with granularity='units' only")
+    for group in groups or ():
+        if not isinstance(group, Coupling):
+            raise TypeError(
+                f"{_OWNER}: groups must be couplings, got {type(group).__name__}; of a GroupSpec pass its "
+                "coupling(model)"
+            )
     meant = _meant(module, laws, include, exclude)
     if granularity == "units":
         found = _units(module, meant, example_inputs, groups, side)
@@ -96,6 +104,8 @@ def _meant(
     for parameter, names in parameter_names(module).items():
         if chosen.why_not(names):
             continue
+        if is_lazy(parameter):
+            raise ValueError(f"{_OWNER}: {names[0]!r} has no shape yet; run the module once on a batch before")
         if not (parameter.requires_grad and parameter.is_floating_point()):
             for name in named.intersection(names):
                 why = "is frozen" if parameter.is_floating_point() else f"has integers ({parameter.dtype})"
@@ -123,6 +133,7 @@ def _units(
     couplings = inspect(module, example_inputs).removable if groups is None else groups
     aliases = {name: names for names in parameter_names(module).values() for name in names}
     found: list[Units] = []
+    reasons: list[str] = []
     for coupling in couplings:
         why = _why_not(coupling, side, meant, aliases)
         if why and groups is not None:
@@ -130,6 +141,7 @@ def _units(
                 f"{_OWNER}: the units of {coupling.name!r} cannot be sketched: {why}; leave it out of groups"
             )
         if why:
+            reasons.append(f"the units of {coupling.name!r}: {why}")
             continue
         laws = dict(meant[part.name] for part in coupling.consumers)
         if len(laws) > 1:
@@ -142,6 +154,8 @@ def _units(
         count = sum(family.coupling.name == coupling.name for family in found)
         name = f"{coupling.name} ({count + 1})" if count else coupling.name
         found.append(Units(name, cast("DiagonalSketch", law), coupling, side))
+    if not found and reasons:
+        raise ValueError(f"{_OWNER}: no units of {type(module).__name__} can be sketched; {'; '.join(reasons[:3])}")
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.sketches.key import Key
-from openwork.sketches.sketch import Constants, Diagonal, DiagonalSketch, Whole
+from openwork.sketches.sketch import Constants, Diagonal, DiagonalSketch, Whole, check_diagonal
 
 
 @final
@@ -24,7 +24,7 @@ class Group(DiagonalSketch):
             the number of each entry's group, 0, 1, ... without gaps.
 
     Raises:
-        TypeError: If ``groups`` is a tensor of other numbers.
+        TypeError: If ``law`` is not diagonal, or ``groups`` a tensor of other numbers.
         ValueError: If ``groups`` is out of range or has gaps.
     """
 
@@ -32,6 +32,7 @@ class Group(DiagonalSketch):
     groups: int | Tensor
 
     def __post_init__(self) -> None:
+        check_diagonal("Group", "law", self.law)
         if not isinstance(self.groups, Tensor):
             if self.groups < 1:
                 raise ValueError(f"Group: a block must have at least 1 entry, got groups={self.groups}")
@@ -116,6 +117,10 @@ class Group(DiagonalSketch):
     @override
     def second_moment(self, size: int) -> Tensor:
         return self._of_pairs(self.law.second_moment(self.count(size)), size)
+
+    @override
+    def one_scale(self, size: int) -> bool:
+        return self.law.one_scale(self.count(size))
 
     @override
     def largest_scale(self, size: int) -> float:

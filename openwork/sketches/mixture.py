@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from openwork.sketches.key import Key
 from openwork.sketches.probabilities import check_probabilities, pick
-from openwork.sketches.sketch import Diagonal, DiagonalSketch, Whole
+from openwork.sketches.sketch import Diagonal, DiagonalSketch, Whole, check_diagonal
 
 
 @final
@@ -25,6 +25,7 @@ class Mixture(DiagonalSketch):
         weights: Their probabilities, which sum to 1.
 
     Raises:
+        TypeError: If one of ``sketches`` is not diagonal.
         ValueError: If the probabilities are none, or not one for each law.
     """
 
@@ -32,6 +33,8 @@ class Mixture(DiagonalSketch):
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for position, law in enumerate(self.sketches):
+            check_diagonal("Mixture", f"sketches[{position}]", law)
         check_probabilities("Mixture", "weights", self.weights, len(self.sketches))
 
     @override

@@ -18,7 +18,6 @@ from openwork.forward_pass import check_module
 from openwork.sketches.choosing import Granularity, Laws, choose_families
 from openwork.sketches.families import Drawn, Families, ScaleSide, joined
 from openwork.sketches.key import Key
-from openwork.sketches.perm_k import PermK
 from openwork.sketches.shards import check_whole
 from openwork.sketches.sketch import Diagonal, DiagonalSketch
 from openwork.sketches.slicing import Slicer
@@ -68,7 +67,7 @@ class SketchedModule(nn.Module):
             same loss and gradients in a fraction of the time: for ``"units"`` around zero, with ``example_inputs``.
 
     Raises:
-        TypeError: If ``module`` is no module or ``sketch`` no law.
+        TypeError: If ``module`` is no module, ``sketch`` no law, or another argument of the wrong type.
         ValueError: If nothing is left to sketch, or an argument does not fit.
 
     References:
@@ -101,6 +100,8 @@ class SketchedModule(nn.Module):
             raise ValueError(f"SketchedModule: mode must be 'mask' or 'slice', got {mode!r}")
         if every < 1:
             raise ValueError(f"SketchedModule: every must be at least 1, got {every}")
+        if key is not None and not isinstance(key, Key):
+            raise TypeError(f"SketchedModule: key must be a Key, got {key!r}; pass Key(seed)")
         self.module = module
         self.scaled = scaled
         self.resample: Resample = resample
@@ -157,6 +158,11 @@ class SketchedModule(nn.Module):
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    def _parameter(self, name: str) -> Tensor:
+        # Under torch.func.functional_call it is a tensor, which get_parameter refuses.
+        path, _, own = name.rpartition(".")
+        return cast("Tensor", getattr(self.module.get_submodule(path), own))
+
     @property
     def now(self) -> Key:
         """The key of the next forward pass in training mode."""
@@ -189,7 +195,7 @@ class SketchedModule(nn.Module):
         shifts = self.shifts
         found: dict[str, Tensor] = {}
         for name, maps in drawn.items():
-            x, v = self.module.get_parameter(name), shifts[name]
+            x, v = self._parameter(name), shifts[name]
             check_whole(name, x)
             if not self.scaled:
                 kept = reduce(torch.logical_and, [cast("Diagonal", one).kept for one in maps])
@@ -209,8 +215,10 @@ class SketchedModule(nn.Module):
             key: What names the draw, or what ``sample`` gave.
 
         Raises:
-            TypeError: If units are sliced off by what ``sample`` gave.
+            TypeError: If ``key`` is neither, or units are sliced off by what ``sample`` gave.
         """
+        if not isinstance(key, (Key, Mapping)):
+            raise TypeError(f"SketchedModule: draw takes a Key or what sample(key) gave, got {key!r}; pass Key(seed)")
         if self._slicer is not None and not isinstance(key, Key):
             raise TypeError("SketchedModule: units are sliced off by keys; pass a Key, or build it with mode='mask'")
         before = self._drawn, self._slicing
@@ -246,7 +254,10 @@ class SketchedModule(nn.Module):
     def _warn_of_standstill(self) -> None:
         if self._counted or self.resample == "forward":
             return
-        version = self.module.get_parameter(self._shifted[0])._version
+        parameter = self._parameter(self._shifted[0])
+        if not isinstance(parameter, nn.Parameter):
+            return  # in its place, from torch.func.functional_call
+        version = parameter._version
         if self._seen is not None and version != self._seen:
             self._counted = True  # once is enough
             warnings.warn(
@@ -299,7 +310,7 @@ class SketchedModule(nn.Module):
         """Dense weights that differ from x; differentiable in x."""
         found: dict[str, Tensor] = {}
         for name, p in ({} if self.scaled else self._inclusion()).items():
-            x, v = self.module.get_parameter(name), self.shifts[name]
+            x, v = self._parameter(name), self.shifts[name]
             p = p.to(x.device, x.dtype)
             # Where p = 1 it is x to the bit, which v + (x - v) is not.
             found[name] = torch.where(p == 1, x, x * p if v is None else v + p * (x - v))
@@ -321,12 +332,25 @@ class SketchedModule(nn.Module):
                 copy.get_parameter(name).copy_(z)
         return copy
 
+    def _check_scales(self) -> None:
+        for family in self.families:
+            if isinstance(family.law, DiagonalSketch) and not family.law.one_scale(family.size):
+                raise ValueError(
+                    f"SketchedModule: {family.name!r} has other scales in other draws under "
+                    f"{type(family.law).__name__}, so that no weights are the same in both units; convert under a law "
+                    "with one scale, such as RandK or Bernoulli"
+                )
+
     @torch.no_grad()
     def to_scaled_(self) -> Self:
         """Turn an unscaled module into the scaled one with the same sketched weights, ``x <- v + p (x - v)``.
 
         A plain SGD step of size ``lr`` before is one of ``p**2 lr`` after, one of Adam is ``p lr``.
+
+        Raises:
+            ValueError: If a law's scales differ between draws or workers; nothing has changed then.
         """
+        self._check_scales()
         for name, z in self._dense().items():
             self.module.get_parameter(name).copy_(z)
         self.scaled = True
@@ -338,7 +362,9 @@ class SketchedModule(nn.Module):
 
         Raises:
             TypeError: If a law is not diagonal; nothing has changed then.
+            ValueError: If a law's scales differ between draws or workers; nothing has changed then.
         """
+        self._check_scales()
         if self.scaled:
             for name, p in self._inclusion().items():
                 x, v = self.module.get_parameter(name), self.shifts[name]
@@ -370,7 +396,8 @@ class SketchedModule(nn.Module):
     @property
     def _workers(self) -> int | None:
         """Number of workers that share each draw; None if they do not."""
-        return max((family.law.workers for family in self.families if isinstance(family.law, PermK)), default=None)
+        laws = [family.law for family in self.families if isinstance(family.law, DiagonalSketch)]
+        return max((law.complementary for law in laws if law.complementary > 1), default=None)
 
     @override
     def get_extra_state(self) -> dict[str, int | str | bool | None]:
@@ -382,6 +409,8 @@ class SketchedModule(nn.Module):
             "passes": self._passes,
             "scaled": self.scaled,
             "workers": self._workers,
+            # Shifts are stored by their positions.
+            "sketched": ", ".join(self._shifted),
         }
 
     @override
@@ -396,6 +425,7 @@ class SketchedModule(nn.Module):
             "backend": f"pass a key with backend={state['backend']!r}",
             "scaled": f"build it with scaled={state['scaled']} and convert it by to_scaled_() or to_unscaled_()",
             "workers": f"go on with {state['workers']} workers",
+            "sketched": "build it with the same granularity, laws, include and exclude",
         }
         for name, way in ways.items():
             if state[name] != own[name]:
@@ -442,6 +472,8 @@ def _shifts(module: nn.Module, names: Sequence[str], shift: Shift) -> dict[str, 
         name = aliases.get(alias, "")
         if name not in own:
             continue  # a whole state dict may be given
+        if not isinstance(v, Tensor):
+            raise TypeError(f"SketchedModule: shift[{alias!r}] must be a tensor, got {v!r}")
         if v.shape != own[name].shape:
             raise ValueError(
                 f"SketchedModule: shift[{alias!r}] must have shape {tuple(own[name].shape)}, got {tuple(v.shape)}; "

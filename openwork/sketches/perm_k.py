@@ -147,6 +147,10 @@ class PermK(DiagonalSketch):
         return self.pair_matrix(size, worker) / torch.outer(p, p)
 
     @override
+    def one_scale(self, size: int) -> bool:
+        return self.shares is None or len(set(self.shares)) == 1
+
+    @override
     def largest_scale(self, size: int) -> float:
         return self.constants(size).largest ** 0.5
 

@@ -23,9 +23,11 @@ def check_probabilities(place: str, name: str, values: Sequence[float], count: i
     """
     if len(values) != count or count == 0:
         raise ValueError(f"{place}: {name} must be {max(count, 1)} probabilities, got {len(values)}")
-    if min(values) <= 0:
-        raise ValueError(f"{place}: {name} must be above 0, got {min(values)}; leave out what is never drawn")
-    if abs(fsum(values) - 1) > 1e-9:
+    # Not a number is no probability either.
+    wrong = [value for value in values if not value > 0]
+    if wrong:
+        raise ValueError(f"{place}: {name} must be above 0, got {wrong[0]}; leave out what is never drawn")
+    if not abs(fsum(values) - 1) <= 1e-9:
         raise ValueError(f"{place}: {name} must sum to 1, got {fsum(values)}; divide each by the sum")
 
 

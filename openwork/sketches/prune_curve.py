@@ -104,10 +104,12 @@ def prune_curve(
 
     Raises:
         TypeError: If ``sketched`` is no ``SketchedModule``.
-        ValueError: If a ratio or ``n`` is out of range, there is no such rule, or the law has no masks.
+        ValueError: If there is no ratio, one or ``n`` is out of range, there is no such rule, or the law has no masks.
     """
     check_sketched("prune_curve", sketched)
     check_rule("prune_curve", rule)
+    if len(ratios) == 0:
+        raise ValueError("prune_curve: ratios is empty; pass at least one keep ratio, such as [1.0, 0.5]")
     for ratio in ratios:
         check_ratio("prune_curve", ratio)
     if n < 1:

@@ -45,6 +45,7 @@ class RandK(DiagonalSketch):
         keep: K as a whole number >= 1, or as a fraction of d in (0, 1], of which the next whole number is taken.
 
     Raises:
+        TypeError: If ``keep`` is no number.
         ValueError: If ``keep`` is out of range.
 
     References:
@@ -54,6 +55,10 @@ class RandK(DiagonalSketch):
     keep: int | float
 
     def __post_init__(self) -> None:
+        if isinstance(self.keep, bool) or not isinstance(self.keep, (int, float)):
+            raise TypeError(
+                f"RandK: keep must be a whole number of entries, or a fraction in (0, 1], got {self.keep!r}"
+            )
         if isinstance(self.keep, int):
             if self.keep < 1:
                 raise ValueError(f"RandK: keep must be at least 1 entry, got {self.keep}")

@@ -245,10 +245,35 @@ class DiagonalSketch(Sketch):
         """
         return 1 / float(self.inclusion(size).min())
 
+    def one_scale(self, size: int) -> bool:
+        """Whether each entry is multiplied by the same number, 1 / p, in every draw that keeps it, on every worker.
+
+        Args:
+            size: Numbers in a vector, >= 1.
+        """
+        p = self.inclusion(size)
+        # By Cauchy and Schwarz 1 = E[w]^2 <= E[w^2] p, equal only where w is the same whenever it is not 0.
+        return bool(((self.mean_square(size) * p - 1).abs() < 1e-9).all())
+
     @override
     def constants(self, size: int) -> Constants:
         squares = self.mean_square(size)
         return Constants(self.largest_scale(size) ** 2, float(squares.max()), float(squares.min()))
+
+
+def check_diagonal(place: str, name: str, law: object) -> None:
+    """Refuse what keeps no entries.
+
+    Args:
+        place: Class that was called.
+        name: Of its argument.
+        law: What was passed.
+
+    Raises:
+        TypeError: If it is no diagonal sketch.
+    """
+    if not isinstance(law, DiagonalSketch):
+        raise TypeError(f"{place}: {name} must be a diagonal sketch such as RandK(0.5), got {law!r}")
 
 
 def diagonal_of(draw: Whole | Diagonal, size: int, device: torch.device | str | None = None) -> Tensor:
@@ -262,4 +287,4 @@ def diagonal_of(draw: Whole | Diagonal, size: int, device: torch.device | str | 
     return torch.ones(size, dtype=torch.float64, device=device) if isinstance(draw, Whole) else draw.weights
 
 
-__all__ = ["Constants", "Diagonal", "DiagonalSketch", "Draw", "Sketch", "Whole", "diagonal_of"]
+__all__ = ["Constants", "Diagonal", "DiagonalSketch", "Draw", "Sketch", "Whole", "check_diagonal", "diagonal_of"]

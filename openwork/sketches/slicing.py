@@ -79,8 +79,8 @@ class Slicer:
         example_inputs: For the comparison.
 
     Raises:
-        ValueError: If a family has no units, a shift is not zero where units are dropped, or the module does not run
-            on ``example_inputs``.
+        ValueError: If a family has no units, a shift is not zero where units are dropped, the numbers of kept units
+            differ where they must be equal, or the module does not run on ``example_inputs``.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Slicer:
         if len(self.families) < len(families):
             raise ValueError("SketchedModule: only whole units can be sliced; take granularity='units', or mode='mask'")
         _check_shifts(self.families, shifts)
+        _check_counts(self.families)
         self._given = arguments("SketchedModule", example_inputs)
         self._blueprint = Blueprint.of(module, example_inputs)
         self._layouts, self._axes = axes(self.families)
@@ -200,6 +201,12 @@ class Slicer:
         """
         skeleton = self._narrower(drawn)
         if trouble := self._compare(skeleton, drawn):
+            empty = [family.name for family, kept in zip(self.families, drawn.kept, strict=True) if kept == 0]
+            if empty:
+                raise NotEqual(
+                    f"SketchedModule: the draw keeps no unit of {', '.join(map(repr, empty))}, and without any the "
+                    f"smaller network {trouble}; take a law that keeps at least one, such as RandK, or mode='mask'"
+                )
             raise NotEqual(
                 f"SketchedModule: a smaller network for the units of {self._culprits(drawn)} does not compute what the "
                 f"masked one does: it {trouble}; most likely a normalization, a softmax or a mean runs over them: "
@@ -286,6 +293,21 @@ def _perturbed(module: nn.Module) -> dict[str, Tensor]:
             size = float(found[name].abs().mean()) if parameter.numel() else 0.0
             found[name] = found[name] + noise.to(parameter.dtype) * (size / 2 or 0.02)
     return found
+
+
+def _check_counts(families: Sequence[Units]) -> None:
+    """Refuse laws that keep a random number of units where several couplings must keep equally many.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for family in families:
+        equal = [remark.text for remark in family.coupling.remarks if remark.kind == "equal"]
+        if equal and family.law.fixed_count(family.size) is None:
+            raise ValueError(
+                f"SketchedModule: {type(family.law).__name__} keeps a random number of the units of {family.name!r}, "
+                f"and several couplings must keep equally many ({equal[0]}); take RandK, or mode='mask'"
+            )
 
 
 def _check_shifts(families: Sequence[Units], shifts: Mapping[str, Tensor | None]) -> None:

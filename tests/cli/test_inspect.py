@@ -48,6 +48,13 @@ def test_couplings_are_listed_and_what_blocks_the_rest(capsys: pytest.CaptureFix
     assert not any(tmp_path.iterdir())
 
 
+def test_a_sketched_network_is_inspected_without_its_sketch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "mast_digits", "--hidden", "[9,7]"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[2] for line in printed.splitlines()[2:4]] == ["1.weight,", "3.weight,"]
+    assert "module.py" not in printed
+
+
 def test_a_factorized_model_is_seen_as_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "dwf_gate_digits", "--hidden", "[12,8]"]) == 0
     printed = capsys.readouterr().out

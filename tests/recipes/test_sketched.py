@@ -87,7 +87,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits() -> None:
 
 
 def test_finetuning_ends_as_base_and_delta(tmp_path: Path) -> None:
-    run = trained(recipes.mast_finetune(keep=0.1, epochs=1, base_epochs=1, hidden=(12,), batch_size=256))
+    run = trained(recipes.mast_finetune(keep=0.1, rule="random", epochs=1, base_epochs=1, hidden=(12,), batch_size=256))
     model = run.finish()
     sketched = run.model
     assert isinstance(sketched, SketchedModule)
@@ -102,6 +102,15 @@ def test_finetuning_ends_as_base_and_delta(tmp_path: Path) -> None:
     export_delta(sketched, start, tmp_path / "delta", 0.1, base_id="digits")
     loaded = load_delta(tmp_path / "delta", start)
     assert torch.equal(loaded(run.example), model(run.example))
+
+
+def test_fractions_out_of_range_are_named_as_they_are_called() -> None:
+    with pytest.raises(ValueError, match=r"^ratio must be above 0 and at most 1, .* got 0"):
+        recipes.mast_digits(ratio=0)
+    with pytest.raises(ValueError, match=r"^keep must be above 0 and at most 1, .* got 2"):
+        recipes.mast_digits(keep=2)
+    with pytest.raises(ValueError, match=r"^base_fraction must be above 0 and at most 1, got 0\.0"):
+        recipes.mast_finetune(base_fraction=0.0)
 
 
 @NEEDS_LIBSVM

@@ -62,6 +62,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "nested_count": (lambda: Nested((0.5, 1.0), (1.0,)), "weights must be 2 probabilities, got 1"),
     "mixture_sum": (lambda: Mixture((Identity(), RandK(1)), (0.5, 0.4)), "Mixture: weights must sum to 1, got 0.9"),
     "mixture_0": (lambda: Mixture((Identity(), RandK(1)), (1.0, 0.0)), "weights must be above 0, got 0.0"),
+    "mixture_nan": (
+        lambda: Mixture((Identity(), RandK(1)), (float("nan"), 1.0)),
+        "Mixture: weights must be above 0, got nan",
+    ),
     "mixture_none": (lambda: Mixture((), ()), "weights must be 1 probabilities, got 0"),
     "perm_0": (lambda: PermK(0), "PermK: workers must be at least 1, got 0"),
     "perm_worker": (lambda: PermK(2).sample(Key(0, worker=2), 4), "PermK: worker 2 of 2; workers count from 0"),
@@ -95,6 +99,12 @@ def test_refused(call: Callable[[], object], message: str) -> None:
 
 
 def test_labels_of_another_type_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"Group: law must be a diagonal sketch .*, got RandomProjection\(rank=2\)"):
+        Group(RandomProjection(2), 2)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"Mixture: sketches\[1\] must be a diagonal sketch"):
+        Mixture((Identity(), RandomProjection(2)), (0.5, 0.5))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"RandK: keep must be a whole number .*, got '3'"):
+        RandK("3")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"Group: groups must be an int64 vector, got torch.float32 of shape \(2,\)"):
         Group(Identity(), torch.ones(2))
 

@@ -197,6 +197,8 @@ def test_bad_arguments_are_refused() -> None:
     optimizer = SGD(sketched.parameters(), lr=0.03)
     with pytest.raises(ValueError, match="LSVRG: pool is empty; pass the keys"):
         LSVRG(optimizer, sketched, [])
+    with pytest.raises(TypeError, match=r"LSVRG: pool must be a Pool or keys of draws, got 3 in it; pass Keys"):
+        LSVRG(optimizer, sketched, [Key(0), 3])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="LSVRG: anchor must be a number of members from 1 to 6, got 7"):
         LSVRG(optimizer, sketched, POOL, anchor=7)
     with pytest.raises(ValueError, match=r"LSVRG: refresh must be a probability in \(0, 1\], got 0"):

@@ -6,10 +6,23 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from openwork.sketches import Bernoulli, Identity, Key, PermK, RandK, RandomProjection, Sketch, SketchedModule
+from openwork.sketches import (
+    Bernoulli,
+    GroupSpec,
+    Identity,
+    Key,
+    Mixture,
+    PermK,
+    RandK,
+    RandomProjection,
+    Sketch,
+    SketchedModule,
+    UnitSlices,
+)
 
 
 def network(*, seed: int = 0) -> nn.Sequential:
@@ -261,6 +274,69 @@ def test_bad_arguments_are_refused_in_one_sentence(case: str) -> None:
         build()
 
 
+WRONG_TYPES: dict[str, tuple[Callable[[], object], str]] = {
+    "key": (lambda: SketchedModule(network(), RandK(0.5), key=3), r"key must be a Key, got 3; pass Key\(seed\)"),  # pyright: ignore[reportArgumentType]
+    "draw": (
+        lambda: SketchedModule(network(), RandK(0.5)).draw(3).__enter__(),  # pyright: ignore[reportArgumentType]
+        r"draw takes a Key or what sample\(key\) gave, got 3",
+    ),
+    "shift": (
+        lambda: SketchedModule(network(), RandK(0.5), shift={"0.bias": 1.0}),  # pyright: ignore[reportArgumentType]
+        r"shift\['0.bias'\] must be a tensor, got 1.0",
+    ),
+    "a spec as group": (
+        lambda: SketchedModule(
+            network(),
+            RandK(0.5),
+            granularity="units",
+            groups=[GroupSpec(6, [UnitSlices("2.weight", 1, "out")])],  # pyright: ignore[reportArgumentType]
+        ),
+        r"groups must be couplings, got GroupSpec; of a GroupSpec pass its coupling\(model\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TYPES)
+def test_arguments_of_another_type_are_refused(case: str) -> None:
+    build, message = WRONG_TYPES[case]
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+def test_why_no_units_are_left_is_said() -> None:
+    with pytest.raises(
+        ValueError, match=r"no units of Sequential can be sketched; the units of '0.weight': '2.weight' is"
+    ):
+        SketchedModule(network(), RandK(0.5), granularity="units", example_inputs=inputs(), exclude="2")
+
+
+def test_weights_without_a_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'0.weight' has no shape yet; run the module once"):
+        SketchedModule(nn.Sequential(nn.LazyLinear(3)), RandK(0.5))
+
+
+def test_function_transforms_see_the_same_gradients() -> None:
+    # Generators are random to vmap, hashes are not.
+    sketched, x = SketchedModule(network(), RandK(0.5), key=Key(0, backend="hash")), inputs()
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(sketched, parameters, (x,)).sum()
+
+    parameters = {name: p.detach() for name, p in sketched.named_parameters()}
+    found = grad(loss)(parameters, x)
+    each = vmap(grad(loss), (None, 0))(parameters, x)
+    sketched(x).sum().backward()
+    for name, p in sketched.named_parameters():
+        assert p.grad is not None
+        assert_close(found[name], p.grad, rtol=0, atol=1e-14)
+        assert_close(each[name].sum(0), p.grad, rtol=0, atol=1e-13)
+
+
+def test_sketches_inside_of_each_other() -> None:
+    both, x = SketchedModule(SketchedModule(network(), Identity()), RandK(0.5)), inputs()
+    assert torch.equal(both(x), SketchedModule(network(), RandK(0.5))(x))
+
+
 def test_what_is_no_law_is_refused() -> None:
     with pytest.raises(TypeError, match=r"sketch\['0'\] must be a law such as RandK"):
         SketchedModule(network(), {"0": 0.5})  # pyright: ignore[reportArgumentType]
@@ -325,6 +401,18 @@ def test_conversion_keeps_what_draws_compute() -> None:
         assert_close(a, b, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize(
+    "law", [Mixture((Identity(), RandK(0.5)), (0.5, 0.5)), PermK(2, (0.25, 0.75))], ids=["mixture", "shares"]
+)
+def test_scales_that_differ_between_draws_cannot_be_converted(law: Sketch) -> None:
+    for scaled in (True, False):
+        sketched = SketchedModule(network(), law, shift="zero", scaled=scaled)
+        before = bits(sketched)
+        with pytest.raises(ValueError, match=r"'0.weight' has other scales in other draws"):
+            sketched.to_unscaled_() if scaled else sketched.to_scaled_()
+        assert same(bits(sketched), before) and sketched.scaled == scaled
+
+
 def test_without_a_mask_there_are_no_unscaled_units() -> None:
     sketched = SketchedModule(network(), {"0.weight": RandK(0.5), "2.weight": RandomProjection(2)})
     before = bits(sketched)
@@ -384,6 +472,10 @@ OTHERS: dict[str, tuple[Callable[[], SketchedModule], str]] = {
     "backend": (
         lambda: SketchedModule(network(), PermK(2), key=Key(0, backend="hash")),
         r"backend='torch' and this module backend='hash'",
+    ),
+    "what is sketched": (
+        lambda: SketchedModule(network(), PermK(2), exclude="0.weight"),
+        r"sketched='0.weight, .*', .* other draws; build it with the same granularity",
     ),
     "workers": (lambda: SketchedModule(network(), PermK(3)), r"workers=2 and .* workers=3, .* go on with 2 workers"),
 }

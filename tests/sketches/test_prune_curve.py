@@ -93,6 +93,8 @@ def test_bad_input() -> None:
     for ratio in (0.0, -0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"^prune_curve: a keep ratio must be above 0 and at most 1, got "):
             prune_curve(model, kept, [0.5, ratio])
+    with pytest.raises(ValueError, match=r"^prune_curve: ratios is empty; pass at least one"):
+        prune_curve(model, kept, [])
     with pytest.raises(ValueError, match=r"^prune_curve: n must be at least 1 mask, got 0$"):
         prune_curve(model, kept, [0.5], n=0)
     with pytest.raises(ValueError, match=r"^prune_curve: rule must be one of 'random', 'magnitude', 'nested', got 'x'"):

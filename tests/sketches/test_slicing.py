@@ -251,6 +251,39 @@ def test_what_cannot_be_sliced_is_said() -> None:
         masked.submodel(Key(0))
 
 
+class Cells(nn.Module):
+    """Two directions of an LSTM, which keep equally many units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.out = nn.LSTM(3, 4, bidirectional=True, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.cells(x)[0])
+
+
+def test_widths_that_must_be_equal_are_not_left_to_chance() -> None:
+    model, x = Cells(), torch.randn(2, 3, 3)
+    with pytest.raises(ValueError, match=r"Bernoulli keeps a random number .* equally many \(.*\); take RandK"):
+        pair(model, x, Bernoulli(0.5))
+    assert_same(*pair(model.double(), x.double(), RandK(0.5)), x.double())
+
+
+def test_a_layer_that_cannot_be_empty_says_so() -> None:
+    # The first draw already drops all heads.
+    with pytest.raises(NotEqual, match=r"the draw keeps no unit of 'heads.in_proj_weight', .* does not run .*; take a"):
+        pair(Heads(), torch.randn(2, 3, 8), Bernoulli(0.3))
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.out = nn.MultiheadAttention(8, 4, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.heads(x, x, x, need_weights=False)[0])
+
+
 def test_a_failure_inside_leaves_everything_as_it_was() -> None:
     model, x = models.mlp((4, 6, 3)), torch.randn(2, 4)
     _, sliced = pair(model, x, RandK(2))
