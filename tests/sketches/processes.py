@@ -36,7 +36,8 @@ from openwork.sketches import (
     start_workers,
 )
 from openwork.sketches.choosing import Granularity
-from openwork.sketches.module import Mode, Shift
+from openwork.sketches.module import Mode
+from openwork.sketches.shifts import Shift
 
 STEPS = 50
 SIZE = 100  # parameters of the model, of which 2 and 4 workers have equally many
