@@ -19,12 +19,12 @@ from openwork.sketches.choosing import Granularity, Laws, choose_families
 from openwork.sketches.families import Drawn, Families, ScaleSide, joined
 from openwork.sketches.key import Key
 from openwork.sketches.shards import check_whole
+from openwork.sketches.shifts import Shift, found_shifts
 from openwork.sketches.sketch import Diagonal, DiagonalSketch
 from openwork.sketches.slicing import Slicer
 from openwork.sketches.submodel import Submodel
-from openwork.wiring import Coupling, Selection, parameter_names
+from openwork.wiring import Coupling, Selection
 
-Shift = Literal["init", "zero"] | Mapping[str, Tensor]
 Resample = Literal["step", "forward"]
 Mode = Literal["mask", "slice"]
 
@@ -119,7 +119,7 @@ class SketchedModule(nn.Module):
         )
         # Positions stand for names, since those of buffers may have no dots.
         self._shifted = tuple(dict.fromkeys(name for family in self.families for name in family.parameters))
-        shifts = _shifts(module, self._shifted, shift)
+        shifts = found_shifts(module, self._shifted, shift)
         for position, name in enumerate(self._shifted):
             self.register_buffer(f"shift{position}", shifts[name])
         self._drawn: Drawn | None = None
@@ -456,31 +456,4 @@ class SketchedModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _shifts(module: nn.Module, names: Sequence[str], shift: Shift) -> dict[str, Tensor | None]:
-    # None stands for zeros.
-    own = {name: module.get_parameter(name).detach() for name in names}
-    if not isinstance(shift, Mapping):
-        if shift not in ("init", "zero"):
-            raise ValueError(f"SketchedModule: shift must be 'init', 'zero' or a mapping of tensors, got {shift!r}")
-        return {name: x.clone() if shift == "init" else None for name, x in own.items()}
-    aliases = {alias: tied[0] for tied in parameter_names(module).values() for alias in tied}
-    buffers = {name for name, _ in module.named_buffers()}
-    found: dict[str, Tensor | None] = dict.fromkeys(names)
-    for alias, v in shift.items():
-        if alias not in aliases and alias not in buffers:
-            raise ValueError(f"SketchedModule: shift has {alias!r}, which {type(module).__name__} has not; remove it")
-        name = aliases.get(alias, "")
-        if name not in own:
-            continue  # a whole state dict may be given
-        if not isinstance(v, Tensor):
-            raise TypeError(f"SketchedModule: shift[{alias!r}] must be a tensor, got {v!r}")
-        if v.shape != own[name].shape:
-            raise ValueError(
-                f"SketchedModule: shift[{alias!r}] must have shape {tuple(own[name].shape)}, got {tuple(v.shape)}; "
-                "pass the tensor of the same parameter"
-            )
-        found[name] = v.detach().to(own[name]).clone()
-    return found
-
-
-__all__ = ["Mode", "Resample", "Shift", "SketchedModule"]
+__all__ = ["Mode", "Resample", "SketchedModule"]

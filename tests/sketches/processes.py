@@ -34,7 +34,8 @@ from openwork.sketches import (
     start_workers,
 )
 from openwork.sketches.choosing import Granularity
-from openwork.sketches.module import Mode, Shift
+from openwork.sketches.module import Mode
+from openwork.sketches.shifts import Shift
 
 STEPS = 8
 LONG = 50  # steps of one case, "gathered for long"

@@ -13,9 +13,9 @@ import openwork as ow
 from openwork import models
 from openwork.files import read_model, write_model
 from openwork.sketches import Key, RandK, SketchedModule, export_delta, export_submodel, load_delta
+from openwork.sketches.choosing import Granularity
 from openwork.sketches.delta import Format
 from openwork.sketches.export import Rule
-from openwork.sketches.module import Granularity
 
 Tuned = tuple[SketchedModule, nn.Module, Tensor]
 
