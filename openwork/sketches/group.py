@@ -24,7 +24,7 @@ class Group(DiagonalSketch):
             the number of each entry's group, 0, 1, ... without gaps.
 
     Raises:
-        TypeError: If ``law`` is not diagonal, or ``groups`` a tensor of other numbers.
+        TypeError: If ``law`` is not diagonal, or ``groups`` neither a whole number nor a tensor of such.
         ValueError: If ``groups`` is out of range or has gaps.
     """
 
@@ -34,6 +34,8 @@ class Group(DiagonalSketch):
     def __post_init__(self) -> None:
         check_diagonal("Group", "law", self.law)
         if not isinstance(self.groups, Tensor):
+            if type(self.groups) is not int:
+                raise TypeError(f"Group: groups must be a length of blocks or a tensor, got {self.groups!r}")
             if self.groups < 1:
                 raise ValueError(f"Group: a block must have at least 1 entry, got groups={self.groups}")
             return

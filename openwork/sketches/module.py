@@ -58,7 +58,7 @@ class SketchedModule(nn.Module):
         include: Names of parameters or modules to sketch, with wildcards, or module types; all if left out.
         exclude: Not these.
         scaled: Whether what is kept is multiplied by 1 / p. If not, weights count as in the smaller network, and the
-            dense model is ``v + p (x - v)``.
+            dense model is ``v + p (x - v)``; under unequal shares of ``PermK``, with p of the first worker.
         side: Which slices of a unit are multiplied.
         resample: Whether steps or forward passes in training mode count the draws, the latter anew in each step.
         every: How many of these have the same draw, >= 1.

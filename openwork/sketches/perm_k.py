@@ -41,6 +41,7 @@ class PermK(DiagonalSketch):
         shares: ``phi_i`` for each worker, above 0, which sum to 1; equal ones if left out.
 
     Raises:
+        TypeError: If ``workers`` is no whole number.
         ValueError: If ``workers`` is less than 1, or the shares are no probabilities.
 
     References:
@@ -51,6 +52,8 @@ class PermK(DiagonalSketch):
     shares: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if type(self.workers) is not int:
+            raise TypeError(f"PermK: workers must be a whole number of workers, got {self.workers!r}")
         if self.workers < 1:
             raise ValueError(f"PermK: workers must be at least 1, got {self.workers}")
         if self.shares is not None:

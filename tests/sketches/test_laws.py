@@ -107,6 +107,10 @@ def test_labels_of_another_type_are_refused() -> None:
         RandK("3")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"Group: groups must be an int64 vector, got torch.float32 of shape \(2,\)"):
         Group(Identity(), torch.ones(2))
+    with pytest.raises(TypeError, match=r"Group: groups must be a length of blocks or a tensor, got 2\.5"):
+        Group(Identity(), 2.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"PermK: workers must be a whole number of workers, got 2\.5"):
+        PermK(2.5)  # pyright: ignore[reportArgumentType]
 
 
 def test_laws_with_tensors_are_equal_by_value() -> None:
