@@ -30,7 +30,8 @@ def training(run: RunContents) -> list[Chart]:
         Line("penalized weights" if run.single else "groups", _values(run, "group_sparsity"), "b"),
         *([] if run.single else [Line("groups, by size", _values(run, "weighted_group_sparsity"), "c", "dashed")]),
         Line("singular values", _values(run, "low_rank_level"), "d"),
-        Line("parameters", _values(run, "unstructured_sparsity"), "f", "dotted"),
+        # A run that makes its zeros at the very end has none to show over time.
+        Line("parameters", values if any(values := _values(run, "unstructured_sparsity")) else [], "f", "dotted"),
         unit="fraction",
     )
     losses = _chart(run, "Training loss", Line("loss", _values(run, "train_loss"), "a"), unit="loss", log="auto")

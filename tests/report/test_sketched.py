@@ -78,3 +78,18 @@ def test_records_of_another_kind_are_left_out(new_run) -> None:
     write_report([folder])
     sketch = json.loads((folder / "report.json").read_text())["runs"][0]["sketch"]
     assert (sketch["ratios"], sketch["curve"], sketch["traffic"]) == ([], {}, None)
+
+
+def test_a_run_without_zeros_over_time_has_no_chart_of_them(new_run) -> None:
+    folder = new_run(epochs=5)
+    path = folder / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = ("group_sparsity", "weighted_group_sparsity", "low_rank_level", "layers")
+    records = [
+        {k: v for k, v in record.items() if k not in kept} | {"unstructured_sparsity": 0.0} for record in records
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "Sparsity of the structured weights" not in write_report([folder]).read_text(encoding="utf-8")
+    records[-1]["unstructured_sparsity"] = 0.5
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "Sparsity of the structured weights" in write_report([folder]).read_text(encoding="utf-8")
