@@ -147,7 +147,9 @@ def test_a_keep_ratio_out_of_range(keep: float) -> None:
 
 
 def test_other_bad_input() -> None:
-    with pytest.raises(ValueError, match="ratio must be above 0 and at most 1, the fraction that each step keeps, got 2"):
+    with pytest.raises(
+        ValueError, match="ratio must be above 0 and at most 1, the fraction that each step keeps, got 2"
+    ):
         recipes.mast_digits(ratio=2)
     with pytest.raises(ValueError, match=r"^sketched_run: rule must be one of"):
         short(rule="worst")  # pyright: ignore[reportArgumentType]
