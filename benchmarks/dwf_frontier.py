@@ -263,7 +263,8 @@ def table() -> None:
         "data sets take them over. "
         "Compression ratio: weights over nonzero weights, biases not counted. Ratio at -1 point: where the frontier of "
         "a seed, at the chosen thresholds, crosses the accuracy of its dense network less one point; empty if even the "
-        "smallest strength is below, a lower bound where no run is. Mean and deviation over the seeds that are there.",
+        "smallest strength is below, a lower bound where no run is. Mean and deviation over the seeds that are there; where the "
+        "deviation is tens of points, or accuracy is that of guessing, training has diverged.",
         picture(),
     )
 
