@@ -1,7 +1,6 @@
 """Gradients of workers that each train under a draw of their own, put together on all of them."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -9,11 +8,10 @@ from torch import Tensor
 
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.packing import add_, by_type, zeros
-from openwork.sketches.replicas import Replica, outside
-from openwork.sketches.traffic import Traffic
+from openwork.sketches.replicas import Replica, Replicated, outside
 
 
-class PermKAggregator:
+class PermKAggregator(Replicated):
     """Mean gradient of n workers, of which each sends only what its draw has kept.
 
     After the backward pass under the draw of ``sketched.key``, ``reduce_`` gathers the kept entries of all workers, in
@@ -38,13 +36,8 @@ class PermKAggregator:
     """
 
     def __init__(self, sketched: SketchedModule, *, group: dist.ProcessGroup | None = None) -> None:
-        self.replica = Replica(sketched, group)
+        super().__init__(sketched, group=group)
         self._checked = False
-
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes that this worker has sent."""
-        return self.replica.workers.traffic
 
     @torch.no_grad()
     def reduce_(self) -> None:
@@ -73,23 +66,8 @@ class PermKAggregator:
         _give(replica, means)
         self.traffic.step()
 
-    def state_dict(self) -> dict[str, int]:
-        """Which draws come next: number of workers, seed and step."""
-        return self.replica.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the draws of a checkpoint.
-
-        Args:
-            state: From ``state_dict``.
-
-        Raises:
-            ValueError: If it is of another number of workers or seed; nothing is changed then.
-        """
-        self.replica.load_state_dict(state)
-
-
-class ReduceAggregator:
+class ReduceAggregator(Replicated):
     """Mean gradient of n workers by a dense all-reduce, for draws that keep most entries or are not diagonal.
 
     Sums are in an order of the backend's, so that the last bits may differ from those of one process. A worker sends
@@ -102,14 +80,6 @@ class ReduceAggregator:
     Raises:
         ValueError: If a Perm-K sketch is for another number of workers, or keys differ in more than the worker.
     """
-
-    def __init__(self, sketched: SketchedModule, *, group: dist.ProcessGroup | None = None) -> None:
-        self.replica = Replica(sketched, group)
-
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes that this worker has sent."""
-        return self.replica.workers.traffic
 
     @torch.no_grad()
     def reduce_(self) -> None:
@@ -125,21 +95,6 @@ class ReduceAggregator:
             means |= {name: part.view_as(g) for (name, g), part in zip(some.items(), parts, strict=True)}
         _give(self.replica, means)
         self.traffic.step()
-
-    def state_dict(self) -> dict[str, int]:
-        """Which draws come next: number of workers, seed and step."""
-        return self.replica.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the draws of a checkpoint.
-
-        Args:
-            state: From ``state_dict``.
-
-        Raises:
-            ValueError: If it is of another number of workers or seed; nothing is changed then.
-        """
-        self.replica.load_state_dict(state)
 
 
 def _gradients(replica: Replica) -> dict[str, Tensor]:

@@ -13,8 +13,7 @@ from typing_extensions import override
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.packing import Kept, add_, by_type, kept, packed, put_, scale, zeros
-from openwork.sketches.replicas import Replica
-from openwork.sketches.traffic import Traffic
+from openwork.sketches.replicas import Replicated
 
 
 class LocalModel(Protocol):
@@ -86,13 +85,14 @@ class MaskedModel(nn.Module):
             put_({name: parameter}, self._kept, packed({name: x}, self._kept))
 
 
-class ISTTrainer:
+class ISTTrainer(Replicated):
     """Independent subnetwork training: rounds of local steps on submodels, with one merge after each.
 
     In a round every worker draws its submodel with the key of its rank, takes ``local_steps`` steps on it, and sends
     what it kept: under Perm-K ``(n - 1) (d / n) s`` bytes a round. A weight that one worker had becomes that worker's;
     one that several had, such as the output's biases, their mean in the order of ranks; one that nobody had stays.
     Running statistics of normalizations stay each worker's own: recalibrate them before the whole model is used.
+    Traffic and checkpoints count rounds as steps.
 
     One local step of plain SGD on all of the data is one step of `PermKAggregator` with the same lr in units of the
     submodel's weights (scaled draws: n times the lr).
@@ -125,15 +125,10 @@ class ISTTrainer:
     ) -> None:
         if local_steps < 1:
             raise ValueError(f"ISTTrainer: local_steps must be at least 1, got {local_steps}")
-        self.replica = Replica(sketched, group)
+        super().__init__(sketched, group=group)
         self.optimizer = optimizer
         self.local_steps = local_steps
         self.submodel = submodel
-
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes that this worker has sent; its steps are rounds."""
-        return self.replica.workers.traffic
 
     def round(self, loss: Callable[[nn.Module], Tensor]) -> float:
         """Local steps, merge, and on to the next draw.
@@ -169,21 +164,6 @@ class ISTTrainer:
         sketched.advance()
         self.traffic.step()
         return total / self.local_steps
-
-    def state_dict(self) -> dict[str, int]:
-        """Which draws come next: number of workers, seed and step, which counts rounds."""
-        return self.replica.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the draws of a checkpoint.
-
-        Args:
-            state: From ``state_dict``.
-
-        Raises:
-            ValueError: If it is of another number of workers or seed; nothing is changed then.
-        """
-        self.replica.load_state_dict(state)
 
     @torch.no_grad()
     def _merged(self) -> dict[str, Tensor]:

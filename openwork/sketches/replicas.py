@@ -11,6 +11,7 @@ from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.packing import Kept, kept, packed, sizes, trainable
 from openwork.sketches.sketch import DiagonalSketch
+from openwork.sketches.traffic import Traffic
 from openwork.sketches.workers import Workers
 
 
@@ -104,6 +105,41 @@ class Replica:
         self.sketched.key = self.sketched.key.at(step=int(state["step"]))
 
 
+class Replicated:
+    """A training of replicas: what it sends, and where it goes on.
+
+    Args:
+        sketched: The model, built alike on all workers.
+        group: Of torch.distributed; all processes if left out.
+
+    Raises:
+        ValueError: If a Perm-K sketch is for another number of workers, or keys differ in more than the worker.
+    """
+
+    def __init__(self, sketched: SketchedModule, *, group: dist.ProcessGroup | None = None) -> None:
+        self.replica = Replica(sketched, group)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that this worker has sent."""
+        return self.replica.workers.traffic
+
+    def state_dict(self) -> dict[str, int]:
+        """Which draws come next: number of workers, seed and step."""
+        return self.replica.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the draws of a checkpoint, whose weights and optimizer state all workers have loaded.
+
+        Args:
+            state: From ``state_dict``.
+
+        Raises:
+            ValueError: If it is of another number of workers or seed; nothing is changed then.
+        """
+        self.replica.load_state_dict(state)
+
+
 def outside(gradients: Mapping[str, Tensor], kept: Kept) -> str | None:
     """Name of a parameter with a gradient where nothing was kept, if there is one.
 
@@ -118,4 +154,4 @@ def outside(gradients: Mapping[str, Tensor], kept: Kept) -> str | None:
     return None
 
 
-__all__ = ["Replica", "outside"]
+__all__ = ["Replica", "Replicated", "outside"]

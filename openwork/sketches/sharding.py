@@ -1,7 +1,6 @@
 """Perm-K where each weight is with one worker, and goes to its next owner after every step."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,11 +11,10 @@ from openwork.sketches.families import Entries
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.packing import Kept, by_type, packed, put_
 from openwork.sketches.perm_k import PermK
-from openwork.sketches.replicas import Replica
-from openwork.sketches.traffic import Traffic
+from openwork.sketches.replicas import Replicated
 
 
-class ShardedPermK:
+class ShardedPermK(Replicated):
     """Perm-K training where only the owner of a weight has its value, and sends it on when shares change.
 
     A worker owns what its draw keeps. It takes a step on that alone, and then weights and optimizer state travel to the
@@ -47,7 +45,7 @@ class ShardedPermK:
             if isinstance(family, Entries) and isinstance(family.law, PermK) and family.law.overlap(family.size) == 1
             for name in family.parameters
         }
-        self.replica = Replica(sketched, group)
+        super().__init__(sketched, group=group)
         self.optimizer = optimizer
         if missing := sorted(self.replica.parameters.keys() - owned):
             raise ValueError(
@@ -55,11 +53,6 @@ class ShardedPermK:
                 "granularity 'model', or 'tensor' if no tensor is smaller than the number of workers; or take "
                 "PermKAggregator"
             )
-
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes that this worker has sent."""
-        return self.replica.workers.traffic
 
     @torch.no_grad()
     def step(self) -> None:
@@ -90,21 +83,6 @@ class ShardedPermK:
             for some in by_type(layer):
                 for kept, values in self.replica.gathered(some, everyone):
                     put_(some, kept, values)
-
-    def state_dict(self) -> dict[str, int]:
-        """Which draws come next: number of workers, seed and step."""
-        return self.replica.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the draws of a checkpoint, whose weights and optimizer state all workers have loaded.
-
-        Args:
-            state: From ``state_dict``.
-
-        Raises:
-            ValueError: If it is of another number of workers or seed; nothing is changed then.
-        """
-        self.replica.load_state_dict(state)
 
     def _layers(self) -> list[dict[str, Tensor]]:
         """Everything with a number for each weight: the weights, and each kind of optimizer state."""
