@@ -118,7 +118,7 @@ def _clear(coupling: Coupling, units: Tensor, working: dict[str, Tensor], owned:
     if not units.any():
         return
     for part in (*coupling.producers, *coupling.consumers):
-        indices = (units[part.units.clamp_min(0)] & (part.units >= 0)).nonzero().flatten()
+        indices = part.along(units, False).flatten().nonzero().flatten()
         _zero(working, owned, part.name, part.dim, indices)
 
 

@@ -81,7 +81,7 @@ def cuts(couplings: Sequence[Coupling], kept: Sequence[Tensor]) -> dict[str, dic
         if bool(units.all()):
             continue
         for part in coupling.slices():
-            here = (part.units < 0) | units[part.units.clamp_min(0)]
+            here = part.along(units, True).flatten()
             stays[part.name, part.dim] = stays.get((part.name, part.dim), torch.ones_like(here)) & here
     found: dict[str, dict[int, Tensor]] = {}
     for (name, dim), here in stays.items():

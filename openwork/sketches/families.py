@@ -210,12 +210,7 @@ class Units(Family):
 
     def _along(self, units: Tensor) -> dict[str, Tensor]:
         """Numbers of the units along their axes, 1 where there is no unit; each parameter has one axis."""
-        found: dict[str, Tensor] = {}
-        for part in self.slices:
-            which = part.units.to(units.device)
-            along = torch.where(which >= 0, units[which.clamp_min(0)], 1.0)
-            found[part.name] = along.view([-1 if dim == part.dim else 1 for dim in range(len(part.shape))])
-        return found
+        return {part.name: part.along(units, 1.0) for part in self.slices}
 
 
 def joined(draws: Sequence[Mapping[str, Draw]]) -> Drawn:

@@ -10,7 +10,7 @@ from openwork.sketches.families import Units
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
 from openwork.sketches.sketch import Diagonal, Draw
-from openwork.wiring import AxisSlices, parameter_names
+from openwork.wiring import parameter_names
 
 # For each parameter the flat positions of its kept entries in rising order; None stands for all of them.
 Kept = dict[str, Tensor | None]
@@ -92,19 +92,7 @@ def _silent(sketched: SketchedModule, key: Key) -> Iterator[tuple[str, Tensor]]:
         if not any(v is not None and bool(v.any()) for v in shift):
             for part in family.coupling.producers:
                 device = sketched.module.get_parameter(part.name).device
-                yield part.name, along(part, family.weights(key, device) != 0)
-
-
-def along(part: AxisSlices, units: Tensor) -> Tensor:
-    """Whether an entry belongs to a unit that is meant, or to none; booleans that broadcast to the tensor.
-
-    Args:
-        part: Slices of the tensor.
-        units: Booleans, one for each unit.
-    """
-    numbers = part.units.to(units.device)
-    mask = (numbers < 0) | units[numbers.clamp_min(0)]
-    return mask.view([-1 if dim == part.dim else 1 for dim in range(len(part.shape))])
+                yield part.name, part.along(family.weights(key, device) != 0, True)
 
 
 def packed(tensors: Mapping[str, Tensor], kept: Kept) -> Tensor:
@@ -187,4 +175,4 @@ def by_type(parameters: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     return list(found.values())
 
 
-__all__ = ["Kept", "add_", "along", "by_type", "kept", "mask", "packed", "put_", "scale", "sizes", "trainable", "zeros"]
+__all__ = ["Kept", "add_", "by_type", "kept", "mask", "packed", "put_", "scale", "sizes", "trainable", "zeros"]

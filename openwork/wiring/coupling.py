@@ -69,11 +69,20 @@ class AxisSlices:
         known = self.units.to(x.device) >= 0
         return x.new_zeros(width).index_add(0, self.units.to(x.device)[known], rows[known])
 
+    def along(self, g: Tensor, outside: float) -> Tensor:
+        """Give every index along the axis the number of its unit; broadcasts to the tensor.
+
+        Args:
+            g: One number or boolean per unit, on any device.
+            outside: For an index without a unit.
+        """
+        units = self.units.to(g.device)
+        rows = torch.where(units >= 0, g[units.clamp_min(0)], outside)
+        return rows.view([-1 if dim == self.dim else 1 for dim in range(len(self.shape))])
+
     def spread(self, g: Tensor) -> Tensor:
         """Give every entry the number of its unit, or zero if it has none; of the tensor's shape."""
-        units = self.units.to(g.device)
-        rows = torch.where(units >= 0, g[units.clamp_min(0)], 0)
-        return rows.view([-1 if dim == self.dim else 1 for dim in range(len(self.shape))]).expand(self.shape)
+        return self.along(g, 0).expand(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
