@@ -1,9 +1,22 @@
 """Arithmetic on lists of tensors, with numbers or with 0-dim tensors that nobody may wait for."""
 
+from math import inf
+
 import torch
 from torch import Tensor
 
 from openwork.kernels import Scalar
+
+
+def finite(tensors: list[Tensor]) -> Tensor:
+    """Whether all numbers are finite, as a 0-dim boolean that nobody has to wait for.
+
+    Args:
+        tensors: Dense, at least one; the answer is on the device of the first that has numbers.
+    """
+    # The largest entry of each; an empty one has none.
+    norms = torch._foreach_norm([x for x in tensors if x.numel()] or [torch.zeros(1)], inf)
+    return torch.stack([norm.double().to(norms[0].device) for norm in norms]).isfinite().all()
 
 
 def add_scaled(starts: list[Tensor], terms: list[Tensor], factor: Scalar) -> list[Tensor]:

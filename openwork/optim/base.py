@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from openwork.kernels import Scalar
+from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
@@ -170,8 +171,7 @@ class StructuredOptimizer(Optimizer):
             return loss
         if _on_device(self.param_groups[0], grads[0]):
             # Nobody waits for the answer here: a bad step is multiplied away where it happens.
-            norms = torch._foreach_norm(grads, inf)
-            gate: Scalar = torch.stack([norm.double() for norm in norms]).isfinite().all().double()
+            gate: Scalar = finite(grads).double()
         elif _all_finite(grads):
             gate = 1.0
         else:

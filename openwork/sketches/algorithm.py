@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from math import inf
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from openwork.optim.arithmetic import finite
 from openwork.sketches.families import Drawn, joined
 from openwork.sketches.key import Key
 from openwork.sketches.module import SketchedModule
@@ -328,10 +328,7 @@ def _all_finite(gradients: Sequence[Tensor]) -> bool:
     """Waits for a device, as whoever skips a step of any optimizer has to."""
     if not gradients:
         return True
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    # The largest entry of each; nothing has none.
-    norms = torch._foreach_norm([g for g in dense if g.numel()] or [torch.zeros(1)], inf)
-    return bool(torch.stack([norm.double().to(norms[0].device) for norm in norms]).isfinite().all())
+    return bool(finite([g.coalesce().values() if g.is_sparse else g for g in gradients]))
 
 
 __all__ = ["Algorithm", "Closure", "Gradients", "Members", "PoolAlgorithm", "corrected", "mean"]
