@@ -127,26 +127,14 @@ def summary(model: nn.Module, traffic: Traffic) -> Result:
     return Result(weights=weights(model), bytes=float(sum(in_steps.values())), steps=float(traffic.steps))
 
 
-def gathered(case: Case, rank: int, size: int, steps: int = STEPS) -> Result:
+def aggregated(
+    kind: type[PermKAggregator | ReduceAggregator], case: Case, rank: int, size: int, steps: int = STEPS
+) -> Result:
     model = sketched(case, size)
-    aggregator = PermKAggregator(model)
+    aggregator = kind(model)
     optimizer = case[3](list(model.parameters()))
     aggregator.traffic.sent.clear()
     for step in range(steps):
-        optimizer.zero_grad()
-        loss(model, step, rank).backward()
-        aggregator.reduce_()
-        optimizer.step()
-        model.advance()
-    return summary(model, aggregator.traffic)
-
-
-def reduced(case: Case, rank: int, size: int) -> Result:
-    model = sketched(case, size)
-    aggregator = ReduceAggregator(model)
-    optimizer = case[3](list(model.parameters()))
-    aggregator.traffic.sent.clear()
-    for step in range(STEPS):
         optimizer.zero_grad()
         loss(model, step, rank).backward()
         aggregator.reduce_()
@@ -292,9 +280,13 @@ def errors(rank: int, size: int) -> Result:
 
 def checks(rank: int, size: int) -> dict[str, Callable[[], Result]]:
     found: dict[str, Callable[[], Result]] = {}
-    found |= {f"gathered {name}": partial(gathered, case, rank, size) for name, case in GATHERED.items()}
-    found["gathered for long"] = partial(gathered, GATHERED["perm-k model"], rank, size, LONG)
-    found |= {f"reduced {name}": partial(reduced, case, rank, size) for name, case in REDUCED.items()}
+    found |= {
+        f"gathered {name}": partial(aggregated, PermKAggregator, case, rank, size) for name, case in GATHERED.items()
+    }
+    found["gathered for long"] = partial(aggregated, PermKAggregator, GATHERED["perm-k model"], rank, size, LONG)
+    found |= {
+        f"reduced {name}": partial(aggregated, ReduceAggregator, case, rank, size) for name, case in REDUCED.items()
+    }
     found |= {f"sharded {name}": partial(sharded, case, rank, size) for name, case in SHARDED.items()}
     for name in IST:
         found |= {f"ist {name}, {tau}": partial(ist, GATHERED[name], rank, size, tau) for tau in (1, TAU)}

@@ -1,9 +1,6 @@
 """L-SVRG: transcription, anchors, resuming, safety."""
 
-import io
-from collections.abc import Callable
 from math import nan
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +10,7 @@ from torch.testing import assert_close
 
 from openwork.sketches import LSVRG, Key, PermK, Pool, SketchedModule
 from openwork.sketches.numbers import permutation, uniform
-
-D = 8
-POOL = [Key(5, step=t, worker=i) for t in range(3) for i in range(2)]
+from tests.sketches.members import POOL, D, closure_of, rows, stored
 
 
 class Quadratic(nn.Module):
@@ -36,28 +31,6 @@ class Quadratic(nn.Module):
 
 def sketched_quadratic() -> SketchedModule:
     return SketchedModule(Quadratic(), PermK(2), shift="zero", key=Key(7))
-
-
-def closure_of(module: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        loss = module()
-        loss.backward()
-        return loss
-
-    return closure
-
-
-def stored(state: dict[str, object]) -> dict[str, Any]:
-    """As it comes back from a file."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def rows() -> list[Tensor]:
-    """Diagonals of the members."""
-    return [PermK(2).sample(key.at(family="x"), D).weights for key in POOL]
 
 
 def gradients(sketched: SketchedModule, x: Tensor, members: list[Tensor]) -> Tensor:
