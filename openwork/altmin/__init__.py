@@ -1,7 +1,6 @@
 """Alternating minimization: training without backpropagation, block by block."""
 
 from openwork.altmin.activations import activation_of
-from openwork.altmin.chunks import ChunkedTrainer
 from openwork.altmin.couplings import Band, Coupling, Exact, QuadraticPenalty
 from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
@@ -10,7 +9,7 @@ from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
 from openwork.altmin.measurement import Measurement
-from openwork.altmin.minibatch import MiniBatchTrainer
+from openwork.altmin.minibatch import MiniBatch
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
 from openwork.altmin.piecewise import Piece, PiecewiseLinear
@@ -25,7 +24,6 @@ __all__ = [
     "Activation",
     "AdaptiveRho",
     "Band",
-    "ChunkedTrainer",
     "ConvLink",
     "Coupling",
     "CrossEntropy",
@@ -44,7 +42,7 @@ __all__ = [
     "Logistic",
     "MajorizedWeights",
     "Measurement",
-    "MiniBatchTrainer",
+    "MiniBatch",
     "Nesterov",
     "Order",
     "OutputLoss",
