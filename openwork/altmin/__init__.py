@@ -8,7 +8,7 @@ from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
-from openwork.altmin.measurement import Measurement
+from openwork.altmin.measurement import ForwardGap, Measurement
 from openwork.altmin.minibatch import MiniBatch
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
@@ -16,7 +16,7 @@ from openwork.altmin.piecewise import Piece, PiecewiseLinear
 from openwork.altmin.presets import bcd, dladmm, mdlam, tiam
 from openwork.altmin.rho import AdaptiveRho, FixedRho, RelativeRho, RhoPolicy, RisingCostRho
 from openwork.altmin.smooth import Jet, Smooth
-from openwork.altmin.trainer import AMTrainer, ForwardGap
+from openwork.altmin.trainer import AMTrainer
 from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver
 
 __all__ = [

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +38,18 @@ class Measurement:
     theta: list[float]
     tau: list[float]
     coupling_gap: list[float]
+
+
+class ForwardGap(NamedTuple):
+    """The pair of losses that shows whether the objective still stands for the network; means over samples.
+
+    Args:
+        forward: Of the network on its training samples.
+        surrogate: Of the block z at the output.
+    """
+
+    forward: float
+    surrogate: float
 
 
 def measure(blocks: Blocks) -> Measurement:

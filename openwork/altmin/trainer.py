@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
-from typing import Literal, NamedTuple, Self, cast
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.homotopy import SignHomotopy, hardened, signs
 from openwork.altmin.inertia import Inertia, InertiaSchedule, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
-from openwork.altmin.measurement import Measurement, measure
+from openwork.altmin.measurement import ForwardGap, Measurement, measure
 from openwork.altmin.minibatch import MiniBatch, MiniBatches
 from openwork.altmin.models import links_of
 from openwork.altmin.network import Network
@@ -32,23 +32,11 @@ from openwork.altmin.weight_block import MajorizedWeights, WeightSolver, check_l
 from openwork.files import State
 from openwork.penalties import Penalty
 
-__all__ = ["AMTrainer", "ForwardGap"]
+__all__ = ["AMTrainer"]
 
 # ``mu="auto"`` per sample.
 MU_PER_SAMPLE = 4e-4
 ME = "AMTrainer"
-
-
-class ForwardGap(NamedTuple):
-    """The pair of losses that shows whether the objective still stands for the network; means over samples.
-
-    Args:
-        forward: Of the network on its training samples.
-        surrogate: Of the block z at the output.
-    """
-
-    forward: float
-    surrogate: float
 
 
 class AMTrainer:
@@ -118,7 +106,7 @@ class AMTrainer:
         chunk_size: int | None = None,
         minibatch: MiniBatch | None = None,
     ) -> None:
-        if (not isinstance(mu, str) and not 0 <= mu < float("inf")) or (isinstance(mu, str) and mu != "auto"):
+        if mu != "auto" and (isinstance(mu, str) or not 0 <= mu < inf):
             raise ValueError(f"{ME}: mu must be finite and >= 0, or 'auto', got {mu!r}")
         if safeguard not in ("sweep", "block", "none"):
             raise ValueError(f"{ME}: safeguard must be 'sweep', 'block' or 'none', got {safeguard!r}")
@@ -140,7 +128,6 @@ class AMTrainer:
         self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
         self.chunk_size = chunk_size
-        self.minibatch = MiniBatch() if minibatch is None else minibatch
         links, activations = links_of(model)
         self._network = Network(model, links, activations, penalties_of(ME, model, links, penalties), chunk_size)
         self._visits = order(len(links))
@@ -153,9 +140,8 @@ class AMTrainer:
         self._blocks: Blocks | None = None
         self._progress: Progress | None = None
         self._held: tuple[Tensor, Tensor] | None = None
-        self._batches = MiniBatches(
-            replace(self._network, rows=None), self.loss, self._schedules.rho.start, self.minibatch
-        )
+        numbers = MiniBatch() if minibatch is None else minibatch
+        self._batches = MiniBatches(replace(self._network, rows=None), self.loss, self._schedules.rho.start, numbers)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -173,13 +159,13 @@ class AMTrainer:
             ValueError: If samples or targets do not fit the model.
             MemoryError: If the blocks do not fit into memory.
         """
-        network, size = self._network, len(X)
+        network = self._network
         x, y = check_samples(ME, X, y, network, self.loss)
         if validation is not None:
             validation = check_samples(f"{ME} (validation)", *validation, network, self.loss)
         if self._schedules.homotopy is not None:
             self._schedules.homotopy.apply(network.activations, 0)
-        mu = MU_PER_SAMPLE * size if isinstance(self.mu, str) else self.mu
+        mu = MU_PER_SAMPLE * len(x) if isinstance(self.mu, str) else self.mu
         parts = network, (x, y), self.loss, mu, self.coupling, self.w_solver
         sizes = output_sizes(ME, x, network)
         if self.chunk_size is None:

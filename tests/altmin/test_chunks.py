@@ -190,12 +190,12 @@ def test_a_state_of_other_chunks_is_refused() -> None:
 
 def test_single_precision_is_as_good_as_the_full_batch() -> None:
     x, y = labelled(size=400)
-    exact, _ = both({}, 50, network())
-    whole, chunked = both({}, 50, network().float())
+    exact, _ = both({}, 100, network())
+    whole, chunked = both({}, 100, network().float())
     exact.start(x, y)
     for trainer in (whole, chunked):
         trainer.start(x.float(), y)
-    for _ in range(30):
+    for _ in range(12):
         true, theirs, mine = exact.sweep().objective, whole.sweep().objective, chunked.sweep().objective
     assert abs(mine - true) < max(2 * abs(theirs - true), 1e-5 * true)
 
@@ -209,15 +209,15 @@ def sizes_of_tensors() -> dict[int, int]:
 
 @pytest.mark.parametrize("balance", [0, 1])
 def test_only_the_codes_are_kept(balance: int) -> None:
-    x, y = labelled(size=2000)
+    x, y = labelled(size=4000)
     before = sizes_of_tensors()
-    trainer = AMTrainer(network(), chunk_size=100, balance=balance)
+    trainer = AMTrainer(network(), chunk_size=1000, balance=balance)
     trainer.start(x, y)
     for _ in range(3):
         trainer.sweep()
         trainer.evaluate()
     kept = sum(size for place, size in sizes_of_tensors().items() if place not in before)
-    codes = 2 * 2000 * (7 + 6 + 3) * 8
+    codes = 2 * 4000 * (7 + 6 + 3) * 8
     assert codes < kept < codes + 40_000
 
 
