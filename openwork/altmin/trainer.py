@@ -117,13 +117,13 @@ class AMTrainer:
         self.model = model
         self.loss = CrossEntropy() if loss is None else loss
         fresh = chunk_size is not None
-        self.coupling = Exact(fresh) if coupling is None else coupling
+        self.coupling = Exact(fresh=fresh) if coupling is None else coupling
         self.mu = mu
         self.inertia: InertiaSchedule = Inertia(*inertia) if isinstance(inertia, tuple) else inertia
         check_stability(ME, self.inertia)
         self.safeguard: Safeguard = safeguard
         self.order = order
-        self.w_solver = MajorizedWeights(fresh) if w_solver is None else w_solver
+        self.w_solver = MajorizedWeights(fresh=fresh) if w_solver is None else w_solver
         self.readout = readout
         self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
