@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from openwork.altmin.balancing import balance, each, times
 from openwork.altmin.blocks import Blocks, Snapshot
-from openwork.altmin.codes import joint_step
+from openwork.altmin.code_steps import joint_step
 from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.curvature import DOUBLINGS, carried, too_steep
 from openwork.altmin.fronts import Selection
@@ -178,6 +178,7 @@ class ChunkedBlocks(Blocks):
         link, activation = following.link, layer.hidden[0]
         own = Sums(layer.weight.now, self._inputs) if index == 0 else None
         sums = Sums(following.weight.now)
+        numbers = (layer.rho, curvature, following.rho, inertia.p1, inertia.shift, inertia.p3)
         codes: list[Iterate] = []
         square = change = image = torch.zeros((), dtype=torch.float64, device=self._device)
         for number, kept in enumerate(self.codes[index]):
@@ -185,14 +186,12 @@ class ChunkedBlocks(Blocks):
             a = each(z, activation.forward)
             read = self._input(number, index)
             target, after = _target(layer, read), self._here(self.codes[index + 1][number]).now
-            ahead = a.ahead(inertia.p2)
-            gradient = link.adjoint(_target(following, ahead).sub_(after)).mul_(following.rho)
-            base = ahead if inertia.p1 == inertia.p2 else a.ahead(inertia.p1)
-            step = joint_step(activation, z, target, (gradient, base), (layer.rho, following.rho), inertia)
-            code, point = step(curvature)
+            pull = link.adjoint(_target(following, a.ahead(inertia.p2)).sub_(after))
+            code, point, residual = layer.entrywise(
+                joint_step, activation, numbers, (target.sub_(z.now), z.now, z.before, a.now, a.before, pull)
+            )
             moved = code - a.now
-            image, change = image + link.forward(moved).square_().sum(), change + moved.square_().sum()
-            residual = target.sub_(point)
+            image, change = image + sum_of_squares(link.forward(moved)), change + sum_of_squares(moved)
             square = square + sum_of_squares(residual)
             if own is not None:
                 own.add(layer.link.reading(read), residual)

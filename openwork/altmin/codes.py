@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from openwork.altmin.curvature import carried, majorized
-from openwork.altmin.elementwise import Activation
 from openwork.altmin.inertia import Inertia, Iterate
 from openwork.altmin.state import FLOOR, Layer
 
 
-def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple[Tensor, Tensor]:
+def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> Tensor:
     """What the following link says about the codes it reads.
 
     Args:
@@ -22,7 +21,7 @@ def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple
             instead of the one of the last sweep.
 
     Returns:
-        The gradient at the extrapolated codes, and the point that the step starts from.
+        Its adjoint applied to its residual at the extrapolated codes; times ``rho``, the gradient there.
     """
     residual = following.pull
     if inertia.p2 and a.before is not None:
@@ -30,37 +29,7 @@ def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple
         if push is None or fresh:
             push = following.link.forward(a.now - a.before)
         residual = residual.add(push, alpha=inertia.p2)
-    return following.link.adjoint(residual).mul_(following.rho), a.ahead(inertia.p1)
-
-
-def joint_step(
-    activation: Activation,
-    z: Iterate,
-    target: Tensor,
-    pull: tuple[Tensor, Tensor],
-    rhos: tuple[float, float],
-    inertia: Inertia,
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The step of a pair ``(h(z), z)``: where a curvature of the following link leads both.
-
-    Args:
-        activation: The function h.
-        z: Block z.
-        target: ``W a + b`` of the layer.
-        pull: As ``pulled`` gives it.
-        rhos: Weights of the layer's link and of the following one.
-        inertia: Of this sweep.
-    """
-    shifted = z.shifted(target, inertia.shift)
-    (gradient, base), (rho, following) = pull, rhos
-
-    def step(curvature: Tensor) -> tuple[Tensor, Tensor]:
-        tau = curvature * following
-        point = activation.solve(shifted, base - gradient / tau, rho, tau, z.now)
-        point = activation.project(inertia.relaxed(point, z.now))
-        return activation.forward(point), point
-
-    return step
+    return following.link.adjoint(residual)
 
 
 def move_codes(
