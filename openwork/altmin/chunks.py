@@ -126,7 +126,7 @@ class ChunkedBlocks(Blocks):
                 z = target if index == len(network.activations) else network.activations[index].project(target)
                 sums.add(link.reading(a), target - z)
                 own.append(Iterate(z.to(x.device)))
-                like = z[:0]
+                like = z.new_empty((0, *z.shape[1:]))
             codes.append(own)
             firsts.append(sums)
             curvature = gram_curvature(link, sums, 50 if index == 0 else 4)
