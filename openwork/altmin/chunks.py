@@ -187,9 +187,11 @@ class ChunkedBlocks(Blocks):
             read = self._input(number, index)
             target, after = _target(layer, read), self._here(self.codes[index + 1][number]).now
             pull = link.adjoint(_target(following, a.ahead(inertia.p2)).sub_(after))
-            code, point, residual = layer.entrywise(
-                joint_step, activation, numbers, (target.sub_(z.now), z.now, z.before, a.now, a.before, pull)
+            code, point, _ = layer.entrywise(
+                joint_step, activation, numbers, (target - z.now, z.now, z.before, a.now, a.before, pull)
             )
+            # As from scratch, to the last bit, so that a survey after loading gives the same sums.
+            residual = target.sub_(point)
             moved = code - a.now
             image, change = image + sum_of_squares(link.forward(moved)), change + sum_of_squares(moved)
             square = square + sum_of_squares(residual)
