@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.curvature import MARGIN
+from openwork.altmin.entrywise import Compiled, Entrywise, eager
 from openwork.altmin.homotopy import SignHomotopy, hardened, signs
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Iterate, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
@@ -82,6 +83,8 @@ class AMTrainer:
         multiplier: Whether the link of the output has a Lagrange multiplier.
         homotopy: How sign layers begin as ramps; None for signs from the start. The best weights are only looked for
             after it.
+        compile: Whether the steps of the codes are compiled by ``torch.compile``, which takes seconds at the first
+            sweep, or minutes for smooth activations.
 
     Raises:
         TypeError: If the model has parts that cannot be trained like this, or an argument is of the wrong type.
@@ -109,6 +112,7 @@ class AMTrainer:
         balance: int = 10,
         multiplier: bool = False,
         homotopy: SignHomotopy | None = None,
+        compile: bool = False,
     ) -> None:
         if (not isinstance(mu, str) and not 0 <= mu < float("inf")) or (isinstance(mu, str) and mu != "auto"):
             raise ValueError(f"{ME}: mu must be finite and >= 0, or 'auto', got {mu!r}")
@@ -130,6 +134,7 @@ class AMTrainer:
         self.readout = readout
         self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
+        self._entrywise: Entrywise = Compiled() if compile else eager
         self._links, self._activations = links_of(model)
         self.w_solver.check(ME, self._links)
         self.coupling.check(ME, self._links)
@@ -195,6 +200,7 @@ class AMTrainer:
                 penalty=penalty,
                 penalty_weight=float(x.shape[0]),
                 dual=torch.zeros_like(z) if activation is None and self.multiplier else None,
+                entrywise=self._entrywise,
             )
             layers.append(layer)
             if layer.a is not None:
