@@ -13,7 +13,7 @@ from openwork.altmin.inertia import Iterate
 from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
 from openwork.altmin.state import FLOOR, Layer
-from openwork.penalties import Penalty
+from openwork.penalties import Penalty, Zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,15 @@ class Network:
             y: Targets.
         """
         return self.score(loss, x, y)[0]
+
+    def penalty(self) -> float:
+        """What all penalties say of the present weights, against a mean over samples."""
+        values = [
+            float(penalty.value(link.weight))
+            for link, penalty in zip(self.links, self.penalties, strict=True)
+            if not isinstance(penalty, Zero)
+        ]
+        return sum(values)
 
     def score(self, loss: OutputLoss, x: Tensor, y: Tensor) -> tuple[float, float | None]:
         """Mean loss and accuracy of the network; no accuracy without labels.

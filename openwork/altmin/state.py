@@ -1,6 +1,7 @@
 """What alternating minimization holds: the layers with their blocks, and the problem they are the blocks of."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ __all__ = ["Layer", "Problem"]
 
 # Curvatures may be 0 (dead inputs, a zero weight), and steps divide by them.
 FLOOR = 1e-12
+
+
+class Factor(NamedTuple):
+    """A Cholesky factor.
+
+    Args:
+        ridge: What was added to the diagonal of the matrix.
+        matrix: The factor, lower triangular.
+    """
+
+    ridge: float
+    matrix: Tensor
 
 
 @dataclass(eq=False)
@@ -44,7 +57,7 @@ class Layer:
         input_curvature: The same in the layer's input.
         eps: Half width of the band around the activation, where the coupling has one.
         eps_floor: The smallest half width that the schedule goes to.
-        gram: ``x' x`` of the input, where it never changes and a solver asked for it.
+        factor: Of ``x' x`` of the input, where it never changes and a solver formed it.
         entrywise: How functions of single entries are computed.
     """
 
@@ -66,7 +79,7 @@ class Layer:
     input_push: Tensor | None = None
     eps: Tensor | None = None
     eps_floor: Tensor | None = None
-    gram: Tensor | None = None
+    factor: Factor | None = None
     entrywise: Entrywise = eager
 
     @property

@@ -29,7 +29,7 @@ from openwork.altmin.safeguard import Safeguard, guarded_sweep
 from openwork.altmin.samples import check_memory, check_memory_of_chunks, check_samples, output_sizes
 from openwork.altmin.schedules import Schedules
 from openwork.altmin.sweep import WholeBlocks
-from openwork.altmin.weight_block import MajorizedWeights, WeightSolver, check_linear
+from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver, check_linear
 from openwork.files import State
 from openwork.penalties import Penalty
 
@@ -52,8 +52,9 @@ class AMTrainer:
     mean over samples. F never rises from one sweep to the next (``safeguard="sweep"``, while nothing is rescheduled),
     but says nothing about the network by itself: look at ``forward_gap()``.
 
-    A sweep costs two products per layer and two per hidden layer, each of the size of a forward pass through the layer.
-    Nothing waits for a device inside it, and no graph is made.
+    A sweep costs three products per layer (two for the first one) and two per hidden layer, each of the size of a
+    forward pass through the layer; with ``MajorizedWeights``, as in the paper, one less. Nothing waits for a device
+    inside it, and no graph is made.
 
     Args:
         model: ``nn.Sequential`` of linear or convolutional layers, elementwise activations and what ``links_of`` takes.
@@ -67,7 +68,8 @@ class AMTrainer:
             single blocks, as mDLAM does, which costs an evaluation of F and a wait per block; ``"none"`` repeats none.
         order: Of the blocks in a sweep.
         penalties: Penalties of weights, by the name of a layer or of its weight. Zeros are exact after every sweep.
-        w_solver: How weights are updated.
+        w_solver: How weights are updated. None solves for them, which takes a fraction of the sweeps; but for networks
+            with penalties or sign layers, where cautious steps train better, it is ``MajorizedWeights``.
         readout: Whether ``finish`` refits the last layer on the true features.
         balance: Sweeps between two balancings of positively homogeneous layers (ReLU and the like); 0 for never.
         multiplier: Whether the link of the output has a Lagrange multiplier.
@@ -127,16 +129,17 @@ class AMTrainer:
         check_stability(ME, self.inertia)
         self.safeguard: Safeguard = safeguard
         self.order = order
-        self.w_solver = MajorizedWeights(fresh=fresh) if w_solver is None else w_solver
         self.readout = readout
         self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
         self.chunk_size = chunk_size
         links, activations = links_of(model)
         found, entrywise = penalties_of(ME, model, links, penalties), Compiled() if compile else eager
+        majorized = penalties or signs(activations)
+        default = MajorizedWeights(fresh=fresh) if majorized else ExactWeights()
+        self.w_solver = default if w_solver is None else w_solver
         self._network = Network(model, links, activations, found, chunk_size, entrywise)
         self._visits = order(len(links))
-        self.w_solver.check(ME, links)
         self.coupling.check(ME, links)
         if chunk_size is not None:
             check_chunks(
@@ -255,7 +258,7 @@ class AMTrainer:
             self.start(X, y, validation)
         _, progress = self._started()
         began = time.monotonic()
-        if progress.best_loss is None:
+        if progress.best_score is None:
             self.evaluate()
         for _ in range(sweeps):
             self.sweep()
@@ -266,9 +269,10 @@ class AMTrainer:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Forward loss of the network on the validation samples, a mean; the weights are kept if it is the best so far.
+        """Forward loss of the network on the validation samples, a mean.
 
-        Without validation samples the training samples take their place.
+        The weights are kept if it is the best so far, penalties included: sparse weights would lose against dense ones
+        otherwise. Without validation samples the training samples take their place.
         """
         blocks, progress = self._started()
         x, y = (blocks.problem.x, blocks.problem.y) if self._held is None else self._held
@@ -276,7 +280,8 @@ class AMTrainer:
             loss, accuracy = self._network.score(self.loss, x, y)
         homotopy = self._schedules.homotopy
         ready = homotopy is None or progress.sweeps >= homotopy.sweeps
-        progress.record_forward(loss, accuracy, self._network.parameters() if ready else None)
+        weights = self._network.parameters() if ready else None
+        progress.record_forward(loss, accuracy, self._network.penalty(), weights)
         return loss
 
     @torch.no_grad()

@@ -11,25 +11,17 @@ from typing_extensions import override
 from openwork.altmin.curvature import carried, majorized
 from openwork.altmin.inertia import Inertia, Iterate
 from openwork.altmin.links import LinearLink, Link
-from openwork.altmin.state import FLOOR, Layer, per_feature
+from openwork.altmin.state import FLOOR, Factor, Layer, per_feature
 from openwork.altmin.sums import Sums
 
 __all__ = ["ExactWeights", "MajorizedWeights", "WeightSolver"]
 
+# Of the trace of x' x, in units of its rounding: what makes a singular matrix one that can be factored.
+SINGULAR = 4.0
+
 
 class WeightSolver(ABC):
     """How the block W of a layer is updated; frozen configuration, safe to share."""
-
-    def check(self, place: str, links: Sequence[Link]) -> None:  # noqa: B027, most solvers take any layers
-        """Refuse layers that this solver cannot update.
-
-        Args:
-            place: For the message.
-            links: Of the model.
-
-        Raises:
-            TypeError: If there is one.
-        """
 
     @abstractmethod
     def step(self, layer: Layer, x: Tensor, inertia: Inertia, *, constant: bool) -> None:
@@ -107,38 +99,39 @@ class MajorizedWeights(WeightSolver):
 class ExactWeights(WeightSolver):
     """The minimizer of ``rho/2 ||W a + b - z||^2 + mu/2 ||W||^2 + t/2 ||W - W_now||^2``, by a Cholesky factorization.
 
-    Of inertia only the shift ``(p1 - p2)(W - W_before)`` and the third step are left. Penalized weights have no such
-    solution and take the majorized step.
+    It costs one product more than a majorized step, behind the first layer, and lowers the objective much further:
+    inputs whose mean is far from zero, or of very different size, do not slow it down. The factor of the first layer is
+    kept. Of inertia only the shift ``(p1 - p2)(W - W_before)`` and the third step are left. Layers that have no such
+    solution, or are too wide for it, take the majorized step: penalized weights, convolutions, more than ``limit``
+    inputs.
 
     Args:
-        t: Weight of the proximal term, >= 0; ``mu + t`` must be positive where there may be fewer samples than inputs.
+        t: Weight of the proximal term, >= 0.
+        limit: Most inputs of a layer, >= 0; time and memory of the factorization grow with their cube and square.
 
     Raises:
-        ValueError: If ``t`` is negative.
+        ValueError: If a number is negative.
 
     References:
         Zeng, Lau, Lin & Yao, BCD, arXiv:1803.00225, who call the weight of the proximal term alpha.
     """
 
     t: float = 0.0
+    limit: int = 2048
 
     def __post_init__(self) -> None:
         if not self.t >= 0:
             raise ValueError(f"ExactWeights: t must be >= 0, got {self.t}")
-
-    @override
-    def check(self, place: str, links: Sequence[Link]) -> None:
-        check_linear(place, "ExactWeights", links)
+        if self.limit < 0:
+            raise ValueError(f"ExactWeights: limit must be a number of inputs >= 0, got {self.limit}")
 
     @override
     def step(self, layer: Layer, x: Tensor, inertia: Inertia, *, constant: bool) -> None:
-        if layer.penalized or not isinstance(layer.link, LinearLink):
-            return MajorizedWeights().step(layer, x, inertia, constant=constant)
         link, now = layer.link, layer.weight.now
-        gram = link.gram(x).to(torch.float64) if layer.gram is None else layer.gram
-        if constant:
-            layer.gram = gram
-        point = ridge_point(layer, link.weight_grad(x, layer.pull), gram, self.t, inertia)
+        if not isinstance(link, LinearLink) or not self._solvable(layer):
+            return MajorizedWeights().step(layer, x, inertia, constant=constant)
+        gradient = link.weight_grad(x, layer.pull)
+        point = ridge_point(layer, gradient, lambda: link.gram(x), self.t, inertia, constant=constant)
         image = link.map_with(point - now, x)
         layer.residual = layer.residual + image
         layer.weight_push = image
@@ -146,10 +139,13 @@ class ExactWeights(WeightSolver):
 
     @override
     def step_by_sums(self, layer: Layer, sums: Sums, inertia: Inertia, *, constant: bool) -> None:
-        if layer.penalized:
+        if not self._solvable(layer):
             return MajorizedWeights(fresh=True).step_by_sums(layer, sums, inertia, constant=constant)
         gradient = sums.gradient(None).to(layer.weight.now.dtype)
-        layer.set_weight(ridge_point(layer, gradient, sums.aa, self.t, inertia))
+        layer.set_weight(ridge_point(layer, gradient, lambda: sums.aa, self.t, inertia, constant=constant))
+
+    def _solvable(self, layer: Layer) -> bool:
+        return not layer.penalized and layer.weight.now.flatten(1).shape[1] <= self.limit
 
 
 def proximal_step(layer: Layer, gradient: Tensor, inertia: Inertia) -> Callable[[Tensor], tuple[Tensor]]:
@@ -178,24 +174,36 @@ def proximal_step(layer: Layer, gradient: Tensor, inertia: Inertia) -> Callable[
     return step
 
 
-def ridge_point(layer: Layer, gradient: Tensor, gram: Tensor, t: float, inertia: Inertia) -> Tensor:
+def ridge_point(
+    layer: Layer, gradient: Tensor, gram: Callable[[], Tensor], t: float, inertia: Inertia, *, constant: bool
+) -> Tensor:
     """The exact solution of the block W of a linear layer, and on by inertia.
 
     Args:
         layer: The layer.
         gradient: Of ``||R||^2 / 2`` at the present weight; written.
-        gram: ``x' x`` of the input, in double precision.
+        gram: Gives ``x' x`` of the input.
         t: Weight of the proximal term.
         inertia: Of this sweep.
+        constant: Whether the input is the same in every sweep, so that its factor is kept.
     """
     now = layer.weight.now
     gradient = gradient.mul_(layer.rho).add_(now, alpha=layer.mu).flatten(1)
-    hessian = gram * layer.rho
-    hessian.diagonal().add_(layer.mu + t)
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    # A singular matrix has no factor: its rows become NaN, which the safeguard sees.
-    factor = torch.where(failed > 0, torch.nan, factor)
-    change = torch.cholesky_solve(gradient.T.to(torch.float64), factor).T.to(now.dtype)
+    # Divided by rho, the matrix stays the same when rho and mu grow together.
+    ridge = (layer.mu + t) / layer.rho
+    if layer.factor is not None and layer.factor.ridge == ridge:
+        factor = layer.factor.matrix
+    else:
+        rounding = SINGULAR * torch.finfo(now.dtype).eps
+        hessian = gram().to(torch.float64, copy=True)
+        # A small proximal term, for samples that are fewer than their features, and for rounding errors.
+        hessian.diagonal().add_(ridge + hessian.trace() * rounding + FLOOR)
+        factor, failed = torch.linalg.cholesky_ex(hessian)
+        # What has no factor all the same becomes NaN, which the safeguard sees.
+        factor = torch.where(failed > 0, torch.nan, factor)
+        if constant:
+            layer.factor = Factor(ridge, factor)
+    change = torch.cholesky_solve(gradient.T.to(torch.float64), factor).T.to(now.dtype) / layer.rho
     return inertia.relaxed(layer.weight.shifted(now - change.reshape(now.shape), inertia.shift), now)
 
 

@@ -63,6 +63,19 @@ def test_zeros_are_exact_after_every_sweep(inertia: tuple[float, float, float]) 
     assert seen > 15
 
 
+def test_fit_chooses_among_networks_with_their_penalties() -> None:
+    x, y = planted()
+    penalty = GroupLasso(0.016, Slices(1))
+    trainer = AMTrainer(network(widths=(10, 16, 3)), penalties={"0": penalty}, rho=1.0, mu=0.05, readout=False)
+    model = trainer.fit(x, y, 60)
+    weight = linear(model, 0).weight.detach()
+    # The loss alone is smallest early on, when no input is dropped yet.
+    losses = trainer.report()["forward_loss"]
+    chosen = float(torch.nn.functional.cross_entropy(model(x), y).detach())
+    assert chosen > min(float(str(loss)) for loss in losses)
+    assert (weight == 0).all(0).any()
+
+
 def test_removed_units_leave_the_same_network() -> None:
     x, y = labelled()
     trainer = AMTrainer(network(), penalties={"2": GroupLasso(0.015, Slices(1))}, readout=False, rho=1.0)

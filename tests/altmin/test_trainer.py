@@ -10,9 +10,23 @@ import pytest
 import torch
 from torch import nn
 
-from openwork.altmin import AdaptiveRho, AMTrainer, Band, Coupling, Exact, Inertia, Nesterov, QuadraticPenalty, Squared
+from openwork.altmin import (
+    AdaptiveRho,
+    AMTrainer,
+    Band,
+    Coupling,
+    Exact,
+    ExactWeights,
+    Inertia,
+    MajorizedWeights,
+    Nesterov,
+    QuadraticPenalty,
+    Sign,
+    Squared,
+)
 from openwork.altmin.samples import check_memory
 from openwork.altmin.state import Layer
+from openwork.penalties import L1
 from tests.altmin.tasks import blobs, labelled, network, targets
 
 
@@ -263,3 +277,10 @@ def test_convolutions_and_pooling_are_trained(pool: type[nn.AvgPool1d] | type[nn
         trainer._started()[0].problem.recompute()
     for old, layer in zip(residuals, trainer._started()[0].problem.layers, strict=True):
         torch.testing.assert_close(old, layer.residual, rtol=1e-8, atol=1e-9)
+
+
+def test_weights_are_solved_for_unless_they_are_penalized_or_there_are_signs() -> None:
+    assert AMTrainer(network()).w_solver == ExactWeights()
+    assert AMTrainer(network(), penalties={"0": L1(0.1)}).w_solver == MajorizedWeights()
+    assert AMTrainer(nn.Sequential(nn.Linear(2, 3), Sign(), nn.Linear(3, 2))).w_solver == MajorizedWeights()
+    assert AMTrainer(network(), penalties={"0": L1(0.1)}, chunk_size=5).w_solver == MajorizedWeights(fresh=True)
