@@ -16,7 +16,7 @@ from openwork.altmin.losses import CrossEntropy, OutputLoss
 from openwork.altmin.measurement import Measurement, measure
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, forward
-from openwork.altmin.penalized import penalties_of
+from openwork.altmin.penalized import penalties_of, structures_of
 from openwork.altmin.progress import Progress
 from openwork.altmin.readout import refit_readout
 from openwork.altmin.rho import FixedRho, RhoPolicy
@@ -29,6 +29,7 @@ from openwork.altmin.sweep import Blocks
 from openwork.altmin.weight_block import MajorizedWeights, WeightSolver
 from openwork.files import State
 from openwork.penalties import Penalty
+from openwork.structure import Structure
 
 __all__ = ["AMTrainer", "ForwardGap"]
 
@@ -354,6 +355,10 @@ class AMTrainer:
         ``forward_loss`` and ``forward_accuracy`` have one entry per ``evaluate``.
         """
         return {name: list(values) for name, values in self._started()[1].series.items()}
+
+    def structures(self) -> dict[str, Structure]:
+        """What the penalties have left of each weight that has one, by the name of the parameter."""
+        return structures_of(self.model, self._links, self._penalties)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

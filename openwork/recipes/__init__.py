@@ -1,5 +1,6 @@
 """Experiments: one typed function each, whose signature is its only configuration."""
 
+from openwork.recipes.alternating import tiam_digits
 from openwork.recipes.digits import nuclear_digits, proxadamw_digits, proxsgd_digits, ramda_digits, rmda_digits
 from openwork.recipes.factorized import (
     dwf_digits,
@@ -49,4 +50,5 @@ __all__ = [
     "rmda_digits",
     "rmda_fashion_lenet5",
     "rmda_mnist_logistic",
+    "tiam_digits",
 ]
