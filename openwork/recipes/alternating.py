@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
 from openwork import data, models
-from openwork.altmin import AMTrainer, bcd, dladmm, mdlam, tiam
+from openwork.altmin import AMTrainer, ExactWeights, Sign, SignHomotopy, bcd, dladmm, mdlam, tiam
 from openwork.penalties import GroupLasso, Penalty
-from openwork.training import Run, alternating_run, processes
+from openwork.training import Metrics, Run, alternating_run, processes
 
 Activation = Literal["relu", "leaky_relu", "elu", "tanh"]
 Method = Literal["ours", "tiam", "mdlam", "dladmm", "bcd"]
@@ -37,11 +38,185 @@ def tiam_digits(
         method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
         seed: Of weights and validation split.
     """
+    return _classifier(data.digits(seed=seed), lam, rho, mu, sweeps, hidden, activation, method, seed)
+
+
+def tiam_mnist(
+    lam: float = 0.0,
+    rho: float = 0.3,
+    mu: float = 1.0,
+    sweeps: int = 100,
+    hidden: tuple[int, ...] = (100, 100),
+    activation: Activation = "relu",
+    method: Method = "ours",
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Run:
+    """MNIST, 784-100-100-10, without backpropagation: alternating minimization on all training samples at once.
+
+    Args:
+        lam: Strength of the group lasso on what reads a hidden unit; 0 for a dense network.
+        rho: Weight of the links between layers, above 0; other methods than ours have their own.
+        mu: Weight of the L2 term, against a loss summed over samples; other methods than ours have their own.
+        sweeps: Passes over all blocks, each with all training samples.
+        hidden: Units of each hidden layer.
+        activation: Between the layers.
+        method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
+        seed: Of weights and validation split.
+        data_dir: Folder with mnist/; default OPENWORK_DATA.
+    """
+    return _classifier(data.mnist(data_dir, seed=seed), lam, rho, mu, sweeps, hidden, activation, method, seed)
+
+
+def tiam_fashion(
+    lam: float = 0.0,
+    rho: float = 0.3,
+    mu: float = 1.0,
+    sweeps: int = 100,
+    hidden: tuple[int, ...] = (100, 100),
+    activation: Activation = "relu",
+    method: Method = "ours",
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Run:
+    """Fashion-MNIST, 784-100-100-10, without backpropagation: alternating minimization on all training samples at once.
+
+    Args:
+        lam: Strength of the group lasso on what reads a hidden unit; 0 for a dense network.
+        rho: Weight of the links between layers, above 0; other methods than ours have their own.
+        mu: Weight of the L2 term, against a loss summed over samples; other methods than ours have their own.
+        sweeps: Passes over all blocks, each with all training samples.
+        hidden: Units of each hidden layer.
+        activation: Between the layers.
+        method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
+        seed: Of weights and validation split.
+        data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
+    """
+    return _classifier(data.fashion_mnist(data_dir, seed=seed), lam, rho, mu, sweeps, hidden, activation, method, seed)
+
+
+def tiam_tabular(
+    lam: float = 0.0,
+    rho: float = 0.3,
+    mu: float = 0.3,
+    sweeps: int = 200,
+    hidden: tuple[int, ...] = (100, 100),
+    activation: Activation = "relu",
+    method: Method = "ours",
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Run:
+    """Letter Recognition, 16 numbers and 26 classes, without backpropagation, by alternating minimization.
+
+    Args:
+        lam: Strength of the group lasso on what reads a hidden unit; 0 for a dense network.
+        rho: Weight of the links between layers, above 0; other methods than ours have their own.
+        mu: Weight of the L2 term, against a loss summed over samples; other methods than ours have their own.
+        sweeps: Passes over all blocks, each with all training samples.
+        hidden: Units of each hidden layer.
+        activation: Between the layers.
+        method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
+        seed: Of weights and validation split.
+        data_dir: Folder with letter-recognition/; default OPENWORK_DATA.
+    """
+    samples = data.letter_recognition(data_dir, seed=seed)
+    return _classifier(samples, lam, rho, mu, sweeps, hidden, activation, method, seed)
+
+
+def tiam_sign(
+    hidden: int = 64,
+    rho: float = 0.03,
+    mu: float = 0.05,
+    sweeps: int = 200,
+    ramp: int = 100,
+    margin: float = 0.5,
+    seed: int = 0,
+) -> Run:
+    """Digits through one layer of signs, whose gradient is zero everywhere: alternating minimization trains it anyway.
+
+    Args:
+        hidden: Units of the sign layer.
+        rho: Weight of the links between layers, above 0.
+        mu: Weight of the L2 term, against a loss summed over samples.
+        sweeps: Passes over all blocks, each with all training samples.
+        ramp: Sweeps at the beginning in which signs are ramps that get steeper; 0 for none, at most as many as sweeps.
+        margin: Distance that codes keep from the step, in units of the pre-activation; 0 for none.
+        seed: Of weights and validation split.
+    """
     samples = _centered(data.digits(seed=seed))
-    network = _network(64, hidden, 10, activation, seed)
+    network = models.mlp((64, hidden, 10), activation=lambda: Sign(margin), seed=seed)
+    models.he_normal_(network, seed=seed)
+    trainer = AMTrainer(network.to(processes().device), rho=rho, mu=mu, homotopy=SignHomotopy(ramp) if ramp else None)
+    return alternating_run(trainer, samples, sweeps=sweeps, choose_from=ramp)
+
+
+def tiam_sparse(
+    lam: float = 0.004,
+    lam_units: float = 0.01,
+    rho: float = 1.0,
+    mu: float = 0.1,
+    sweeps: int = 300,
+    informative: int = 12,
+    noise: int = 24,
+    samples: int = 1000,
+    hidden: tuple[int, ...] = (32, 32),
+    seed: int = 0,
+) -> Run:
+    """Made-up samples most of whose inputs are noise: alternating minimization drops these, and units, exactly.
+
+    Args:
+        lam: Strength of the group lasso on what reads an input.
+        lam_units: Strength of the group lasso on what reads a hidden unit.
+        rho: Weight of the links between layers, above 0.
+        mu: Weight of the L2 term, against a loss summed over samples.
+        sweeps: Passes over all blocks, each with all training samples.
+        informative: Inputs that the labels depend on.
+        noise: Inputs that they do not depend on.
+        samples: For training and validation.
+        hidden: Units of each hidden layer.
+        seed: Of samples, weights and validation split.
+    """
+    made = data.planted(informative, noise, samples, seed=seed)
+    network = _network(informative + noise, hidden, made.classes, "relu", seed)
+    first, *others = _weights(network)
+    penalties = {first: GroupLasso(lam), **{name: GroupLasso(lam_units) for name in others}}
+    trainer = AMTrainer(network, rho=rho, mu=mu, penalties=penalties)
+    run = alternating_run(trainer, made, sweeps=sweeps, choose_from=_last_quarter(sweeps))
+
+    def evaluate(module: nn.Module) -> Metrics:
+        if module is not network:
+            return run.evaluate(module)
+        read = next(layer for layer in module.modules() if isinstance(layer, nn.Linear)).weight.any(0)
+        kept: Metrics = {
+            "informative": [int(read[:informative].sum()), informative],
+            "noise": [int(read[informative:].sum()), noise],
+        }
+        return run.evaluate(module) | {"inputs": kept}
+
+    return replace(run, evaluate=evaluate)
+
+
+def _classifier(
+    samples: data.Data,
+    lam: float,
+    rho: float,
+    mu: float,
+    sweeps: int,
+    hidden: tuple[int, ...],
+    activation: Activation,
+    method: Method,
+    seed: int,
+) -> Run:
+    """A fully connected network on samples, with a group lasso on what reads its hidden units."""
+    centered = _centered(samples)
+    network = _network(centered.train.inputs.shape[1], hidden, samples.classes, activation, seed)
     penalties = {name: GroupLasso(lam) for name in _weights(network)[1:]} if lam else {}
     trainer = _trainer(network, method, rho, mu, penalties)
-    return alternating_run(trainer, samples, sweeps=sweeps, choose_from=_last_quarter(sweeps) if lam else 0)
+    # The codes of large data sets take a while to write: a report, and thus a checkpoint, every so many samples.
+    every = min(10, max(5, len(samples.train) // 5000))
+    return alternating_run(
+        trainer, centered, sweeps=sweeps, every=every, choose_from=_last_quarter(sweeps) if lam else 0
+    )
 
 
 def _network(inputs: int, hidden: tuple[int, ...], classes: int, activation: Activation, seed: int) -> nn.Sequential:
@@ -64,7 +239,7 @@ def _trainer(
 ) -> AMTrainer:
     match method:
         case "ours":
-            return AMTrainer(network, rho=rho, mu=mu, penalties=penalties)
+            return AMTrainer(network, rho=rho, mu=mu, penalties=penalties, w_solver=ExactWeights())
         case "tiam":
             return tiam(network, penalties=penalties)
         case "mdlam":
@@ -99,4 +274,4 @@ def _flat(split: data.Split) -> data.Split:
     return data.Split(split.inputs.flatten(1), split.targets)
 
 
-__all__ = ["tiam_digits"]
+__all__ = ["tiam_digits", "tiam_fashion", "tiam_mnist", "tiam_sign", "tiam_sparse", "tiam_tabular"]

@@ -135,7 +135,7 @@ class _Alternation:
         """See ``Run``."""
         if self.ended is None:
             self.trainer.finish()
-            self.ended = {"sweeps": self.unit, "chosen_sweep": self._chosen(), "restarts": self._restarts()}
+            self.ended = {"chosen_sweep": self._chosen(), "refitted": self.trainer.readout}
         return self.model.eval()
 
     def _chosen(self) -> int:
@@ -143,10 +143,6 @@ class _Alternation:
         losses = cast("list[float]", self.trainer.report()["forward_loss"])
         first = max(1, self.choose_from)
         return first + losses.index(min(losses)) if losses else self.unit
-
-    def _restarts(self) -> int:
-        restarts = cast("list[int]", self.trainer.report()["restarts"])
-        return restarts[-1] if restarts else 0
 
     def evaluate(self, module: nn.Module) -> Metrics:
         """See ``Run``."""
