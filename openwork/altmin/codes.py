@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from openwork.altmin.curvature import carried, majorized
+from openwork.altmin.elementwise import Activation
 from openwork.altmin.inertia import Inertia, Iterate
 from openwork.altmin.state import FLOOR, Layer
 
@@ -30,6 +31,36 @@ def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple
             push = following.link.forward(a.now - a.before)
         residual = residual.add(push, alpha=inertia.p2)
     return following.link.adjoint(residual).mul_(following.rho), a.ahead(inertia.p1)
+
+
+def joint_step(
+    activation: Activation,
+    z: Iterate,
+    target: Tensor,
+    pull: tuple[Tensor, Tensor],
+    rhos: tuple[float, float],
+    inertia: Inertia,
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The step of a pair ``(h(z), z)``: where a curvature of the following link leads both.
+
+    Args:
+        activation: The function h.
+        z: Block z.
+        target: ``W a + b`` of the layer.
+        pull: As ``pulled`` gives it.
+        rhos: Weights of the layer's link and of the following one.
+        inertia: Of this sweep.
+    """
+    shifted = z.shifted(target, inertia.shift)
+    (gradient, base), (rho, following) = pull, rhos
+
+    def step(curvature: Tensor) -> tuple[Tensor, Tensor]:
+        tau = curvature * following
+        point = activation.solve(shifted, base - gradient / tau, rho, tau, z.now)
+        point = activation.project(inertia.relaxed(point, z.now))
+        return activation.forward(point), point
+
+    return step
 
 
 def move_codes(

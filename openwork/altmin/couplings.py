@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.altmin.codes import correct_codes, exact_change, move_codes, pulled, put_codes
+from openwork.altmin.codes import correct_codes, exact_change, joint_step, move_codes, pulled, put_codes
 from openwork.altmin.inertia import Inertia
 from openwork.altmin.links import Link
 from openwork.altmin.state import FLOOR, Layer, Problem, sum_of_squares
@@ -92,16 +92,9 @@ class Exact(Coupling):
     def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
         activation, a = layer.hidden
         gradient, base = pulled(following, a, inertia, self.fresh)
-        z, rho = layer.z, layer.rho
+        z = layer.z
         target = layer.residual + z.now
-        shifted = z.shifted(target, inertia.shift)
-
-        def step(curvature: Tensor) -> tuple[Tensor, Tensor]:
-            tau = curvature * following.rho
-            point = activation.solve(shifted, base - gradient / tau, rho, tau, z.now)
-            point = activation.project(inertia.relaxed(point, z.now))
-            return activation.forward(point), point
-
+        step = joint_step(activation, z, target, (gradient, base), (layer.rho, following.rho), inertia)
         code, point = move_codes((a.now, z.now), following, step)
         layer.residual = target - point
         layer.z = z.move(point)

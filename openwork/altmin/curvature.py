@@ -75,7 +75,16 @@ def majorized(
         if not steep:
             return Step(point, image, curvature)
         curvature = 2 * curvature
-    raise FloatingPointError(
+    raise FloatingPointError(too_steep(curvature))
+
+
+def too_steep(curvature: Tensor) -> str:
+    """What to say when no step size fits.
+
+    Args:
+        curvature: The last one tried.
+    """
+    return (
         f"AMTrainer: no step size fits a block, though its curvature was doubled {DOUBLINGS} times to "
         f"{float(curvature):.3g}; scale the inputs to about unit size"
     )

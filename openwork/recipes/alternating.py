@@ -49,6 +49,7 @@ def tiam_mnist(
     hidden: tuple[int, ...] = (100, 100),
     activation: Activation = "relu",
     method: Method = "ours",
+    chunk_size: int | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> Run:
@@ -62,10 +63,12 @@ def tiam_mnist(
         hidden: Units of each hidden layer.
         activation: Between the layers.
         method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
+        chunk_size: Samples at a time, which needs less memory and gives the same up to rounding, for ours; default all.
         seed: Of weights and validation split.
         data_dir: Folder with mnist/; default OPENWORK_DATA.
     """
-    return _classifier(data.mnist(data_dir, seed=seed), lam, rho, mu, sweeps, hidden, activation, method, seed)
+    samples = data.mnist(data_dir, seed=seed)
+    return _classifier(samples, lam, rho, mu, sweeps, hidden, activation, method, seed, chunk_size)
 
 
 def tiam_fashion(
@@ -76,6 +79,7 @@ def tiam_fashion(
     hidden: tuple[int, ...] = (100, 100),
     activation: Activation = "relu",
     method: Method = "ours",
+    chunk_size: int | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> Run:
@@ -89,10 +93,12 @@ def tiam_fashion(
         hidden: Units of each hidden layer.
         activation: Between the layers.
         method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
+        chunk_size: Samples at a time, which needs less memory and gives the same up to rounding, for ours; default all.
         seed: Of weights and validation split.
         data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
     """
-    return _classifier(data.fashion_mnist(data_dir, seed=seed), lam, rho, mu, sweeps, hidden, activation, method, seed)
+    samples = data.fashion_mnist(data_dir, seed=seed)
+    return _classifier(samples, lam, rho, mu, sweeps, hidden, activation, method, seed, chunk_size)
 
 
 def tiam_tabular(
@@ -206,12 +212,13 @@ def _classifier(
     activation: Activation,
     method: Method,
     seed: int,
+    chunk_size: int | None = None,
 ) -> Run:
     """A fully connected network on samples, with a group lasso on what reads its hidden units."""
     centered = _centered(samples)
     network = _network(centered.train.inputs.shape[1], hidden, samples.classes, activation, seed)
     penalties = {name: GroupLasso(lam) for name in _weights(network)[1:]} if lam else {}
-    trainer = _trainer(network, method, rho, mu, penalties)
+    trainer = _trainer(network, method, rho, mu, penalties, chunk_size)
     # The codes of large data sets take a while to write: a report, and thus a checkpoint, every so many samples.
     every = min(10, max(5, len(samples.train) // 5000))
     return alternating_run(
@@ -235,11 +242,21 @@ def _network(inputs: int, hidden: tuple[int, ...], classes: int, activation: Act
 
 
 def _trainer(
-    network: nn.Sequential, method: Method, rho: float, mu: float, penalties: Mapping[str, Penalty] | None = None
+    network: nn.Sequential,
+    method: Method,
+    rho: float,
+    mu: float,
+    penalties: Mapping[str, Penalty],
+    chunk_size: int | None,
 ) -> AMTrainer:
+    if chunk_size is not None and method != "ours":
+        raise ValueError(
+            f"chunk_size must be left out with method={method!r}, whose couplings need all samples at once"
+        )
     match method:
         case "ours":
-            return AMTrainer(network, rho=rho, mu=mu, penalties=penalties, w_solver=ExactWeights())
+            solver = ExactWeights()  # which penalized weights cannot have
+            return AMTrainer(network, rho=rho, mu=mu, penalties=penalties, w_solver=solver, chunk_size=chunk_size)
         case "tiam":
             return tiam(network, penalties=penalties)
         case "mdlam":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -63,10 +64,14 @@ def alternating_run(
             f"alternating_run: alternating minimization runs in one process, got {processes().num_processes}; start it "
             "without a launcher"
         )
-    run = _Alternation(trainer, data.to(next(trainer.model.parameters()).device), sweeps, every, choose_from)
+    device = next(trainer.model.parameters()).device
+    # Samples that come in chunks stay where they are: there may be too many for the device.
+    train = data.train if trainer.chunk_size is not None else data.train.to(device)
+    data = replace(data, train=train, valid=data.valid.to(device), test=data.test.to(device))
+    run = _Alternation(trainer, data, sweeps, every, choose_from)
     return Run(
         model=trainer.model,
-        example=run.data.train.inputs[:2],
+        example=data.train.inputs[:2].to(device),
         units=sweeps,
         period=every,
         advance=run.advance,
@@ -110,7 +115,7 @@ class _Alternation:
         names = ("objective", "surrogate_loss", "link_residual", "coupling_gap", "weight_norm", "rho", "restarts")
         metrics: Metrics = {"unit": self.unit, "sweep": self.unit, **{name: series[name][-1] for name in names}}
         with _as_used(self.model):
-            metrics["train_loss"] = self._losses(self.model, self.data.train)["loss"]
+            metrics["train_loss"] = self.trainer.forward_gap().forward
             metrics |= self._evaluate(self.model, "valid", self.data.valid)
         return metrics | self._sparsity(self.model)
 

@@ -99,6 +99,18 @@ def test_every_method_and_activation_runs(method: str, activation: str) -> None:
 
 
 @pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize("name", ["tiam_mnist", "tiam_fashion"])
+def test_chunks_give_the_same_network(name: str) -> None:
+    whole, chunked = short(name, sweeps=4), short(name, sweeps=4, chunk_size=50)
+    for run in (whole, chunked):
+        trained(run)
+    a, b = whole.finish(), chunked.finish()
+    torch.testing.assert_close(a(whole.example), b(whole.example), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"chunk_size must be left out with method='bcd'"):
+        short(name, method="bcd", chunk_size=50)
+
+
+@pytest.mark.usefixtures("made_up")
 def test_other_activations_are_in_the_network() -> None:
     for activation, module in (("leaky_relu", nn.LeakyReLU), ("elu", nn.ELU)):
         run = recipes.tiam_digits(activation=activation, hidden=(4,), sweeps=1)  # pyright: ignore[reportArgumentType]
