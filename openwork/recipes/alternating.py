@@ -63,7 +63,7 @@ def tiam_mnist(
         hidden: Units of each hidden layer.
         activation: Between the layers.
         method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
-        chunk_size: Samples at a time, which needs less memory and gives the same up to rounding, for ours; default all.
+        chunk_size: Samples at a time, for less memory and nearly the same steps, with our method only; default all.
         seed: Of weights and validation split.
         data_dir: Folder with mnist/; default OPENWORK_DATA.
     """
@@ -93,7 +93,7 @@ def tiam_fashion(
         hidden: Units of each hidden layer.
         activation: Between the layers.
         method: Ours, or a published one (tiam, mdlam, dladmm, bcd) with its own numbers.
-        chunk_size: Samples at a time, which needs less memory and gives the same up to rounding, for ours; default all.
+        chunk_size: Samples at a time, for less memory and nearly the same steps, with our method only; default all.
         seed: Of weights and validation split.
         data_dir: Folder with fashion-mnist/; default OPENWORK_DATA.
     """
@@ -149,6 +149,8 @@ def tiam_sign(
         margin: Distance that codes keep from the step, in units of the pre-activation; 0 for none.
         seed: Of weights and validation split.
     """
+    if not 0 <= ramp <= sweeps:
+        raise ValueError(f"tiam_sign: ramp must be from 0 to the number of sweeps, which is {sweeps}, got {ramp}")
     samples = _centered(data.digits(seed=seed))
     network = models.mlp((64, hidden, 10), activation=lambda: Sign(margin), seed=seed)
     models.he_normal_(network, seed=seed)
@@ -186,7 +188,7 @@ def tiam_sparse(
     network = _network(informative + noise, hidden, made.classes, "relu", seed)
     first, *others = _weights(network)
     penalties = {first: GroupLasso(lam), **{name: GroupLasso(lam_units) for name in others}}
-    trainer = AMTrainer(network, rho=rho, mu=mu, penalties=penalties)
+    trainer = AMTrainer(network, rho=_positive(rho), mu=mu, penalties=penalties)
     run = alternating_run(trainer, made, sweeps=sweeps, choose_from=_last_quarter(sweeps))
 
     def evaluate(module: nn.Module) -> Metrics:
@@ -265,6 +267,12 @@ def _trainer(
             return dladmm(network, penalties=penalties)
         case "bcd":
             return bcd(network, penalties=penalties)
+
+
+def _positive(rho: float) -> float:
+    if not rho > 0:
+        raise ValueError(f"rho must be above 0, since it holds the layers together, got {rho}")
+    return rho
 
 
 def _weights(network: nn.Module) -> list[str]:

@@ -32,11 +32,7 @@ def _sentences(run: RunContents, said: AlternatingContents) -> list[str]:
         each = "" if said.sweep_seconds is None else f", {_seconds(said.sweep_seconds)} each with its evaluation"
         found.append(f"{said.sweeps:,.0f} sweeps over all blocks{each}.")
     if said.restarts is not None:
-        found.append(
-            "No sweep had to be repeated without inertia."
-            if said.restarts == 0
-            else f"{said.restarts:,.0f} updates raised the objective and were repeated without inertia."
-        )
+        found.append(_repeated(said.restarts))
     if said.chosen_sweep is not None:
         refitted = ", and its last layer was refitted if that lowered this loss further" if said.refitted else ""
         found.append(
@@ -50,6 +46,14 @@ def _sentences(run: RunContents, said: AlternatingContents) -> list[str]:
             "for its surrogate, which is what the objective contains."
         )
     return found
+
+
+def _repeated(restarts: float) -> str:
+    if restarts == 0:
+        return "No sweep had to be repeated without inertia."
+    if restarts == 1:
+        return "1 update raised the objective and was repeated without inertia."
+    return f"{restarts:,.0f} updates raised the objective and were repeated without inertia."
 
 
 def _seconds(value: float) -> str:

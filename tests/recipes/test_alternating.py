@@ -100,12 +100,10 @@ def test_every_method_and_activation_runs(method: str, activation: str) -> None:
 
 @pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize("name", ["tiam_mnist", "tiam_fashion"])
-def test_chunks_give_the_same_network(name: str) -> None:
-    whole, chunked = short(name, sweeps=4), short(name, sweeps=4, chunk_size=50)
-    for run in (whole, chunked):
-        trained(run)
-    a, b = whole.finish(), chunked.finish()
-    torch.testing.assert_close(a(whole.example), b(whole.example), rtol=1e-3, atol=1e-3)
+def test_chunks_take_nearly_the_same_steps(name: str) -> None:
+    (whole,), (chunked,) = (trained(short(name, sweeps=4, chunk_size=size)) for size in (None, 50))
+    for key in ("objective", "train_loss", "valid_loss"):
+        assert chunked[key] == pytest.approx(whole[key], rel=0.02)
     with pytest.raises(ValueError, match=r"chunk_size must be left out with method='bcd'"):
         short(name, method="bcd", chunk_size=50)
 
