@@ -149,12 +149,10 @@ def tiam_sign(
         margin: Distance that codes keep from the step, in units of the pre-activation; 0 for none.
         seed: Of weights and validation split.
     """
-    if not 0 <= ramp <= sweeps:
-        raise ValueError(f"tiam_sign: ramp must be from 0 to the number of sweeps, which is {sweeps}, got {ramp}")
     samples = _centered(data.digits(seed=seed))
     network = models.mlp((64, hidden, 10), activation=lambda: Sign(margin), seed=seed)
     models.he_normal_(network, seed=seed)
-    trainer = AMTrainer(network.to(processes().device), rho=rho, mu=mu, homotopy=SignHomotopy(ramp) if ramp else None)
+    trainer = AMTrainer(network.to(processes().device), rho=_positive(rho), mu=mu, homotopy=_homotopy(ramp, sweeps))
     return alternating_run(trainer, samples, sweeps=sweeps, choose_from=ramp)
 
 
@@ -258,7 +256,9 @@ def _trainer(
     match method:
         case "ours":
             solver = ExactWeights()  # which penalized weights cannot have
-            return AMTrainer(network, rho=rho, mu=mu, penalties=penalties, w_solver=solver, chunk_size=chunk_size)
+            return AMTrainer(
+                network, rho=_positive(rho), mu=mu, penalties=penalties, w_solver=solver, chunk_size=chunk_size
+            )
         case "tiam":
             return tiam(network, penalties=penalties)
         case "mdlam":
@@ -267,6 +267,12 @@ def _trainer(
             return dladmm(network, penalties=penalties)
         case "bcd":
             return bcd(network, penalties=penalties)
+
+
+def _homotopy(ramp: int, sweeps: int) -> SignHomotopy | None:
+    if not 0 <= ramp <= sweeps:
+        raise ValueError(f"tiam_sign: ramp must be from 0 to the number of sweeps, which is {sweeps}, got {ramp}")
+    return SignHomotopy(ramp) if ramp else None
 
 
 def _positive(rho: float) -> float:
