@@ -44,7 +44,7 @@ def tiam_digits(
 def tiam_mnist(
     lam: float = 0.0,
     rho: float = 0.3,
-    mu: float = 1.0,
+    mu: float = 20.0,
     sweeps: int = 100,
     hidden: tuple[int, ...] = (100, 100),
     activation: Activation = "relu",
@@ -74,7 +74,7 @@ def tiam_mnist(
 def tiam_fashion(
     lam: float = 0.0,
     rho: float = 0.3,
-    mu: float = 1.0,
+    mu: float = 20.0,
     sweeps: int = 100,
     hidden: tuple[int, ...] = (100, 100),
     activation: Activation = "relu",
@@ -104,7 +104,7 @@ def tiam_fashion(
 def tiam_tabular(
     lam: float = 0.0,
     rho: float = 0.3,
-    mu: float = 0.3,
+    mu: float = 1.0,
     sweeps: int = 200,
     hidden: tuple[int, ...] = (100, 100),
     activation: Activation = "relu",
