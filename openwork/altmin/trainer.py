@@ -21,7 +21,7 @@ from openwork.altmin.minibatch import MiniBatch, MiniBatches
 from openwork.altmin.models import links_of
 from openwork.altmin.network import Network
 from openwork.altmin.orders import Order, forward
-from openwork.altmin.penalized import penalties_of
+from openwork.altmin.penalized import penalties_of, structures_of
 from openwork.altmin.progress import Progress
 from openwork.altmin.readout import refit_readout
 from openwork.altmin.rho import FixedRho, RhoPolicy
@@ -32,6 +32,7 @@ from openwork.altmin.sweep import WholeBlocks
 from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver, check_linear
 from openwork.files import State
 from openwork.penalties import Penalty
+from openwork.structure import Structure
 
 __all__ = ["AMTrainer"]
 
@@ -321,6 +322,10 @@ class AMTrainer:
         ``forward_loss`` and ``forward_accuracy`` have one entry per ``evaluate``.
         """
         return {name: list(values) for name, values in self._started()[1].series.items()}
+
+    def structures(self) -> dict[str, Structure]:
+        """What the penalties have left of each weight that has one, by the name of the parameter."""
+        return structures_of(self.model, self._network.links, self._network.penalties)
 
     # -- mini-batches -----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Training runs: built from a model, an optimizer and data, driven to the end, stopped and resumed bit for bit."""
 
+from openwork.training.alternating import alternating_run
 from openwork.training.checkpoint import BadCheckpoint
 from openwork.training.fit import CHECKPOINT, fit, last_report, rebuild, units_done
 from openwork.training.folder import Recipe, check_new, find_recipe, new_folder, read_recipe, write_recipe
@@ -20,6 +21,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stopped",
+    "alternating_run",
     "check_new",
     "find_recipe",
     "fit",

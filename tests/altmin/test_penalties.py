@@ -41,6 +41,9 @@ def test_irrelevant_inputs_are_dropped_exactly_and_shrink_takes_them_out() -> No
     structure = GroupLasso(0.016, Slices(1)).structure(weight)
     assert isinstance(structure, Support)
     assert torch.equal(structure.kept, alive)
+    found = trainer.structures()
+    assert list(found) == ["0.weight"]
+    assert torch.equal(found["0.weight"].kept, alive)
     outputs = trainer.model(x)
     small = ow.shrink(trainer.model, x[:4]).model
     assert small(x).shape == outputs.shape
