@@ -29,6 +29,7 @@ class Progress:
         warned: Whether the user was warned of layers that escape.
         best_score: The smallest forward loss, penalties included.
         best_weights: Weights and biases that had it.
+        best_sweep: Sweeps before it.
         series: One entry per sweep or per evaluation.
     """
 
@@ -42,6 +43,7 @@ class Progress:
     warned: bool = False
     best_score: float | None = None
     best_weights: list[Tensor] = field(default_factory=list)
+    best_sweep: int | None = None
     series: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SERIES})
 
     def record(self, measured: Measurement) -> None:
@@ -77,7 +79,8 @@ class Progress:
             self.series["forward_accuracy"].append(accuracy)
         score = loss + penalty
         if weights is not None and isfinite(score) and (self.best_score is None or score < self.best_score):
-            self.best_score, self.best_weights = score, [weight.clone() for weight in weights]
+            self.best_score, self.best_sweep = score, self.sweeps
+            self.best_weights = [weight.clone() for weight in weights]
 
     def settled(self, tolerance: float) -> bool:
         """Whether 10 sweeps lowered neither the objective by this fraction nor the forward loss.

@@ -323,6 +323,11 @@ class AMTrainer:
         """
         return {name: list(values) for name, values in self._started()[1].series.items()}
 
+    @property
+    def chosen_sweep(self) -> int | None:
+        """The sweep whose weights ``finish`` hands over; None for the last one, without any ``evaluate``."""
+        return self._started()[1].best_sweep
+
     def structures(self) -> dict[str, Structure]:
         """What the penalties have left of each weight that has one, by the name of the parameter."""
         return structures_of(self.model, self._network.links, self._network.penalties)

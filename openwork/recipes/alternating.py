@@ -187,7 +187,7 @@ def tiam_sparse(
     first, *others = _weights(network)
     penalties = {first: GroupLasso(lam), **{name: GroupLasso(lam_units) for name in others}}
     trainer = AMTrainer(network, rho=_positive(rho), mu=mu, penalties=penalties)
-    run = alternating_run(trainer, made, sweeps=sweeps, choose_from=_last_quarter(sweeps))
+    run = alternating_run(trainer, made, sweeps=sweeps)
 
     def evaluate(module: nn.Module) -> Metrics:
         if module is not network:
@@ -221,9 +221,7 @@ def _classifier(
     trainer = _trainer(network, method, rho, mu, penalties, chunk_size)
     # The codes of large data sets take a while to write: a report, and thus a checkpoint, every so many samples.
     every = min(10, max(5, len(samples.train) // 5000))
-    return alternating_run(
-        trainer, centered, sweeps=sweeps, every=every, choose_from=_last_quarter(sweeps) if lam else 0
-    )
+    return alternating_run(trainer, centered, sweeps=sweeps, every=every)
 
 
 def _network(inputs: int, hidden: tuple[int, ...], classes: int, activation: Activation, seed: int) -> nn.Sequential:
@@ -284,11 +282,6 @@ def _positive(rho: float) -> float:
 def _weights(network: nn.Module) -> list[str]:
     """Names of the weight layers, in order."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-
-
-def _last_quarter(sweeps: int) -> int:
-    """Zeros are still coming before: weights from there would be chosen for those that they do not have yet."""
-    return 3 * sweeps // 4
 
 
 def _centered(samples: data.Data) -> data.Data:

@@ -30,17 +30,17 @@ def alternating_run(
 ) -> Run:
     """A run that trains by alternating minimization on all training samples; a unit is a sweep.
 
-    Weights are chosen by their loss on the validation samples, after each sweep. Reports have the objective, the loss
-    of the network beside that of its surrogate, and how far links and activations are from holding. Checkpoints hold
-    all codes, until the last sweep is done: from then on they hold the network alone.
+    Weights are chosen by their loss on the validation samples, penalties included, after each sweep. Reports have the
+    objective, the loss of the network beside that of its surrogate, and how far links and activations are from holding.
+    Checkpoints hold all codes, until the last sweep is done: from then on they hold the network alone.
 
     Args:
         trainer: Around the model, not started.
         data: Training, validation and test samples.
         sweeps: Of the whole run, >= 1.
         every: Sweeps between two reports, and thus between two checkpoints, >= 1.
-        choose_from: Sweeps before which weights are not chosen, since their zeros are not final or signs are still
-            ramps, in [0, ``sweeps``].
+        choose_from: Sweeps before which weights are not chosen, such as those in which signs are ramps, in
+            [0, ``sweeps``].
 
     Returns:
         The run.
@@ -140,14 +140,9 @@ class _Alternation:
         """See ``Run``."""
         if self.ended is None:
             self.trainer.finish()
-            self.ended = {"chosen_sweep": self._chosen(), "refitted": self.trainer.readout}
+            chosen = self.trainer.chosen_sweep
+            self.ended = {"chosen_sweep": self.unit if chosen is None else chosen, "refitted": self.trainer.readout}
         return self.model.eval()
-
-    def _chosen(self) -> int:
-        """The sweep whose weights the model has now."""
-        losses = cast("list[float]", self.trainer.report()["forward_loss"])
-        first = max(1, self.choose_from)
-        return first + losses.index(min(losses)) if losses else self.unit
 
     def evaluate(self, module: nn.Module) -> Metrics:
         """See ``Run``."""
