@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from math import pi, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from openwork.altmin.elementwise import Activation, above, at_most
 from openwork.altmin.entrywise import in_runs
 from openwork.kernels import Scalar
 
-STEPS = 8
+# Of Newton's method between two points of a scan, and at most where it stops by itself.
+STEPS, MOST_STEPS = 8, 40
 
 
 class Jet(NamedTuple):
@@ -59,8 +60,7 @@ class Smooth(Activation):
     def _solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, present: Tensor) -> Tensor:
         best, lowest = present.clone(), self._cost(present, c, d, r, k)
         ends = [z for low, high in self.branches(c, d) for z in self._branch(low, high, c, d, r, k)]
-        # Costs are flat around a minimizer: among equal ones, up to rounding, Newton's point is far more accurate.
-        slack = 1 + 4 * torch.finfo(c.dtype).eps
+        slack = _slack(c)
         for z in (c, *ends):  # c is nearly best where h is flat
             cost = self._cost(z, c, d, r, k)
             best.lerp_(z, above(lowest * slack, cost))
@@ -84,8 +84,18 @@ class Smooth(Activation):
             left.lerp_(previous, better)
             lowest = torch.minimum(lowest, cost)
             previous = point
-        z = best.clone()
-        for _ in range(STEPS):
+        return best, self._newton(best, left, right, c, d, r, k)
+
+    def _newton(
+        self, z: Tensor, left: Tensor, right: Tensor, c: Tensor, d: Tensor, r: Scalar, k: Scalar, steps: int = STEPS
+    ) -> Tensor:
+        """Newton's method from ``z``, kept between two points; an entry that hardly moves is left alone."""
+        wait = z.device.type == "cpu" and not torch.compiler.is_compiling()
+        left, right = left.clone(), right.clone()
+        # Newton's method doubles the number of right digits.
+        close = torch.finfo(z.dtype).eps ** 0.6
+        moving = torch.ones_like(z)
+        for _ in range(steps):
             h, first, second = self.jet(z)
             error = h - d
             slope = (z - c).mul_(r).add_((error * first).mul_(k))
@@ -96,8 +106,13 @@ class Smooth(Activation):
             step = z - slope / curvature.clamp(min=1e-30)
             # Newton's step, or the middle where it goes uphill or beyond a neighbor.
             middle = above(left, step).add_(above(step, right)).add_(above(-curvature, 0)).clamp_(max=1)
-            z = torch.clamp(step, left, right).lerp_(torch.lerp(left, right, 0.5), middle)
-        return best, z
+            point = torch.clamp(step, left, right).lerp_(torch.lerp(left, right, 0.5), middle)
+            point = torch.lerp(z, point, moving)
+            moving = above((point - z).abs_(), point.abs().mul_(close).add_(close))
+            z = point
+            if wait and not moving.any():
+                break
+        return z
 
 
 class _Monotone(Smooth):
@@ -105,6 +120,25 @@ class _Monotone(Smooth):
 
     # Beyond this distance from zero the function no longer changes in double precision.
     flat: float
+    # Bound of |h''|.
+    bow: float
+
+    @override
+    def _solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, present: Tensor) -> Tensor:
+        if c.device.type != "cpu" or torch.compiler.is_compiling():
+            return super()._solve(c, d, r, k, present)
+        # The second derivative of the cost is r + k h'^2 + k (h - d) h'', and |h - d| is largest at an end of the
+        # range: nearly everywhere the cost is convex there, so that Newton's method needs no scan.
+        low, high = self.branches(c, d)[0]
+        error = torch.maximum((self.forward(low) - d).abs_(), (self.forward(high) - d).abs_())
+        scanned = ((error * (k * self.bow) >= r) & (low < high)).flatten().nonzero()[:, 0]
+        best = self._newton(torch.clamp(present, low, high), low, high, c, d, r, k, MOST_STEPS)
+        worse = above(self._cost(best, c, d, r, k), self._cost(present, c, d, r, k) * _slack(c))
+        best.lerp_(present, worse)
+        if len(scanned):
+            c, d, r, k, present = (_entries(x, scanned, like=best) for x in (c, d, r, k, present))
+            best.view(-1)[scanned] = super()._solve(c, d, r, k, present)
+        return best
 
     @abstractmethod
     def inverse(self, v: Tensor) -> Tensor:
@@ -125,7 +159,7 @@ class _Monotone(Smooth):
 class Tanh(_Monotone):
     """``h(z) = tanh(z)``."""
 
-    flat = 20.0
+    flat, bow = 20.0, 4 / (3 * sqrt(3))
 
     def __init__(self) -> None:
         super().__init__((-4.0, 4.0), 12)
@@ -148,7 +182,7 @@ class Tanh(_Monotone):
 class Sigmoid(_Monotone):
     """``h(z) = 1 / (1 + exp(-z))``."""
 
-    flat = 40.0
+    flat, bow = 40.0, 1 / (6 * sqrt(3))
 
     def __init__(self) -> None:
         super().__init__((-8.0, 8.0), 12)
@@ -179,7 +213,7 @@ class Softplus(_Monotone):
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__((-8.0 / beta, 8.0 / beta), 12)
         self.beta, self.threshold = beta, threshold
-        self.flat = 40.0 / beta
+        self.flat, self.bow = 40.0 / beta, beta / 4
 
     @override
     def forward(self, z: Tensor) -> Tensor:
@@ -207,7 +241,7 @@ class ELU(_Monotone):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__((-8.0, 0.0), 12)
-        self.alpha = alpha
+        self.alpha = self.bow = alpha
 
     @override
     def forward(self, z: Tensor) -> Tensor:
@@ -303,3 +337,13 @@ class SiLU(_Dipped):
         s = z.sigmoid()
         first = s * (1 - s)
         return Jet(z * s, s + z * first, first * (2 + z * (1 - 2 * s)))
+
+
+def _slack(x: Tensor) -> float:
+    """Costs are flat around a minimizer: among equal ones, up to rounding, Newton's point is far more accurate."""
+    return 1 + 4 * torch.finfo(x.dtype).eps
+
+
+def _entries(x: Any, which: Tensor, like: Tensor) -> Any:
+    """Some entries of a tensor that broadcasts to the shape of ``like``; a number stays."""
+    return x.expand_as(like).flatten()[which] if isinstance(x, Tensor) and x.ndim else x
