@@ -46,6 +46,7 @@ NAME = "am_paper"
 # mu per sample; the weight decay of a mean loss.
 DECAY = 4e-4
 STEPS_PER_SWEEP, LOOK_EVERY = 3, 3
+CHUNK = 10_000
 ROUNDS = 7
 
 
@@ -135,15 +136,17 @@ def alternating(method: str, model: nn.Sequential, rho: float, size: int) -> AMT
     """
     mu = DECAY * size
     none = (0.0, 0.0, 0.0)
+    chunk = CHUNK if size > 2 * CHUNK else None
+    majorized, solved = MajorizedWeights(fresh=chunk is not None), ExactWeights()
     match method:
         case "exact, W solved":
-            return AMTrainer(model, rho=rho, mu=mu, w_solver=ExactWeights())
+            return AMTrainer(model, rho=rho, mu=mu, w_solver=solved, chunk_size=chunk)
         case "exact, W solved, no inertia, same rho":
-            return AMTrainer(model, rho=rho, mu=mu, w_solver=ExactWeights(), inertia=none)
+            return AMTrainer(model, rho=rho, mu=mu, w_solver=solved, inertia=none, chunk_size=chunk)
         case "exact":
-            return AMTrainer(model, rho=rho, mu=mu, w_solver=MajorizedWeights())
+            return AMTrainer(model, rho=rho, mu=mu, w_solver=majorized, chunk_size=chunk)
         case "exact, no inertia" | "exact, no inertia, same rho":
-            return AMTrainer(model, rho=rho, mu=mu, w_solver=MajorizedWeights(), inertia=none)
+            return AMTrainer(model, rho=rho, mu=mu, w_solver=majorized, inertia=none, chunk_size=chunk)
         case "TIAM (band)":
             return tiam(model, rho=rho, mu=mu)
         case "mDLAM":
@@ -416,7 +419,8 @@ def main(names: list[str]) -> None:
         "one that the trainer lowers. Plain is 'exact, no inertia' after all of its sweeps with the same seed: 150 on "
         "digits, 40 on letter and MNIST-10k, 20 on all of MNIST and Fashion-MNIST; optimizers have three steps for "
         "each sweep. F is compared with that of the same method without inertia and with the same rho. Medians over "
-        "seeds; in brackets how many seeds get there. Times are medians of 7 rounds side by side with ReLU. Tuning, selection and splits: see the script.",
+        "seeds; in brackets how many seeds get there. Times are medians of 7 rounds side by side with ReLU. Tuning, "
+        "selection and splits: see the script.",
     )
 
 
