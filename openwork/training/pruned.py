@@ -44,7 +44,7 @@ def pruned(
     exclude: Selection | None = None,
     seed: int = 0,
 ) -> Run:
-    """A run that trains ``model`` under the masks of a baseline; a unit is one step of the optimizer, a period an epoch.
+    """A run that trains ``model`` under the masks of a baseline; a unit is one step, a period one epoch.
 
     ``epochs`` are all there is: fine-tuning and the rounds of a lottery ticket are among them. Where a baseline is made
     of several trainings, the learning rate goes through its whole schedule in each, squeezed into its length.
