@@ -36,7 +36,7 @@ class Masks:
         #: Their groups of entries that read one input feature.
         self.groups: dict[str, Partition] = {}
         for parameter, names in parameter_names(model).items():
-            role = _role(model, names[0])
+            role = role_in(model, names[0])
             prunable = choice.insists(names) or (role is not None and role.kind == "weight")
             if parameter.requires_grad and prunable and not choice.why_not(names):
                 self.weights[names[0]] = parameter
@@ -127,9 +127,15 @@ def largest(scores: Tensor, count: int) -> Tensor:
     return kept.view(scores.shape)
 
 
-def _role(model: nn.Module, name: str) -> Role | None:
+def role_in(model: nn.Module, name: str) -> Role | None:
+    """What a parameter means in its layer; None if nobody knows.
+
+    Args:
+        model: Any module.
+        name: Of the parameter.
+    """
     owner, _, local = name.rpartition(".")
     return role_of(model.get_submodule(owner), local)
 
 
-__all__ = ["Masks", "Scope", "choose", "largest"]
+__all__ = ["Masks", "Scope", "choose", "largest", "role_in"]

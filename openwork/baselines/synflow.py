@@ -8,7 +8,7 @@ from torch.func import functional_call
 from typing_extensions import override
 
 from openwork.baselines.baseline import Baseline, Loss
-from openwork.baselines.masks import choose
+from openwork.baselines.masks import choose, role_in
 from openwork.baselines.pruning import Pruning
 from openwork.forward_pass import evaluating, tensors
 
@@ -17,9 +17,10 @@ from openwork.forward_pass import evaluating, tensors
 class SynFlow(Baseline):
     """Iterative synaptic flow pruning: keep the weights with the largest ``w dR/dw``, again and again, then train them.
 
-    ``R`` is the sum of the outputs for an input of ones when every parameter and running statistic is replaced by its
-    absolute value, in evaluation mode. Iteration k of n keeps a fraction ``density^(k/n)``. Double precision is used,
-    since the flow through a deep network leaves the range of single precision.
+    ``R = 1' |W_L| ... |W_1| 1`` is the sum of the outputs for an input of ones when parameters and running statistics
+    are replaced by their absolute values, in evaluation mode. Biases are zero, as the formula has none: flow that
+    begins at one would let the layers before it be cut off. Iteration k of n keeps a fraction ``density^(k/n)``.
+    Double precision is used, since the flow through a deep network leaves the range of single precision.
 
     Args:
         density: Fraction of the prunable weights that is kept, in (0, 1].
@@ -49,6 +50,8 @@ class SynFlow(Baseline):
         model, kept = pruning.model, pruning.masks.kept
         ones = torch.ones_like(inputs[:1], dtype=torch.float64)
         state = {name: _linear(value) for name, value in (*model.named_parameters(), *model.named_buffers())}
+        biases = [name for name in state if (role := role_in(model, name)) is not None and role.kind == "bias"]
+        state |= {name: torch.zeros_like(state[name]) for name in biases}
         for k in range(1, self.iterations + 1):
             weights = {name: (state[name] * mask).requires_grad_() for name, mask in kept.items()}
             with evaluating(model), torch.enable_grad():

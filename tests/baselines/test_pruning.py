@@ -35,7 +35,7 @@ METHODS: dict[str, Baseline] = {
     "gradual": GradualMagnitudePruning(0.25, every=4),
     "random": RandomPruning(0.25),
     "snip": SNIP(0.25),
-    "synflow": SynFlow(0.25),
+    "synflow": SynFlow(0.25, iterations=10),
     "set": SET(0.25),
     "rigl": RigL(0.25, every=5),
     "acdc": ACDC(0.25),
