@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from typing import cast
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_masked_entries_are_zero_after_every_step(method: str, optimizer: str) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("stop", [0, 2, 4, 15, 33, 39])
+@pytest.mark.parametrize("stop", [0, 2, 15, 33])
 def test_it_goes_on_from_its_state_to_the_bit(method: str, stop: int) -> None:
     whole, file = started(METHODS[method], STEPS, PERIOD), BytesIO()
     for unit in range(STEPS):
@@ -147,7 +148,9 @@ def test_a_closure_gives_the_same(method: str, keyword: bool) -> None:
             loss.backward()
             return loss
 
-        loss = closed.optimizer.step(closure=closure) if keyword else closed.optimizer.step(closure)
+        # Torch's own optimizers return what the closure does, a tensor, whatever their signature says.
+        given = cast("Callable[[], float]", closure)
+        loss = closed.optimizer.step(closure=given) if keyword else closed.optimizer.step(given)
         assert isinstance(loss, Tensor)
         assert_zeros(closed)
     for a, b in zip(plain.model.parameters(), closed.model.parameters(), strict=True):
@@ -168,7 +171,7 @@ def test_a_closure_may_be_evaluated_many_times() -> None:
 
     pruning.keep_({name: mask & (torch.rand(mask.shape) < 0.5) for name, mask in pruning.masks.kept.items()})
     for _ in range(5):
-        pruning.optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        pruning.optimizer.step(cast("Callable[[], float]", closure))
         for name, weight in pruning.masks.weights.items():
             assert bool((weight[~pruning.masks.kept[name]] == 0).all())
     assert calls > 5
