@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.baselines.baseline import Baseline, check_range
-from openwork.baselines.masks import Scope, choose
+from openwork.baselines.masks import Scope
 from openwork.baselines.pruning import Pruning
 
 
@@ -90,7 +90,7 @@ class ACDC(Baseline):
 
     @override
     def final(self, pruning: Pruning) -> dict[str, Tensor]:
-        return choose(pruning.masks.magnitudes(), pruning.masks.kept, self.density, self.scope)
+        return pruning.masks.by_magnitude(self.density, self.scope)
 
 
 __all__ = ["ACDC"]

@@ -78,7 +78,10 @@ class Baseline(ABC):
         """
 
     def before_step(self, pruning: Pruning) -> None:  # noqa: B027
-        """Act on the gradients of the next step, which are those of all entries, masked or not."""
+        """Act on the gradients of the next step, which are those of all entries, masked or not.
+
+        An optimizer that evaluates its closure several times in a step makes it several calls.
+        """
 
     def after_step(self, pruning: Pruning) -> None:  # noqa: B027
         """Act on the weights after ``pruning.step`` steps."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.baselines.baseline import Baseline, Loss, check_range
-from openwork.baselines.masks import Scope, choose
+from openwork.baselines.masks import Scope
 from openwork.baselines.pruning import Pruning
 
 
@@ -82,11 +82,11 @@ class GradualMagnitudePruning(Baseline):
     def _prune(self, pruning: Pruning, done: float) -> None:
         density = self.density + (1 - self.initial_sparsity - self.density) * (1 - done) ** 3
         if density < 1:
-            pruning.keep_(choose(pruning.masks.magnitudes(), pruning.masks.kept, density, self.scope))
+            pruning.keep_(pruning.masks.by_magnitude(density, self.scope))
 
     @override
     def final(self, pruning: Pruning) -> dict[str, Tensor]:
-        return choose(pruning.masks.magnitudes(), pruning.masks.kept, self.density, self.scope)
+        return pruning.masks.by_magnitude(self.density, self.scope)
 
 
 __all__ = ["GradualMagnitudePruning"]

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.baselines.baseline import Baseline, Loss, Training
-from openwork.baselines.masks import Scope, choose
+from openwork.baselines.masks import Scope
 from openwork.baselines.pruning import Pruning
 
 
@@ -82,7 +82,8 @@ class LotteryTicket(Baseline):
         if pruning.step not in stops[:-1]:
             return
         done = stops.index(pruning.step) + 1
-        kept = self._largest(pruning, self.density if done == self.rounds else (1 - self.rate) ** done)
+        density = self.density if done == self.rounds else (1 - self.rate) ** done
+        kept = pruning.masks.by_magnitude(density, self.scope)
         pruning.model.load_state_dict(pruning.memory)
         pruning.optimizer.state.clear()
         pruning.keep_(kept)
@@ -90,12 +91,9 @@ class LotteryTicket(Baseline):
     def _remember(self, pruning: Pruning) -> None:
         pruning.memory = {name: value.clone() for name, value in pruning.model.state_dict().items()}
 
-    def _largest(self, pruning: Pruning, density: float) -> dict[str, Tensor]:
-        return choose(pruning.masks.magnitudes(), pruning.masks.kept, density, self.scope)
-
     @override
     def final(self, pruning: Pruning) -> dict[str, Tensor]:
-        return self._largest(pruning, self.density)
+        return pruning.masks.by_magnitude(self.density, self.scope)
 
 
 __all__ = ["LotteryTicket"]

@@ -71,6 +71,18 @@ class Masks:
         """Absolute values of the weights."""
         return {name: weight.detach().abs() for name, weight in self.weights.items()}
 
+    def by_magnitude(self, density: float, scope: Scope) -> dict[str, Tensor]:
+        """Masks of the largest weights among those that are kept; see ``choose``.
+
+        Args:
+            density: Fraction of all entries, in (0, 1].
+            scope: Whether that fraction is of all weights together, or of each.
+
+        Returns:
+            One boolean tensor for each weight.
+        """
+        return choose(self.magnitudes(), self.kept, density, scope)
+
 
 def choose(
     scores: Mapping[str, Tensor], among: Mapping[str, Tensor], density: float, scope: Scope

@@ -72,12 +72,12 @@ class Pruning:
             raise ValueError(
                 f"{name}: the optimizer trains no prunable weight of the model; build it over its parameters"
             )
+        #: Whether the first masks are chosen.
+        self.begun = False
         #: Steps done.
         self.step = 0
         #: Tensors that a method remembers, by name.
         self.memory: dict[str, Tensor] = {}
-        self._begun = False
-        self._asked = False
         # Where there is nothing to hold, nothing is done.
         self._gone: dict[str, Tensor] = {}
         self._hooks = (
@@ -93,13 +93,8 @@ class Pruning:
             inputs: Of a batch of training samples, ``(N, ...)``.
             targets: Of these.
         """
-        self._begun = True
+        self.begun = True
         self.baseline.begin(self, loss, inputs, targets)
-
-    @property
-    def begun(self) -> bool:
-        """Whether the first masks are chosen."""
-        return self._begun
 
     # -- what baselines call ------------------------------------------------------------------------------------------
 
@@ -149,12 +144,11 @@ class Pruning:
     def _before(
         self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self._begun:
+        if not self.begun:
             raise RuntimeError(
                 f"{type(self.baseline).__name__}: call Pruning.begin(loss, inputs, targets) before the first step"
             )
         closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
-        self._asked = False
         if closure is None:
             self._hold_gradients()
             return None
@@ -168,10 +162,7 @@ class Pruning:
         return (self.optimizer, masked, *args[2:]), rest
 
     def _hold_gradients(self) -> None:
-        # A closure may be evaluated several times in a step.
-        if not self._asked:
-            self._asked = True
-            self.baseline.before_step(self)
+        self.baseline.before_step(self)
         for name, gone in self._gone.items():
             grad = self.masks.weights[name].grad
             if grad is not None:
@@ -211,7 +202,7 @@ class Pruning:
 
     def state_dict(self) -> dict[str, State]:
         """What to go on from, bit for bit, together with the states of model and optimizer; references."""
-        return {"begun": self._begun, "step": self.step, "kept": dict(self.masks.kept), "memory": dict(self.memory)}
+        return {"begun": self.begun, "step": self.step, "kept": dict(self.masks.kept), "memory": dict(self.memory)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave; model and optimizer are loaded by themselves.
@@ -229,7 +220,7 @@ class Pruning:
                 f"{type(self.baseline).__name__}: the state has masks of {', '.join(state['kept'])}, and the model has "
                 f"{', '.join(weights)}, or of other shapes; load it into the model it was saved from"
             )
-        self._begun, self.step = state["begun"], state["step"]
+        self.begun, self.step = state["begun"], state["step"]
         self._use({name: state["kept"][name].to(weight.device, copy=True) for name, weight in weights.items()})
         self.memory = {name: value.clone() for name, value in state["memory"].items()}
 

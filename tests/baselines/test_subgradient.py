@@ -1,9 +1,12 @@
 """A penalty by its subgradient: the formula, no zeros, and what cutting leaves."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import SGD
 
 from openwork.baselines import Subgradient
 from openwork.penalties import L1, GroupLasso, Penalty
@@ -39,6 +42,33 @@ def test_steps_are_those_of_the_penalized_loss(kind: str, penalty: Penalty) -> N
         optimizer.step()
     for a, b in zip(pruning.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+class Repeating(SGD):
+    """Evaluates its closure three times in a step, and remembers the gradients."""
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore
+        assert closure is not None
+        self.seen = [[closure(), *(p.grad.clone() for p in self.param_groups[0]["params"])][1:] for _ in range(3)]
+
+
+def test_every_evaluation_of_a_closure_has_the_penalty() -> None:
+    pruning = started(Subgradient(L1(0.1)), 3, make=lambda m: Repeating(m.parameters(), lr=0.0))
+    parameters = list(pruning.model.parameters())
+    plain = torch.autograd.grad(cross_entropy(pruning.model(batch(0)[0]), batch(0)[1]), parameters)
+
+    def closure() -> float:
+        pruning.optimizer.zero_grad()
+        loss = cross_entropy(pruning.model(batch(0)[0]), batch(0)[1])
+        loss.backward()
+        return float(loss.detach())
+
+    pruning.optimizer.step(closure)
+    assert isinstance(pruning.optimizer, Repeating)
+    assert len(pruning.optimizer.seen) == 3
+    for grads in pruning.optimizer.seen:
+        for p, grad, bare in zip(parameters, grads, plain, strict=True):
+            torch.testing.assert_close(grad, bare + (0.1 * p.detach().sign() if p.ndim > 1 else 0.0))
 
 
 def test_weights_are_small_and_never_zero() -> None:

@@ -119,7 +119,7 @@ def test_a_run_learns_within_its_budget_and_meets_its_density(method: str) -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("stop", [0, 17, 41])
+@pytest.mark.parametrize("stop", [0, 29])
 def test_a_run_goes_on_from_its_state(method: str, stop: int) -> None:
     torch.manual_seed(1)
     random, file = torch.get_rng_state(), BytesIO()
