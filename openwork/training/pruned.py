@@ -38,6 +38,7 @@ def pruned(
     gamma: float = 0.1,
     schedule: Kind = "stages",
     warmup: int = 0,
+    clip: float | None = None,
     precision: Precision = "no",
     augment: Transform | None = None,
     include: Selection | None = None,
@@ -65,6 +66,7 @@ def pruned(
         schedule: ``"stages"`` is that of ``milestones``; ``"cosine"`` lets ``lr`` grow linearly for ``warmup`` epochs,
             then fall to 0 along half a cosine, step by step.
         warmup: Epochs in which ``lr`` grows, >= 0.
+        clip: Largest norm of all gradients together, those of masked entries left out, > 0; None for no clipping.
         precision: Of the forward pass, ``"no"`` or ``"bf16"``.
         augment: Transform of a batch of training inputs.
         include: Only these weights are pruned, see ``Masks``.
@@ -88,6 +90,8 @@ def pruned(
         )
     if precision == "fp16":
         raise ValueError("pruned: precision='fp16' leaves out steps, which masks count; take 'bf16' or 'no'")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"pruned: clip must be above 0, got {clip}; leave it out for no clipping")
     rates = Schedule(schedule, epochs, milestones, gamma, warmup)
     accelerator = accelerator_of(precision)
     data = data.to(accelerator.device)
@@ -110,6 +114,9 @@ def pruned(
         include=include,
         exclude=exclude,
     )
+    if clip is not None:
+        # After the masks, whose hook was there first.
+        trainer.optimizer.register_step_pre_hook(lambda *_: _clip(model, clip))
     trainer.structured = Masked(model, pruning)
     trainings = baseline.trainings(pruning.steps)
     trainer.decay = LambdaLR(trainer.optimizer, _factor(rates.factor(trainer.period), trainings, pruning.steps))
@@ -200,6 +207,10 @@ class _PrunedRun:
         """See ``Run``."""
         self.trainer.load_state_dict(state)
         self.pruning.load_state_dict(cast("Mapping[str, Any]", state["pruning"]))
+
+
+def _clip(model: nn.Module, norm: float) -> None:
+    nn.utils.clip_grad_norm_(model.parameters(), norm)
 
 
 def _factor(schedule: Callable[[int], float], trainings: Sequence[Training], steps: int) -> Callable[[int], float]:

@@ -1,7 +1,6 @@
 """Masks hold under any optimizer, and a pruning goes on from its state."""
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import cast
 
 import pytest
@@ -26,6 +25,7 @@ from openwork.baselines import (
     SynFlow,
 )
 from openwork.penalties import L1
+from openwork.testing import check_baseline
 from tests.baselines.loop import assert_zeros, batch, network, sgd, started, step
 
 STEPS, PERIOD = 40, 8
@@ -68,29 +68,22 @@ def test_masked_entries_are_zero_after_every_step(method: str, optimizer: str) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("stop", [0, 2, 15, 33])
-def test_it_goes_on_from_its_state_to_the_bit(method: str, stop: int) -> None:
-    whole, file = started(METHODS[method], STEPS, PERIOD), BytesIO()
-    for unit in range(STEPS):
-        if unit == stop:
-            parts = {"model": whole.model.state_dict(), "optimizer": whole.optimizer.state_dict()}
-            torch.save({**parts, "pruning": whole.state_dict()}, file)
-        step(whole)
-    model = network()
-    again = Pruning(METHODS[method], model, sgd(model), steps=STEPS, period=PERIOD)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
-    model.load_state_dict(state["model"])
-    again.optimizer.load_state_dict(state["optimizer"])
-    again.load_state_dict(state["pruning"])
-    for _ in range(stop, STEPS):
-        step(again)
-    whole.settle_()
-    again.settle_()
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, again.model.state_dict()[name]), name
-    for name, mask in whole.masks.kept.items():
-        assert torch.equal(mask, again.masks.kept[name]), name
+def test_contract(method: str) -> None:
+    check_baseline(METHODS[method], steps=STEPS, period=PERIOD)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_hold_on_a_device(method: str) -> None:
+    model = network().cuda()
+    pruning = Pruning(METHODS[method], model, sgd(model), steps=STEPS, period=PERIOD)
+    pruning.begin(cross_entropy, *(x.cuda() for x in batch(0)))
+    for number in range(STEPS):
+        inputs, targets = (x.cuda() for x in batch(number))
+        step(pruning, (inputs, targets))
+        assert_zeros(pruning)
+    pruning.settle_()
+    assert pruning.masks.alive == round(72 * METHODS[method].density)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -229,6 +229,18 @@ def test_the_result_can_be_shrunk(method: str) -> None:
     assert "test_accuracy" in run.evaluate(small)
 
 
+def test_gradients_that_count_are_clipped() -> None:
+    model = network()
+    optimizer, norms = SGD(model.parameters(), lr=0.1), list[float]()
+    run = pruned(model, cross_entropy, optimizer, RigL(0.2, every=4), data=blobs(), epochs=3, batch_size=16, clip=0.05)
+    optimizer.register_step_pre_hook(
+        lambda *_: norms.append(float(sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None)))
+    )
+    reports(run)
+    # RigL changes masks, and no weight, in steps 4, 8 and 12 of 18.
+    assert norms == pytest.approx([0.0 if t in (4, 8, 12) else 0.0025 for t in range(1, 19)], rel=1e-3)
+
+
 def test_another_optimizer_and_a_folder(tmp_path: Path) -> None:
     model = network()
     optimizer = AdamW(model.parameters(), lr=0.01)
@@ -279,6 +291,7 @@ def test_an_optimizer_that_makes_zeros_itself_is_refused() -> None:
             lambda: run_of(Dense(), precision="fp16"),
             "pruned: precision='fp16' leaves out steps, which masks count; take",
         ),
+        (lambda: run_of(Dense(), clip=0.0), r"pruned: clip must be above 0, got 0\.0; leave it out for no clipping"),
         (lambda: run_of(Dense(), include="5"), "Masks: include '5' matches no parameter of Sequential; nearest are"),
         (lambda: run_of(Dense(), include="1"), "Masks: Sequential has no weight left to prune; only weights of linear"),
     ],
