@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from openwork import (
         altmin,
+        baselines,
         data,
         factorizations,
         files,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
     "altmin",
+    "baselines",
     "data",
     "factorizations",
     "files",

@@ -6,6 +6,7 @@ from openwork.training.fit import CHECKPOINT, fit, last_report, rebuild, units_d
 from openwork.training.folder import Recipe, check_new, find_recipe, new_folder, read_recipe, write_recipe
 from openwork.training.gains import GAINS, SMALL, Gains, measure
 from openwork.training.processes import processes
+from openwork.training.pruned import pruned
 from openwork.training.run import Metrics, Run
 from openwork.training.signals import Stopped
 from openwork.training.supervised import Precision, supervised
@@ -29,6 +30,7 @@ __all__ = [
     "measure",
     "new_folder",
     "processes",
+    "pruned",
     "read_recipe",
     "rebuild",
     "supervised",
