@@ -37,7 +37,7 @@ def _sentences(run: RunContents, said: AlternatingContents) -> list[str]:
         refitted = ", and its last layer was refitted if that lowered this loss further" if said.refitted else ""
         found.append(
             f"The network handed over is that of sweep {said.chosen_sweep:,.0f}, the one with the smallest validation "
-            f"loss{refitted}."
+            f"loss, penalties included{refitted}."
         )
     forward, surrogate = (run.curves.get(key, [None])[-1] for key in ("train_loss", "surrogate_loss"))
     if forward is not None and surrogate is not None:
