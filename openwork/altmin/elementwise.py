@@ -55,6 +55,10 @@ class Activation(ABC):
         """The nearest point that ``solve`` may return; ``z`` itself unless ``h`` keeps a margin."""
         return z
 
+    def of_unit(self, index: int) -> "Activation":
+        """The function of one channel, for tensors that hold nothing else; itself unless channels differ."""
+        return self
+
 
 def in_runs(solve: Callable[..., Tensor], *entries: Tensor) -> Tensor:
     """What ``solve`` gives for all entries, computed for some rows at a time where that is faster.

@@ -177,6 +177,11 @@ class LeakyReLU(PiecewiseLinear):
         return z.clamp(min=0).add_(z.clamp(max=0).mul_(self.pieces(z.ndim)[0].slope))
 
     @override
+    def of_unit(self, index: int) -> "LeakyReLU":
+        slope = self.slope
+        return LeakyReLU(slope[index]) if isinstance(slope, Tensor) and slope.numel() > 1 else self
+
+    @override
     def interval(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         left = self.pieces(low.ndim)[0].slope
         if self._rising is None:  # read once, since that waits for the device
