@@ -19,6 +19,7 @@ from openwork.altmin.orders import Order, forward
 from openwork.altmin.penalized import penalties_of
 from openwork.altmin.progress import Progress
 from openwork.altmin.readout import refit_readout
+from openwork.altmin.removal import remove_dead
 from openwork.altmin.rho import FixedRho, RhoPolicy
 from openwork.altmin.safeguard import Safeguard, guarded_sweep
 from openwork.altmin.samples import check_memory, check_samples, output_sizes
@@ -236,6 +237,31 @@ class AMTrainer:
             lambda: self._forward_loss(blocks.problem.x, blocks.problem.y),
         )
         return outcome.measured
+
+    @torch.no_grad()
+    def remove_dead(self) -> int:
+        """Take out of the network what a penalty of rows or columns has left without effect, to make sweeps cheaper.
+
+        A hidden unit goes if nobody reads it, or if its row is zero, so that it is a constant, which moves into the
+        next bias. The outputs of the network stay the same. Its linear layers become narrower in place, with new
+        parameters, and states saved before no longer fit. Blocks go on without history. The objective loses the terms
+        of these units, and codes of constant units no longer help where the network cannot. The best weights so far
+        are forgotten.
+
+        Returns:
+            How many units went, 0 if nothing has changed.
+
+        Raises:
+            RuntimeError: If ``start`` was not called.
+        """
+        blocks, progress = self._started()
+        for layer in blocks.problem.layers:
+            layer.write_back()
+        removed = remove_dead(self.model, blocks.problem)
+        if removed:
+            progress.clock, progress.objective = 0, None
+            progress.best_loss, progress.best_weights = None, []
+        return removed
 
     # -- the whole run ----------------------------------------------------------------------------------------------
 
