@@ -15,9 +15,8 @@ Within a run the weights of the least validation loss are kept, of AM after ever
 steps. Test samples meet the chosen network only.
 
 Tasks: the teacher's (12 Gaussian inputs, 4 classes by a random ReLU network; 800 samples to train on, 400 to choose,
-2000 to test), digits, and Letter Recognition, of which 4000 samples train and 1000 choose. A seed draws the weights,
-and the teacher with its samples or the split of the training samples. Stopped, the script goes on after the last
-method.
+2000 to test) and digits. A seed draws the weights, and the teacher with its samples or the split of the training
+samples. Stopped, the script goes on after the last method.
 """
 
 import time
@@ -30,13 +29,13 @@ from typing import Any
 
 import torch
 from readme_table import Cell
-from record import data_dir, remembered, write_table
+from record import remembered, write_table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
 from openwork.altmin import AMTrainer, Exact, Sign, SignHomotopy
-from openwork.data import Data, Split, digits, letter_recognition
+from openwork.data import Data, Split, digits
 
 NAME = "am_sign"
 SEEDS = range(5)
@@ -71,13 +70,7 @@ def centered_digits(seed: int) -> Data:
     return data.standardize(inputs.mean(0), (inputs - inputs.mean(0)).std())
 
 
-def letters(seed: int) -> Data:
-    """A quarter of the training samples of Letter Recognition."""
-    data = letter_recognition(data_dir(), 1000, seed=seed)
-    return Data(data.name, train=data.train.take(torch.arange(4000)), valid=data.valid, test=data.test, classes=26)
-
-
-TASKS: dict[str, Callable[[int], Data]] = {"teacher": teacher, "digits": centered_digits, "letter": letters}
+TASKS: dict[str, Callable[[int], Data]] = {"teacher": teacher, "digits": centered_digits}
 task = cache(lambda name, seed: TASKS[name](seed))
 
 
@@ -234,7 +227,7 @@ def main() -> None:
         rows,
         f"Means and deviations over {len(SEEDS)} seeds, which draw the weights, and the teacher or the split. Teacher: "
         "12 Gaussian inputs, 4 classes by a random ReLU network, 800 samples to train on, 400 to choose, 2000 to test. "
-        "Digits: 1150, 288 and 359. Letter: 4000, 1000 and 4000. All methods start from the same weights. Random "
+        "Digits: 1150, 288 and 359. All methods start from the same weights. Random "
         "features: a readout refitted by the code that also ends AM. AM: "
         f"{SWEEPS} sweeps; ramps: hardtanh of slope 1 to 20 for {RAMPS} sweeps, then signs; unit after unit: "
         f"Exact(solver='coordinates'). STE: Adam, {STEPS} steps on batches of {BATCH}, derivative of hardtanh. Three "
