@@ -1,7 +1,9 @@
 """Hidden units that no longer matter are taken out of the network while it trains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,33 +11,48 @@ from torch import Tensor, nn
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.links import LinearLink
 from openwork.altmin.piecewise import SignSteps
-from openwork.altmin.state import Layer, Problem
+from openwork.altmin.state import Layer
 from openwork.penalties import Penalty
 
 
-def remove_dead(model: nn.Module, problem: Problem) -> int:
+class Removal(NamedTuple):
+    """What a removal left.
+
+    Args:
+        units: How many went.
+        kept: Those that stayed of every layer, indices; None where all did.
+    """
+
+    units: int
+    kept: list[Tensor | None]
+
+
+def remove_dead(model: nn.Module, layers: Sequence[Layer]) -> Removal:
     """Make linear layers narrower by the units that are constant or that nobody reads.
 
     A layer keeps at least one unit, and all of them where something between it and the next layer has numbers per unit
-    or a penalty does not fit a narrower weight.
+    or a penalty does not fit a narrower weight. Residuals have to be computed from scratch afterwards, and histories
+    to be cleared.
 
     Args:
         model: That holds the layers.
-        problem: Its blocks, as they are written in the model.
-
-    Returns:
-        How many units went.
+        layers: As they are written in the model.
     """
     modules = list(model.modules())
-    pairs = [pair for pair in zip(problem.layers, problem.layers[1:], strict=False) if can_shrink(modules, *pair)]
-    removed = 0
-    # A unit that goes may have been the only reader of another one, or the only one that another one read.
-    while count := sum(remove_between(layer, following) for layer, following in pairs):
-        removed += count
-    if removed:
-        problem.recompute()
-        problem.forget()
-    return removed
+    candidates = [index for index, pair in enumerate(pairwise(layers)) if can_shrink(modules, *pair)]
+    kept: list[Tensor | None] = [None for _ in layers]
+    units, going = 0, True
+    while going:  # a unit that goes may have been the only one that another one reads, or that reads it
+        going = False
+        for index in candidates:
+            width = len(layers[index].weight.now)
+            stay = remove_between(layers[index], layers[index + 1])
+            if stay is not None:
+                before = kept[index]
+                kept[index] = stay if before is None else before[stay]
+                units += width - len(stay)
+                going = True
+    return Removal(units, kept)
 
 
 def can_shrink(modules: list[nn.Module], layer: Layer, following: Layer) -> bool:
@@ -46,7 +63,7 @@ def can_shrink(modules: list[nn.Module], layer: Layer, following: Layer) -> bool
     return all(tensor.numel() <= 1 for module in between for tensor in (*module.parameters(), *module.buffers()))
 
 
-def remove_between(layer: Layer, following: Layer) -> int:
+def remove_between(layer: Layer, following: Layer) -> Tensor | None:
     """Take out what is dead among the units of one hidden layer.
 
     Args:
@@ -54,7 +71,7 @@ def remove_between(layer: Layer, following: Layer) -> int:
         following: The layer that reads its codes.
 
     Returns:
-        How many units went.
+        The units that stay, indices; None if all do.
     """
     activation, _ = layer.hidden
     columns = following.weight.now
@@ -67,16 +84,16 @@ def remove_between(layer: Layer, following: Layer) -> int:
     dead = unread | (~layer.weight.now.any(1) & folds)
     dead[0] &= not bool(dead.all())
     if not bool(dead.any()):
-        return 0
+        return None
     kept = (~dead).nonzero()[:, 0]
     if not (fits(layer.penalty, layer.weight.now[kept]) and fits(following.penalty, columns[:, kept])):
-        return 0
+        return None
     if following.bias is not None:
         moved = torch.where(dead & ~unread, constant, 0.0)
         following.bias = Iterate(following.bias.now + columns @ moved)
     cut_outputs(layer, kept)
     cut_inputs(following, kept)
-    return int(dead.sum())
+    return kept
 
 
 def fits(penalty: Penalty, weight: Tensor) -> bool:

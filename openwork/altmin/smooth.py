@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from openwork.altmin.elementwise import Activation, above, in_runs
+from openwork.altmin.elementwise import Activation, above, at_most
+from openwork.altmin.entrywise import in_runs
 from openwork.kernels import Scalar
 
 STEPS = 8
@@ -50,7 +51,7 @@ class Smooth(Activation):
 
     @override
     def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
-        return in_runs(lambda c, d, z: self._solve(c, d, r, k, z), c, d, z)
+        return in_runs(lambda c, d, z: (self._solve(c, d, r, k, z),), c, d, z)[0]
 
     def _cost(self, z: Tensor, c: Tensor, d: Tensor, r: Scalar, k: Scalar) -> Tensor:
         return (z - c).square_().mul_(r).add_((self.forward(z) - d).square_().mul_(k))
@@ -78,7 +79,7 @@ class Smooth(Activation):
             cost = self._cost(point, c, d, r, k)
             better = above(lowest, cost)
             # The neighbor on the right is the first point that is really beyond.
-            right.lerp_(point, torch.maximum(better, torch.le(right, best, out=torch.empty_like(best))))
+            right.lerp_(point, torch.maximum(better, at_most(right, best)))
             best.lerp_(point, better)
             left.lerp_(previous, better)
             lowest = torch.minimum(lowest, cost)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from openwork.altmin.elementwise import Activation
+from openwork.altmin.entrywise import Entrywise, eager
 from openwork.altmin.fronts import Selection
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.links import Link
@@ -44,6 +45,7 @@ class Layer:
         eps: Half width of the band around the activation, where the coupling has one.
         eps_floor: The smallest half width that the schedule goes to.
         gram: ``x' x`` of the input, where it never changes and a solver asked for it.
+        entrywise: How functions of single entries are computed.
     """
 
     link: Link
@@ -65,6 +67,7 @@ class Layer:
     eps: Tensor | None = None
     eps_floor: Tensor | None = None
     gram: Tensor | None = None
+    entrywise: Entrywise = eager
 
     @property
     def penalized(self) -> bool:
@@ -195,7 +198,10 @@ def total(x: Tensor) -> Tensor:
 
 def sum_of_squares(x: Tensor) -> Tensor:
     """``||x||^2``, accumulated as ``total`` does."""
-    return total(x.square())
+    if x.device.type != "cpu" or x.dtype == torch.float64 or x.ndim < 2:
+        return total(x.square())
+    # Norms of rows read the entries once; a conversion to double precision would take ten times as long.
+    return torch.linalg.vector_norm(x.flatten(1), dim=1).to(torch.float64).square().sum()
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

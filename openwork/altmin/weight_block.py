@@ -1,7 +1,7 @@
 """Blocks W and b: a majorized proximal step or an exact solution, then the mean residual."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.altmin.curvature import carried, majorized
-from openwork.altmin.inertia import Inertia
+from openwork.altmin.inertia import Inertia, Iterate
 from openwork.altmin.links import LinearLink, Link
 from openwork.altmin.state import FLOOR, Layer, per_feature
+from openwork.altmin.sums import Sums
 
 __all__ = ["ExactWeights", "MajorizedWeights", "WeightSolver"]
 
@@ -41,6 +42,17 @@ class WeightSolver(ABC):
             constant: Whether the input is the same in every sweep.
         """
 
+    @abstractmethod
+    def step_by_sums(self, layer: Layer, sums: Sums, inertia: Inertia, *, constant: bool) -> None:
+        """Move the weight of a linear layer that is known by sums over its samples; the residuals stay theirs.
+
+        Args:
+            layer: The layer.
+            sums: With its present residuals.
+            inertia: Of this sweep.
+            constant: Whether the input is the same in every sweep.
+        """
+
 
 @dataclass(frozen=True)
 class MajorizedWeights(WeightSolver):
@@ -63,27 +75,14 @@ class MajorizedWeights(WeightSolver):
 
     @override
     def step(self, layer: Layer, x: Tensor, inertia: Inertia, *, constant: bool) -> None:
-        link, weight, rho, mu = layer.link, layer.weight, layer.rho, layer.mu
+        link, weight = layer.link, layer.weight
         residual = layer.pull
         if inertia.p2 and weight.before is not None:
             push = layer.weight_push
             if push is None or (self.fresh and not constant):
                 push = link.map_with(weight.now - weight.before, x)
             residual = residual.add(push, alpha=inertia.p2)
-        gradient = link.weight_grad(x, residual).mul_(rho)
-        if mu:
-            gradient.add_(weight.ahead(inertia.p2), alpha=mu)
-        base = weight.ahead(inertia.p1)
-        if layer.penalized:
-            inertia = inertia.without_relaxation()
-
-        def step(curvature: Tensor) -> tuple[Tensor]:
-            theta = (curvature * rho + mu).clamp(min=FLOOR)
-            point = base - gradient / theta
-            if layer.penalized:
-                point = layer.penalty.prox(point, layer.penalty_weight / theta)
-            return (inertia.relaxed(point, weight.now),)
-
+        step = proximal_step(layer, link.weight_grad(x, residual), inertia)
         if not constant:
             layer.weight_curvature = carried(link.weight_curvature(x), layer.weight_curvature)
         (point,), image, layer.weight_curvature = majorized(
@@ -91,6 +90,16 @@ class MajorizedWeights(WeightSolver):
         )
         layer.residual = layer.residual + image
         layer.weight_push = image
+        layer.set_weight(point)
+
+    @override
+    def step_by_sums(self, layer: Layer, sums: Sums, inertia: Inertia, *, constant: bool) -> None:
+        weight = layer.weight
+        push = None if inertia.p2 == 0 or weight.before is None else (weight.now - weight.before).mul_(inertia.p2)
+        step = proximal_step(layer, sums.gradient(push).to(weight.now.dtype), inertia)
+        if not constant:
+            layer.weight_curvature = carried(gram_curvature(layer.link, sums), layer.weight_curvature)
+        (point,), _, layer.weight_curvature = majorized((weight.now,), layer.weight_curvature, step, sums.length)
         layer.set_weight(point)
 
 
@@ -126,22 +135,84 @@ class ExactWeights(WeightSolver):
         if layer.penalized or not isinstance(layer.link, LinearLink):
             return MajorizedWeights().step(layer, x, inertia, constant=constant)
         link, now = layer.link, layer.weight.now
-        gradient = link.weight_grad(x, layer.pull).mul_(layer.rho).add_(now, alpha=layer.mu).flatten(1)
         gram = link.gram(x).to(torch.float64) if layer.gram is None else layer.gram
         if constant:
             layer.gram = gram
-        hessian = gram * layer.rho
-        hessian.diagonal().add_(layer.mu + self.t)
-        factor, failed = torch.linalg.cholesky_ex(hessian)
-        # A singular matrix has no factor: its rows become NaN, which the safeguard sees.
-        factor = torch.where(failed > 0, torch.nan, factor)
-        change = torch.cholesky_solve(gradient.T.to(torch.float64), factor).T.to(now.dtype)
-        point = layer.weight.shifted(now - change.reshape(now.shape), inertia.shift)
-        point = inertia.relaxed(point, now)
+        point = ridge_point(layer, link.weight_grad(x, layer.pull), gram, self.t, inertia)
         image = link.map_with(point - now, x)
         layer.residual = layer.residual + image
         layer.weight_push = image
         layer.set_weight(point)
+
+    @override
+    def step_by_sums(self, layer: Layer, sums: Sums, inertia: Inertia, *, constant: bool) -> None:
+        if layer.penalized:
+            return MajorizedWeights(fresh=True).step_by_sums(layer, sums, inertia, constant=constant)
+        gradient = sums.gradient(None).to(layer.weight.now.dtype)
+        layer.set_weight(ridge_point(layer, gradient, sums.aa, self.t, inertia))
+
+
+def proximal_step(layer: Layer, gradient: Tensor, inertia: Inertia) -> Callable[[Tensor], tuple[Tensor]]:
+    """The majorized step of a weight: where a curvature of ``||A W||^2 / 2`` leads to.
+
+    Args:
+        layer: The layer.
+        gradient: Of ``||R||^2 / 2`` at the extrapolated weight; written.
+        inertia: Of this sweep.
+    """
+    weight, rho, mu = layer.weight, layer.rho, layer.mu
+    gradient = gradient.mul_(rho)
+    if mu:
+        gradient.add_(weight.ahead(inertia.p2), alpha=mu)
+    base = weight.ahead(inertia.p1)
+    if layer.penalized:
+        inertia = inertia.without_relaxation()
+
+    def step(curvature: Tensor) -> tuple[Tensor]:
+        theta = (curvature * rho + mu).clamp(min=FLOOR)
+        point = base - gradient / theta
+        if layer.penalized:
+            point = layer.penalty.prox(point, layer.penalty_weight / theta)
+        return (inertia.relaxed(point, weight.now),)
+
+    return step
+
+
+def ridge_point(layer: Layer, gradient: Tensor, gram: Tensor, t: float, inertia: Inertia) -> Tensor:
+    """The exact solution of the block W of a linear layer, and on by inertia.
+
+    Args:
+        layer: The layer.
+        gradient: Of ``||R||^2 / 2`` at the present weight; written.
+        gram: ``x' x`` of the input, in double precision.
+        t: Weight of the proximal term.
+        inertia: Of this sweep.
+    """
+    now = layer.weight.now
+    gradient = gradient.mul_(layer.rho).add_(now, alpha=layer.mu).flatten(1)
+    hessian = gram * layer.rho
+    hessian.diagonal().add_(layer.mu + t)
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    # A singular matrix has no factor: its rows become NaN, which the safeguard sees.
+    factor = torch.where(failed > 0, torch.nan, factor)
+    change = torch.cholesky_solve(gradient.T.to(torch.float64), factor).T.to(now.dtype)
+    return inertia.relaxed(layer.weight.shifted(now - change.reshape(now.shape), inertia.shift), now)
+
+
+def gram_curvature(link: Link, sums: Sums, iterations: int = 4) -> Tensor:
+    """What ``link.weight_curvature`` gives, from sums; linear layers only.
+
+    Args:
+        link: The layer.
+        sums: Over its inputs.
+        iterations: Of the power method.
+
+    Raises:
+        TypeError: If the layer is another one.
+    """
+    if not isinstance(link, LinearLink):
+        raise TypeError(f"sums over samples need linear layers, got {type(link.layer).__name__}")
+    return link.gram_curvature(sums.aa, iterations).to(link.weight)
 
 
 def bias_step(layer: Layer, inertia: Inertia) -> None:
@@ -149,10 +220,28 @@ def bias_step(layer: Layer, inertia: Inertia) -> None:
     if layer.bias is None:
         return
     now = layer.bias.now
-    point = layer.bias.shifted(now - layer.link.bias_mean(layer.pull), inertia.shift)
-    point = inertia.relaxed(point, now)
+    point = bias_point(layer.bias, layer.link.bias_mean(layer.pull), inertia)
     layer.residual = layer.residual + per_feature(point - now, layer.residual)
     layer.set_bias(point)
+
+
+def bias_step_by_sums(layer: Layer, sums: Sums, inertia: Inertia) -> None:
+    """The same for a linear layer whose samples are known by sums, after its weight moved."""
+    if layer.bias is None or layer.weight.before is None:
+        return
+    mean = sums.mean_residual(layer.weight.now - layer.weight.before)
+    layer.set_bias(bias_point(layer.bias, mean, inertia))
+
+
+def bias_point(bias: Iterate, mean: Tensor, inertia: Inertia) -> Tensor:
+    """Where the mean residual is zero, and on by inertia.
+
+    Args:
+        bias: Block b.
+        mean: Residual at the block.
+        inertia: Of this sweep.
+    """
+    return inertia.relaxed(bias.shifted(bias.now - mean, inertia.shift), bias.now)
 
 
 def check_linear(place: str, what: str, links: Sequence[Link]) -> None:

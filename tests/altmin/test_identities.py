@@ -22,7 +22,7 @@ from openwork.altmin import (
 )
 from openwork.altmin.orders import Visit
 from openwork.penalties import L1
-from tests.altmin.tasks import labelled, linear, network, targets
+from tests.altmin.tasks import blocks_of, labelled, linear, network, targets
 
 
 def weights(trainer: AMTrainer) -> list[Tensor]:
@@ -144,7 +144,7 @@ def test_weights_of_different_layers_do_not_see_each_other() -> None:
         trainer = AMTrainer(network())
         run(trainer, 3)
         for visit in order:
-            trainer._started()[0].move(visit, Inertia(0.5, 0.5, 0.3))
+            blocks_of(trainer).move(visit, Inertia(0.5, 0.5, 0.3))
         results.append(weights(trainer))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -158,7 +158,7 @@ def test_codes_two_layers_apart_do_not_see_each_other() -> None:
         trainer = AMTrainer(network(widths=(5, 6, 6, 6, 3)))
         run(trainer, 2)
         for visit in order:
-            trainer._started()[0].move(visit, Inertia())
+            blocks_of(trainer).move(visit, Inertia())
         results.append([layer.z.now for layer in trainer._started()[0].problem.layers])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from openwork.altmin import AMTrainer, Sign, SignHomotopy
+from openwork.altmin import AMTrainer, Exact, MajorizedWeights, Sign, SignHomotopy
 from openwork.partitions import Blocks, Slices
 from openwork.penalties import GroupLasso, Penalty
 from tests.altmin.tasks import labelled, linear, network
 
-BY_COLUMN = GroupLasso(0.05, Slices(1), weight="one")
+BY_COLUMN = GroupLasso(0.002, Slices(1), weight="one")
 
 
 def killed(
@@ -28,7 +28,7 @@ def killed(
         weight[(rows or {}).get(index, [])] = 0
         weight[:, (columns or {}).get(index, [])] = 0
         layer.set_weight(weight)
-    problem.recompute()
+    trainer._started()[0].recompute()
     return x, y
 
 
@@ -61,10 +61,10 @@ def test_the_objective_loses_the_terms_of_units_that_nobody_reads_and_nothing_el
 
 
 def test_everything_goes_on_and_later_sweeps_are_those_of_the_small_network() -> None:
-    trainer = AMTrainer(network(), rho=0.5, penalties={"2": BY_COLUMN})
+    trainer = AMTrainer(network(), rho=0.5, penalties={"2": BY_COLUMN}, balance=0)
     x, y = killed(trainer, rows={1: [3]}, columns={1: [0, 6]})
     assert trainer.remove_dead() >= 3
-    small = AMTrainer(deepcopy(trainer.model), rho=0.5, penalties={"2": BY_COLUMN})
+    small = AMTrainer(deepcopy(trainer.model), rho=0.5, penalties={"2": BY_COLUMN}, balance=0)
     small.start(x, y)
     small.load_state_dict(trainer.state_dict())
     before = float(trainer._started()[0].objective())
@@ -78,6 +78,20 @@ def test_everything_goes_on_and_later_sweeps_are_those_of_the_small_network() ->
     assert trainer.fit(x, y, 3) is trainer.model
     assert trainer.report()["forward_loss"]
     assert [p.is_leaf and p.requires_grad for p in trainer.model.parameters()] == [True] * 6
+
+
+def test_in_chunks_it_is_the_same() -> None:
+    trainers = [
+        AMTrainer(network(), rho=0.5, penalties={"2": BY_COLUMN}, coupling=Exact(fresh=True), chunk_size=size,
+                  w_solver=MajorizedWeights(fresh=True), inertia=(0, 0, 0))
+        for size in (None, 16)
+    ]  # fmt: skip
+    objectives: list[list[float]] = []
+    for trainer in trainers:
+        killed(trainer, rows={1: [3]}, columns={1: [0, 6]})
+        assert trainer.remove_dead() == 3
+        objectives.append([trainer.sweep().objective for _ in range(5)])
+    assert objectives[0] == pytest.approx(objectives[1], rel=1e-9)
 
 
 def test_sweeps_get_cheaper() -> None:
