@@ -16,9 +16,11 @@ steps. Test samples meet the chosen network only.
 
 Tasks: the teacher's (12 Gaussian inputs, 4 classes by a random ReLU network; 800 samples to train on, 400 to choose,
 2000 to test) and digits. A seed draws the weights, and the teacher with its samples or the split of the training
-samples. Stopped, the script goes on after the last method.
+samples. Stopped, the script goes on after the last method. With a task and widths as arguments, such as digits 64, it
+computes these and writes no table, so that several processes can work at once.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -206,9 +208,12 @@ def row(name: str, hidden: str, method: str, found: dict[str, Any], base: dict[s
 def main() -> None:
     """Measure what is missing, and write the table."""
     torch.set_num_threads(1)
+    wanted = sys.argv[1:]
     rows: list[list[Cell]] = []
     for name in TASKS:
         for hidden, widths in HIDDEN.items():
+            if wanted and wanted != [name, hidden]:
+                continue
             results = {
                 label: remembered(
                     NAME,
@@ -218,6 +223,8 @@ def main() -> None:
                 for label, method in METHODS.items()
             }
             rows += [row(name, hidden, label, found, results[RANDOM]) for label, found in results.items()]
+    if wanted:
+        return
     columns = ["task", "sign units", "method", "test accuracy, %", "more than random features, points", "least",
                "seeds with more", "chosen, by seed", "seconds per run"]  # fmt: skip
     write_table(
