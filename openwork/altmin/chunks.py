@@ -127,7 +127,7 @@ class ChunkedBlocks(Blocks):
                 z = target if index == len(network.activations) else network.activations[index].project(target)
                 sums.add(link.reading(a), target - z)
                 own.append(Iterate(z.to(x.device)))
-                like = z[:0]
+                like = z.new_empty((0, *z.shape[1:]))
             codes.append(own)
             firsts.append(sums)
             curvature = gram_curvature(link, sums, 50 if index == 0 else 4)
@@ -188,9 +188,11 @@ class ChunkedBlocks(Blocks):
             read = self._input(number, index)
             target, after = _target(layer, read), self._here(self.codes[index + 1][number]).now
             pull = link.adjoint(_target(following, a.ahead(inertia.p2)).sub_(after))
-            code, point, residual = layer.entrywise(
-                joint_step, activation, numbers, (target.sub_(z.now), z.now, z.before, a.now, a.before, pull)
+            code, point, _ = layer.entrywise(
+                joint_step, activation, numbers, (target - z.now, z.now, z.before, a.now, a.before, pull)
             )
+            # As from scratch, to the last bit, so that a survey after loading gives the same sums.
+            residual = target.sub_(point)
             moved = code - a.now
             image, change = image + sum_of_squares(link.forward(moved)), change + sum_of_squares(moved)
             square = square + sum_of_squares(residual)

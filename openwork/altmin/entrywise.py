@@ -72,8 +72,9 @@ def in_runs(step: Step, *entries: Any) -> tuple[Tensor, ...]:
 class Compiled:
     """Steps compiled by ``torch.compile``: one loop that reads and writes every tensor once.
 
-    All trainers of a process share the compiled code, which is made once per step and kind of activation, takes seconds,
-    and fits any number of samples and units. Where it cannot be made, for want of a C++ compiler say, this is ``eager``.
+    All trainers of a process share the compiled code, which is made once per step and kind of activation, takes
+    seconds, and fits any number of samples and units. Where it cannot be made, for want of a C++ compiler say, this is
+    ``eager``.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from openwork.altmin.curvature import MARGIN
 from openwork.altmin.elementwise import Activation
+from openwork.altmin.entrywise import Entrywise, eager
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
@@ -25,6 +26,7 @@ class Network:
         activations: Between them, one fewer.
         penalties: Of the weights, one per link.
         rows: Samples at a time that the network reads; None for all at once.
+        entrywise: How steps of the codes are computed.
     """
 
     model: nn.Sequential
@@ -32,6 +34,7 @@ class Network:
     activations: Sequence[Activation]
     penalties: Sequence[Penalty]
     rows: int | None = None
+    entrywise: Entrywise = eager
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +80,7 @@ class Network:
             mu=mu,
             penalty=self.penalties[index],
             penalty_weight=float(size),
+            entrywise=self.entrywise,
         )
 
     def parts(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from openwork.altmin.blocks import Blocks
 from openwork.altmin.chunks import ChunkedBlocks, check_chunks
 from openwork.altmin.couplings import Coupling, Exact
+from openwork.altmin.entrywise import Compiled, eager
 from openwork.altmin.homotopy import SignHomotopy, hardened, signs
 from openwork.altmin.inertia import Inertia, InertiaSchedule, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
@@ -72,6 +73,8 @@ class AMTrainer:
         multiplier: Whether the link of the output has a Lagrange multiplier.
         homotopy: How sign layers begin as ramps; None for signs from the start. The best weights are only looked for
             after it.
+        compile: Whether the steps of the codes are compiled by ``torch.compile``, which takes seconds at the first
+            sweep, or minutes for smooth activations.
         chunk_size: Samples at a time, for data that does not fit where the model is; None for all at once. The iterates
             are those of the full batch up to rounding, with the exact coupling and the forward order, for linear
             layers, all of them ``fresh``. Only X, y and the blocks z, now and before, are kept, where X lies.
@@ -103,6 +106,7 @@ class AMTrainer:
         balance: int = 10,
         multiplier: bool = False,
         homotopy: SignHomotopy | None = None,
+        compile: bool = False,
         chunk_size: int | None = None,
         minibatch: MiniBatch | None = None,
     ) -> None:
@@ -129,7 +133,8 @@ class AMTrainer:
         self.multiplier = multiplier
         self.chunk_size = chunk_size
         links, activations = links_of(model)
-        self._network = Network(model, links, activations, penalties_of(ME, model, links, penalties), chunk_size)
+        found, entrywise = penalties_of(ME, model, links, penalties), Compiled() if compile else eager
+        self._network = Network(model, links, activations, found, chunk_size, entrywise)
         self._visits = order(len(links))
         self.w_solver.check(ME, links)
         self.coupling.check(ME, links)
