@@ -1,6 +1,6 @@
 """Hidden layers of signs, whose derivative is zero: alternating minimization beside random features and a surrogate.
 
-Hidden layers ``sign(W a + b)``, one of 64 units or two of 32, in front of a linear readout with softmax cross-entropy.
+Hidden layers ``sign(W a + b)``, one of 64 units or (teacher) two of 32, in front of a linear readout with softmax cross-entropy.
 All methods start from the same weights, the usual ones of torch:
 
 * random features: the hidden layers stay as they were drawn, and the readout is refitted to convergence, by the same
@@ -41,7 +41,6 @@ from openwork.data import Data, Split, digits
 
 NAME = "am_sign"
 SEEDS = range(5)
-HIDDEN = {"64": (64,), "32-32": (32, 32)}
 SWEEPS, RAMPS = 80, 60
 STEPS, BATCH, LOOKS = 2000, 100, 50
 
@@ -73,6 +72,7 @@ def centered_digits(seed: int) -> Data:
 
 
 TASKS: dict[str, Callable[[int], Data]] = {"teacher": teacher, "digits": centered_digits}
+CASES = (("teacher", (64,)), ("teacher", (32, 32)), ("digits", (64,)))
 task = cache(lambda name, seed: TASKS[name](seed))
 
 
@@ -210,19 +210,19 @@ def main() -> None:
     torch.set_num_threads(1)
     wanted = sys.argv[1:]
     rows: list[list[Cell]] = []
-    for name in TASKS:
-        for hidden, widths in HIDDEN.items():
-            if wanted and wanted != [name, hidden]:
-                continue
-            results = {
-                label: remembered(
-                    NAME,
-                    f"{name}_{hidden}_{label.replace(', ', '-').replace(' ', '-')}",
-                    lambda name=name, widths=widths, method=method: measure(name, widths, method),
-                )
-                for label, method in METHODS.items()
-            }
-            rows += [row(name, hidden, label, found, results[RANDOM]) for label, found in results.items()]
+    for name, widths in CASES:
+        hidden = "-".join(map(str, widths))
+        if wanted and wanted != [name, hidden]:
+            continue
+        results = {
+            label: remembered(
+                NAME,
+                f"{name}_{hidden}_{label.replace(', ', '-').replace(' ', '-')}",
+                lambda name=name, widths=widths, method=method: measure(name, widths, method),
+            )
+            for label, method in METHODS.items()
+        }
+        rows += [row(name, hidden, label, found, results[RANDOM]) for label, found in results.items()]
     if wanted:
         return
     columns = ["task", "sign units", "method", "test accuracy, %", "more than random features, points", "least",
