@@ -1,6 +1,7 @@
 """Hidden layers of signs, whose derivative is zero: alternating minimization beside random features and a surrogate.
 
-Hidden layers ``sign(W a + b)``, one of 64 units or (teacher) two of 32, in front of a linear readout with softmax cross-entropy.
+Hidden layers ``sign(W a + b)``, one of 64 units or (teacher) two of 32, in front of a linear readout with softmax
+cross-entropy.
 All methods start from the same weights, the usual ones of torch:
 
 * random features: the hidden layers stay as they were drawn, and the readout is refitted to convergence, by the same
