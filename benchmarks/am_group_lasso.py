@@ -6,10 +6,10 @@ per input. AM: 100 sweeps, rho 0.1, mu 4e-4 per sample on all layers. RAMDA, on 
 penalty: 80 epochs in batches of 100, learning rate 0.01, a tenth in the second half, weight decay 4e-4 where there is
 no penalty; about the same time. Both give the weights of the end, AM with its readout refitted.
 
-Digits: 64-64-64-10, the penalty on the columns of the second and third weight, one group per hidden unit, so that nobody
-reads a unit that goes. AM as above, but 60 sweeps and rho 1; and with ``remove_dead`` every 10 sweeps, which takes such
-units out while it trains. With groups of rows, layers escape from the penalty as soon as units go. All in double
-precision.
+Digits: 64-64-64-10, the penalty on the columns of the second and third weight, one group per hidden unit, so that
+nobody reads a unit that goes. AM as above, but 60 sweeps and rho 1; and with ``remove_dead`` every 10 sweeps, which
+takes such units out while it trains. With groups of rows, layers escape from the penalty as soon as units go. All in
+double precision.
 
 Four strengths for AM and for RAMDA on planted inputs, each a range of its own, and three on digits. Chosen for each
 seed: the strongest whose validation accuracy is within one standard error of the best. The first layer of every network
@@ -22,7 +22,7 @@ arguments it computes these and writes no table, so that several processes can w
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -251,6 +251,11 @@ def measure(method: Method) -> list[dict[str, Any]]:
     return found
 
 
+def listed(numbers: Sequence[float]) -> str:
+    """Numbers as a reader wants them."""
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
 def row(name: str, method: Method, found: list[dict[str, Any]]) -> list[Cell]:
     """One line of the table."""
     planted_task = method.task is PLANTED
@@ -261,7 +266,7 @@ def row(name: str, method: Method, found: list[dict[str, Any]]) -> list[Cell]:
     test = [100 * one["test"] for one in found]
     return [
         name,
-        ", ".join(f"{one['strength']:g}" for one in found),
+        listed([one["strength"] for one in found]),
         f"{mean(informative):.1f}" if planted_task else None,
         f"{mean(noise):.1f}" if planted_task else None,
         None if planted_task else f"{mean(units):.1f}",
@@ -299,11 +304,10 @@ def main() -> None:
         f"Means over {len(SEEDS)} seeds, accuracy with its deviation. Planted inputs: 12 informative, 24 of noise, 4 "
         "classes by a random ReLU network; 800 samples to train on, 400 to choose, 2000 to test; network 36-32-32-4; "
         "one group per input. Digits: 1150, 288 and 359 samples; 64-64-64-10, one group per hidden unit, what "
-        "reads it, rho 1. Double precision. Strength: of GroupLasso beside a mean over samples, for each seed the strongest within a "
-        f"standard error of the best validation accuracy, from {', '.join(f'{s:g}' for s in STRENGTHS)} (AM), "
-        f"{', '.join(f'{s:g}' for s in WIDER)} (RAMDA) and {', '.join(f'{s:g}' for s in UNITS)} (digits). "
-        f"AM: {PLANTED.sweeps} and {DIGITS.sweeps} sweeps, defaults of AMTrainer. RAMDA: "
-        f"{PLANTED.epochs} epochs, batch 100, learning rate "
+        "reads it, rho 1. Double precision. Strength: of GroupLasso beside a mean over samples, for each seed the "
+        f"strongest within a standard error of the best validation accuracy, from {listed(STRENGTHS)} (AM), "
+        f"{listed(WIDER)} (RAMDA) and {listed(UNITS)} (digits). AM: {PLANTED.sweeps} and {DIGITS.sweeps} sweeps, "
+        f"defaults of AMTrainer. RAMDA: {PLANTED.epochs} epochs, batch 100, learning rate "
         "0.01, a tenth in the second half, the same L2 on other layers. All weights are those of the end. Removal: "
         f"remove_dead every {PERIOD} sweeps, so that the trained network already has fewer parameters. Difference: of "
         "outputs for the test samples before and after the first layer is cut to the inputs that it reads and "
