@@ -4,7 +4,8 @@ The sweep, the sweep with compiled code steps, and a forward and backward pass o
 (all of them; no optimizer) take turns in one run, on the same threads. Products are those of matrices of the size of a
 layer, counted as they are called: a sweep of L layers needs 2 L + 2 (L - 1) = 10, a step whose curvature was too small
 one more, and every 20th sweep forms the residuals anew by L. Power iterations are products with vectors and not
-counted. Sweeps are those of the default trainer, with all that belongs to them: test of the objective, balancing, series.
+counted. Sweeps are those of the default trainer, with all that belongs to them: test of the objective, balancing, and
+series.
 
 It takes ten minutes. Stopped, it goes on after the last finished part; delete benchmarks/results/am_cost to measure
 anew.

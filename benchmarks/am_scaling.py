@@ -104,8 +104,8 @@ def main() -> None:
         ["axis", "size", "sweep, ms", "forward + backward, ms", "ratio of medians"],
         rows,
         "784-w-w-10 with ReLU on MNIST, float32, defaults of AMTrainer, eager. Exponents are slopes of least squares "
-        "in logarithms over all sizes of an axis; the arithmetic is linear in samples, and goes as 794 w + w^2 with the "
-        f"width. Load of the machine: {min(loads):.1f} to {max(loads):.1f}.",
+        "in logarithms over all sizes of an axis; the arithmetic is linear in samples, and goes as 794 w + w^2 with "
+        f"the width. Load of the machine: {min(loads):.1f} to {max(loads):.1f}.",
         picture=f"{NAME}.svg",
     )
 
