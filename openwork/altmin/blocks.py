@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.altmin.couplings import Coupling
 from openwork.altmin.inertia import Inertia, Iterate
@@ -91,6 +91,17 @@ class Blocks(ABC):
     @abstractmethod
     def recompute(self) -> None:
         """Remove the rounding errors of many updates."""
+
+    @abstractmethod
+    def remove_dead(self, model: nn.Module) -> int:
+        """Take units out of the model that are constant or that nobody reads; histories are cleared then.
+
+        Args:
+            model: That holds the layers, with their present weights.
+
+        Returns:
+            How many.
+        """
 
     def select(self) -> bool:
         """Let max-pooling select anew; whether there is any, so that objectives are not comparable."""

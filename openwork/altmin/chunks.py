@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from openwork.altmin.balancing import balance, each, times
@@ -18,6 +18,7 @@ from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
 from openwork.altmin.network import Network
 from openwork.altmin.orders import Visit, forward
+from openwork.altmin.removal import remove_dead
 from openwork.altmin.safeguard import Safeguard
 from openwork.altmin.saving import check_layers, load_layer, saved_layer
 from openwork.altmin.state import Layer, Problem, sum_of_squares
@@ -292,6 +293,18 @@ class ChunkedBlocks(Blocks):
     @override
     def recompute(self) -> None:
         """Nothing: every sweep computes its residuals from scratch."""
+
+    @override
+    def remove_dead(self, model: nn.Module) -> int:
+        removal = remove_dead(model, self.problem.layers)
+        for index, rows in enumerate(removal.kept):
+            if rows is not None:
+                here = rows.to(self.problem.x.device)
+                self.codes[index] = [Iterate(z.now.index_select(1, here)) for z in self.codes[index]]
+        if removal.units:
+            self.forget()
+            self._known = self._first = None
+        return removal.units
 
     # -- back to an earlier state -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from openwork.altmin.code_steps import banded_code, banded_step, joint_step, penalized_code, penalized_step
 from openwork.altmin.codes import correct_codes, exact_change, move_codes, pulled, put_codes
+from openwork.altmin.coordinates import check_units, coordinate_cycle
 from openwork.altmin.inertia import Inertia
 from openwork.altmin.links import Link
 from openwork.altmin.state import FLOOR, Layer, Problem, sum_of_squares
@@ -83,14 +84,32 @@ class Exact(Coupling):
     activation, monotone or not, smooth or not, and needs no schedule.
 
     Args:
+        solver: One majorized step for the whole layer, or unit after unit in turn. The latter lowers the objective
+            more in a sweep, above all where codes can only jump, but takes a step per unit: for small layers.
         fresh: Whether the residual at the extrapolated codes is formed with the present weight; see
-            ``MajorizedWeights``.
+            ``MajorizedWeights``. Units in turn have no use for it.
+
+    Raises:
+        ValueError: If there is no such solver.
     """
 
+    solver: Literal["majorized", "coordinates"] = "majorized"
     fresh: bool = False
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("majorized", "coordinates"):
+            raise ValueError(f"Exact: solver must be 'majorized' or 'coordinates', got {self.solver!r}")
+
+    @override
+    def check(self, place: str, links: Sequence[Link]) -> None:
+        if self.solver == "coordinates":
+            check_units(place, links[1:])
 
     @override
     def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
+        if self.solver == "coordinates":
+            coordinate_cycle(layer, following, inertia)
+            return
         activation, a = layer.hidden
         z, pull = layer.z, pulled(following, a, inertia, self.fresh)
 

@@ -51,6 +51,10 @@ class Activation(ABC):
         """The nearest point that ``solve`` may return; ``z`` itself unless ``h`` keeps a margin."""
         return z
 
+    def of_unit(self, index: int) -> "Activation":
+        """The function of one channel, for tensors that hold nothing else; itself unless channels differ."""
+        return self
+
 
 def above(x: Tensor, y: Tensor | float) -> Tensor:
     """One where ``x > y`` and zero elsewhere, in the precision of ``x``, to be used as the weight of ``lerp_``.

@@ -166,6 +166,11 @@ class LeakyReLU(PiecewiseLinear):
         return z.clamp(min=0).add_(z.clamp(max=0).mul_(self.pieces(z.ndim)[0].slope))
 
     @override
+    def of_unit(self, index: int) -> "LeakyReLU":
+        slope = self.slope
+        return LeakyReLU(slope[index]) if isinstance(slope, Tensor) and slope.numel() > 1 else self
+
+    @override
     def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
         slope = self.pieces(c.ndim)[0].slope
         return in_runs(lambda c, d: (_two_pieces(c, d, slope, r, k),), c, d)[0]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from openwork.altmin.balancing import balance
@@ -14,6 +14,7 @@ from openwork.altmin.inertia import Inertia, Iterate
 from openwork.altmin.losses import OutputLoss
 from openwork.altmin.network import Network
 from openwork.altmin.orders import Visit
+from openwork.altmin.removal import remove_dead
 from openwork.altmin.saving import check_layers, load_layer, saved_layer
 from openwork.altmin.state import Layer, Problem, sum_of_squares
 from openwork.altmin.weight_block import WeightSolver, bias_step
@@ -156,6 +157,14 @@ class WholeBlocks(Blocks):
     @override
     def recompute(self) -> None:
         self.problem.recompute()
+
+    @override
+    def remove_dead(self, model: nn.Module) -> int:
+        removal = remove_dead(model, self.problem.layers)
+        if removal.units:
+            self.recompute()
+            self.forget()
+        return removal.units
 
     @override
     def select(self) -> bool:

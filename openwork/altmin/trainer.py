@@ -222,6 +222,32 @@ class AMTrainer:
         )
         return outcome.measured
 
+    @torch.no_grad()
+    def remove_dead(self) -> int:
+        """Take out of the network what a penalty of rows or columns has left without effect, to make sweeps cheaper.
+
+        A hidden unit goes if nobody reads it, or if its row is zero, so that it is a constant, which moves into the
+        next bias. The outputs of the network stay the same. Its linear layers become narrower in place, with new
+        parameters, and states saved before no longer fit. Blocks go on without history. The objective loses the terms
+        of these units, and codes of constant units no longer help where the network cannot. The best weights so far
+        are forgotten.
+
+        Returns:
+            How many units went, 0 if nothing has changed.
+
+        Raises:
+            RuntimeError: If ``start`` was not called.
+        """
+        blocks, progress = self._started()
+        for layer in blocks.problem.layers:
+            layer.write_back()
+        removed = blocks.remove_dead(self.model)
+        if removed:
+            progress.clock, progress.objective = 0, None
+            progress.best_loss, progress.best_weights = None, []
+            self._batches.steps = [None for _ in self._batches.steps]
+        return removed
+
     # -- the whole run ----------------------------------------------------------------------------------------------
 
     def fit(
