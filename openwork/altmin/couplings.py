@@ -12,6 +12,7 @@ from typing_extensions import override
 from openwork.altmin.code_steps import banded_code, banded_step, joint_step, penalized_code, penalized_step
 from openwork.altmin.codes import correct_codes, exact_change, move_codes, pulled, put_codes
 from openwork.altmin.coordinates import check_units, coordinate_cycle
+from openwork.altmin.fronts import Flattening
 from openwork.altmin.inertia import Inertia
 from openwork.altmin.links import Link
 from openwork.altmin.state import FLOOR, Layer, Problem, sum_of_squares
@@ -172,6 +173,11 @@ class QuadraticPenalty(Coupling):
     def check(self, place: str, links: Sequence[Link]) -> None:
         if self.solver == "exact":
             check_linear(place, "QuadraticPenalty(solver='exact')", links[1:])
+            if any(not isinstance(front, Flattening) for link in links[1:] for front in link.fronts):
+                raise TypeError(
+                    f"{place}: QuadraticPenalty(solver='exact') needs linear layers that read their codes directly, "
+                    "and there is pooling between two layers; take the majorized steps"
+                )
 
     def weight(self, layer: Layer) -> float:
         """The ``nu`` of a layer."""

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import prod, sqrt
 from typing import NamedTuple
 
@@ -81,28 +82,33 @@ def measure(blocks: Blocks) -> Measurement:
     )
 
 
-def escaped(start: Sequence[float], now: Sequence[float]) -> int | None:
-    """The first layer that shrank tenfold while the next one grew threefold; None if there is none.
+def escaped(start: Sequence[float], now: Sequence[float]) -> tuple[int, int] | None:
+    """A layer that shrank tenfold, and a later one that grew threefold or is the only one left; None if there is none.
 
     Args:
         start: Norms of all weights at the start.
         now: The same now.
     """
-    for index in range(len(start) - 1):
-        if now[index] * SHRUNK < start[index] and now[index + 1] > GROWN * start[index + 1]:
-            return index
+    for index, later in combinations(range(len(start)), 2):
+        shrank = now[index] * SHRUNK < start[index]
+        if shrank and (now[later] > GROWN * start[later] or (now[index] == 0 and now[later] > start[later])):
+            return index, later
     return None
 
 
-def warn_of_escape(index: int) -> None:
+def warn_of_escape(shrunk: int, grown: int) -> None:
     """Say that the objective falls for the wrong reason.
+
+    Args:
+        shrunk: Index of the layer that shrank.
+        grown: Index of the layer that grew.
 
     Warns:
         UserWarning: Always.
     """
     warnings.warn(
-        f"AMTrainer: the weight of layer {index + 1} shrank more than tenfold while that of layer {index + 2} grew "
-        "more than threefold, which lowers the objective without training the network; take a smaller penalty, a "
-        "larger mu, or balance=10",
+        f"AMTrainer: the weight of layer {shrunk + 1} shrank more than tenfold or to zero while that of layer "
+        f"{grown + 1} grew, which lowers the objective without training the network; take a smaller penalty, a larger "
+        "mu, or balance=10",
         stacklevel=3,
     )

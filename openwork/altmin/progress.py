@@ -58,10 +58,10 @@ class Progress:
             self.series[name].append(getattr(measured, name))
         self.series["rho"].append(self.rho)
         self.series["restarts"].append(self.restarts)
-        index = None if self.warned else escaped(self.norms, measured.weight_norm)
-        if index is not None:
+        pair = None if self.warned else escaped(self.norms, measured.weight_norm)
+        if pair is not None:
             self.warned = True
-            warn_of_escape(index)
+            warn_of_escape(*pair)
 
     def record_forward(
         self, loss: float, accuracy: float | None, penalty: float, weights: Sequence[Tensor] | None

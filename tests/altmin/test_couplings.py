@@ -123,3 +123,11 @@ def test_a_band_refuses_what_is_not_monotone() -> None:
     trainer = AMTrainer(network(activation=nn.GELU), coupling=Band())
     with pytest.raises(ValueError, match=r"monotone"):
         trainer.start(*labelled())
+
+
+def test_exact_codes_refuse_pooling_between_layers() -> None:
+    model = nn.Sequential(
+        nn.Conv1d(1, 2, 3), nn.ReLU(), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 2)
+    )
+    with pytest.raises(TypeError, match=r"there is pooling between two layers; take the majorized steps"):
+        AMTrainer(model, coupling=QuadraticPenalty(solver="exact"))
