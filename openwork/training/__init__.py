@@ -1,7 +1,7 @@
 """Training runs: built from a model, an optimizer and data, driven to the end, stopped and resumed bit for bit."""
 
 from openwork.training.checkpoint import BadCheckpoint
-from openwork.training.fit import CHECKPOINT, fit, last_report, rebuild, units_done
+from openwork.training.fit import CHECKPOINT, METRICS, drive, fit, last_report, rebuild, units_done
 from openwork.training.folder import Recipe, check_new, find_recipe, new_folder, read_recipe, write_recipe
 from openwork.training.gains import GAINS, SMALL, Gains, measure
 from openwork.training.processes import processes
@@ -12,6 +12,7 @@ from openwork.training.supervised import Precision, supervised
 __all__ = [
     "CHECKPOINT",
     "GAINS",
+    "METRICS",
     "SMALL",
     "BadCheckpoint",
     "Gains",
@@ -21,6 +22,7 @@ __all__ = [
     "Run",
     "Stopped",
     "check_new",
+    "drive",
     "find_recipe",
     "fit",
     "last_report",
