@@ -2,7 +2,9 @@
 
 from openwork.comparison.compare import compare
 from openwork.comparison.method import Method
-from openwork.comparison.result import Cell, Result
+from openwork.comparison.result import Cell, Failure, Result, Searched
+from openwork.comparison.table import Mean, Row, Table
+from openwork.comparison.target import Target
 from openwork.comparison.task import Task
 
-__all__ = ["Cell", "Method", "Result", "Task", "compare"]
+__all__ = ["Cell", "Failure", "Mean", "Method", "Result", "Row", "Searched", "Table", "Target", "Task", "compare"]

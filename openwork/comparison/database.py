@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from sqlalchemy.engine import URL, make_url
@@ -90,12 +90,28 @@ def connect(storage: str) -> RDBStorage:
             except (IntegrityError, ProgrammingError) as error:  # another worker made the tables at the same moment
                 reason = _reason(error)
                 time.sleep(attempt)
-    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError, ValueError) as error:
+    except (SQLAlchemyError, OptunaError, ImportError, OSError, RuntimeError, ValueError) as error:
         reason = _reason(error)
     raise ValueError(
         f"storage {shown!r} cannot be used ({reason}); check the URL, such as postgresql://user@host/database, that "
         "the server answers and that its Python driver is installed, or leave it out for a file in the folder"
     )
+
+
+@contextmanager
+def database_errors() -> Generator[None]:
+    """Say in one sentence that a database fails.
+
+    Raises:
+        ConnectionError: If it does.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, OptunaError) as error:
+        raise ConnectionError(
+            f"the database of the study failed ({_reason(error)}); what is finished is kept: go on with the same call "
+            "once it works again"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -183,4 +199,4 @@ class DatabaseLock(AbstractContextManager["DatabaseLock"]):
             return None
 
 
-__all__ = ["HEARTBEAT", "DatabaseLock", "connect", "lock_of", "quiet", "repeated"]
+__all__ = ["HEARTBEAT", "RETRIES", "DatabaseLock", "connect", "database_errors", "lock_of", "quiet", "repeated"]

@@ -36,6 +36,15 @@ class Method(ABC):
             seed: Of everything that is random.
         """
 
+    def strength_at(self, task: Task, density: float) -> float | None:
+        """The strength that leaves this fraction of the parameters nonzero, if the method knows it.
+
+        Args:
+            task: What is learned.
+            density: In (0, 1).
+        """
+        return None
+
     def choices(self) -> Mapping[str, Sequence[float]]:
         """Values of fields to search among, by name of the field; nothing if there is nothing to tune."""
         return {}

@@ -1,6 +1,6 @@
 """Many cells on one optuna study: several processes or machines work on it, and nothing is computed twice."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import cast
 import optuna
 from optuna.exceptions import OptunaError
 from optuna.storages import fail_stale_trials
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from openwork.comparison.database import HEARTBEAT, RETRIES, connect, lock_of, quiet, repeated
 from openwork.comparison.result import Cell, Failure, Result, Searched
@@ -17,7 +17,6 @@ from openwork.files import Json
 
 # Names of attributes in the database.
 NAME, CELL, RESULT, SEARCHED, FAILURE, LATENCY = "name", "cell", "result", "searched", "failure", "latency:"
-OPEN = (TrialState.WAITING, TrialState.RUNNING)
 FILE = "study.db"
 
 
@@ -26,23 +25,39 @@ class Known:
     """What a study holds, by names of cells.
 
     Args:
+        cells: All of them, in the order of the study.
         results: Of finished networks.
         searched: Of the trials of searches.
         failures: Of cells that cannot be trained.
-        open: Cells that wait for a worker or have one.
-        running: Those that have one.
+        waiting: Names of cells that wait for a worker.
+        running: Names of those that have one.
+        untimed: Finished networks whose time cannot be measured.
     """
 
+    cells: dict[str, Cell] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     searched: dict[str, Searched] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
-    open: set[str] = field(default_factory=set)
+    waiting: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
+    untimed: set[str] = field(default_factory=set)
 
-    @property
-    def names(self) -> set[str]:
-        """Of all cells."""
-        return {*self.results, *self.searched, *self.failures, *self.open}
+    def finished(self, name: str) -> bool:
+        """Whether there is nothing left to do for a cell.
+
+        Args:
+            name: Of the cell.
+        """
+        return name in self.results or name in self.searched or name in self.failures
+
+    def open(self, methods: Collection[str]) -> list[Cell]:
+        """Cells that wait for a worker or have one.
+
+        Args:
+            methods: Of these methods.
+        """
+        cells = [self.cells[name] for name in (*self.waiting, *self.running)]
+        return [cell for cell in cells if cell.method in methods]
 
 
 @dataclass(frozen=True)
@@ -96,33 +111,32 @@ class Study:
 
     def known(self) -> Known:
         """What there is."""
-        known, died = Known(), dict[str, list[FrozenTrial]]()
-        latencies = {
-            name.removeprefix(LATENCY): cast("list[float]", value)
-            for name, value in self.facts().items()
-            if name.startswith(LATENCY)
-        }
+        known, died = Known(), dict[str, int]()
+        times = {name: value for name, value in self.facts().items() if name.startswith(LATENCY)}
         for trial in self._study.get_trials(deepcopy=False):
             about = trial.user_attrs
-            name = about.get(NAME)
-            if name is None:
+            if NAME not in about:
                 continue
-            if trial.state in OPEN:
-                known.open.add(name)
-                known.running.update([name] if trial.state is TrialState.RUNNING else [])
+            name = about[NAME]
+            cell = known.cells.setdefault(name, Cell.from_json(about[CELL]))
+            if trial.state is TrialState.WAITING:
+                known.waiting.add(name)
+            elif trial.state is TrialState.RUNNING:
+                known.running.add(name)
             elif trial.state is TrialState.COMPLETE and RESULT in about:
+                pair = cast("list[float] | None", times.get(LATENCY + name))
                 result = Result.from_json(about[RESULT])
-                known.results[name] = result.timed(*latencies[name]) if name in latencies else result
-            elif trial.state is TrialState.COMPLETE and SEARCHED in about:
+                known.results[name] = result.timed(*pair) if pair else result
+                known.untimed.update([name] if pair == [] else [])
+            elif trial.state is TrialState.COMPLETE:
                 known.searched[name] = Searched.from_json(about[SEARCHED])
             elif trial.state is TrialState.FAIL and FAILURE in about:
-                known.failures[name] = Failure(Cell.from_json(about[CELL]), about[FAILURE])
+                known.failures[name] = Failure(cell, about[FAILURE])
             elif trial.state is TrialState.FAIL:
-                died.setdefault(name, []).append(trial)
-        for name, trials in died.items():
-            if len(trials) > RETRIES and name not in known.names:
-                cell = Cell.from_json(trials[0].user_attrs[CELL])
-                known.failures[name] = Failure(cell, f"the process that trained it died {len(trials)} times")
+                died[name] = died.get(name, 0) + 1
+        for name, count in died.items():
+            if count > RETRIES and not (known.finished(name) or name in known.waiting or name in known.running):
+                known.failures[name] = Failure(known.cells[name], f"the process that trained it died {count} times")
         return known
 
     def add(self, cells: Iterable[Cell]) -> None:
@@ -131,27 +145,32 @@ class Study:
         Args:
             cells: Any.
         """
-        there = self.known().names
+        known = self.known()
+        there = {name for name in known.cells if known.finished(name)} | known.waiting | known.running
         for cell in cells:
             if cell.name not in there:
                 there.add(cell.name)
                 self._study.enqueue_trial({}, user_attrs={CELL: asdict(cell), NAME: cell.name})
 
-    def claim(self) -> Claim | None:
-        """Take the next cell that waits, those of workers that fell silent included; None if there is none."""
+    def claim(self, methods: Collection[str]) -> Claim | None:
+        """Take the next cell that waits, those of workers that fell silent included; None if there is none.
+
+        Args:
+            methods: Names of those that this worker knows.
+        """
         with quiet():
             fail_stale_trials(self._study)
         known = self.known()
-        while TrialState.WAITING in (trial.state for trial in self._study.get_trials(deepcopy=False)):
-            trial = self._study.ask()
-            name = trial.user_attrs[NAME]
-            if name in known.running or name in known.results or name in known.searched:
+        for trial in self._study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+            cell, key = Cell.from_json(trial.user_attrs[CELL]), trial._trial_id
+            if cell.method not in methods or not self._database.set_trial_state_values(key, TrialState.RUNNING):
+                continue
+            if cell.name in known.running or known.finished(cell.name):
                 # Its worker had been given up and came back.
                 self._study.tell(trial.number, state=TrialState.PRUNED)
                 continue
-            claim = Claim(Cell.from_json(trial.user_attrs[CELL]), trial.number, trial._trial_id)
-            self._database.record_heartbeat(claim.key)
-            return claim
+            self._database.record_heartbeat(key)
+            return Claim(cell, trial.number, key)
         return None
 
     @contextmanager
@@ -170,6 +189,10 @@ class Study:
         Args:
             claim: The cell.
             record: Its numbers.
+
+        Raises:
+            OptunaError: If the database does not answer.
+            ValueError: If the cell is not claimed.
         """
         key = RESULT if isinstance(record, Result) else SEARCHED
         value = record.valid_loss if record.valid_loss is not None else 0.0
@@ -177,7 +200,7 @@ class Study:
             self._database.set_trial_user_attr(claim.key, key, record.to_json())
             self._study.tell(claim.trial, value)
         except (OptunaError, ValueError):
-            if self._database.get_trial(claim.key).state in OPEN:
+            if not self._database.get_trial(claim.key).state.is_finished():
                 raise
             # Given up after a silence, but here it is.
             about = {CELL: asdict(claim.cell), NAME: claim.cell.name, key: record.to_json()}
@@ -203,33 +226,15 @@ class Study:
         with suppress(OptunaError):
             self._database.set_trial_state_values(claim.key, TrialState.WAITING)
 
-    def timed(self, name: str, before: float, after: float) -> None:
+    def timed(self, name: str, times: tuple[float, float] | None) -> None:
         """Keep the times of a finished network.
 
         Args:
             name: Of the cell.
-            before: Milliseconds of the network before it was shrunk.
-            after: Milliseconds after.
+            times: Milliseconds before and after it was shrunk; None if they cannot be measured.
         """
         # What a trial holds cannot be changed once it is finished.
-        self.note(f"{LATENCY}{name}", [before, after])
-
-    def agree(self, name: str, value: Mapping[str, Json]) -> dict[str, tuple[Json, Json]]:
-        """Settle a fact if it is open.
-
-        Args:
-            name: Of the fact.
-            value: Plain values.
-
-        Returns:
-            What differs from what was settled before: by key, the value there and the one given.
-        """
-        there = cast("Mapping[str, Json] | None", self.facts().get(name))
-        if there is None:
-            self.note(name, value)
-            return {}
-        given = {**dict.fromkeys(there), **value}
-        return {key: (there.get(key), new) for key, new in given.items() if there.get(key) != new}
+        self.note(f"{LATENCY}{name}", list(times or ()))
 
 
 __all__ = ["FILE", "Claim", "Known", "Study"]

@@ -25,7 +25,7 @@ from openwork.optim import regularize
 from openwork.penalties import GroupLasso
 from openwork.shrinking import NothingZero, Shrunk, save, shrink
 from openwork.structure import Structure
-from openwork.training import CHECKPOINT, METRICS, BadCheckpoint, Run, drive, evaluate, processes
+from openwork.training import CHECKPOINT, METRICS, BadCheckpoint, Run, drive, evaluate
 
 # The network of a cell, as small as it gets: ow.load(..., into=the task's model) reads it.
 SMALL = "small.safetensors"
@@ -58,9 +58,10 @@ def train_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Result:
         OSError: If a file cannot be written.
         FloatingPointError: If the training diverged.
     """
-    with noted() as notes, peak_memory() as memory:
-        run, seconds = _trained(task, method, cell, folder)
-    model = run.finish()
+    with noted() as notes:
+        with peak_memory() as memory:
+            run, seconds = _trained(task, method, cell, folder)
+        model = run.finish()
     numbers = run.evaluate(model)
     loss = cast("float", numbers["test_loss"])
     _check_finite(model, loss)
@@ -126,7 +127,7 @@ def search_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Searche
 
     with noted():
         run, seconds = _trained(replace(task, data=untested), method, cell, folder)
-    model = run.finish()
+        model = run.finish()
     valid = task.data(cell.seed).valid.to(run.example.device)
     numbers = evaluate(model, task.loss, valid, batch_size=BATCH, classes=task.data(cell.seed).classes)
     loss = cast("float", numbers["loss"])
@@ -177,8 +178,9 @@ def _zeros(model: nn.Module) -> Sparsity:
     names = {parameter: name for name, parameter in model.named_parameters()}
     try:
         for group in regularize(model, GroupLasso(1.0)):
-            for parameter in group["params"] if "penalty" in group else ():
-                structures[names[parameter]] = group["penalty"].structure(parameter.detach())
+            penalty = group["penalty"]
+            for parameter in group["params"] if isinstance(penalty, GroupLasso) else ():
+                structures[names[parameter]] = penalty.structure(parameter.detach())
     except ValueError:  # nothing to group
         structures = {}
     return sparsity(model, structures)
@@ -242,7 +244,7 @@ class Peak:
 def peak_memory() -> Generator[Peak]:
     """Watch the memory: that of the GPU if training uses one, else the resident memory, twenty times a second."""
     peak = Peak()
-    if processes().device.type == "cuda":
+    if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
         yield peak
@@ -264,4 +266,4 @@ def peak_memory() -> Generator[Peak]:
         thread.join()
 
 
-__all__ = ["SMALL", "peak_memory", "search_cell", "train_cell"]
+__all__ = ["SMALL", "noted", "peak_memory", "search_cell", "train_cell"]
