@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from openwork import (
         altmin,
+        comparison,
         data,
         factorizations,
         files,
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
         training,
         wiring,
     )
+    from openwork.comparison import compare
     from openwork.shrinking import load, save, shrink
 
 __version__ = "0.1.0"
 
 # A new package is one name here, and one import above for type checkers and editors; a new function likewise.
-_FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
+_FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
     "altmin",
+    "compare",
+    "comparison",
     "data",
     "factorizations",
     "files",

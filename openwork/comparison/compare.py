@@ -165,10 +165,10 @@ def _check_numbers(strengths: int | Sequence[float], seeds: int, search: int) ->
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose another folder with out")
+        raise ValueError(f"{folder} is a file; choose another folder with out=FOLDER")
     ours = any((folder / name).exists() for name in ("comparison.json", "study.db"))
     if folder.is_dir() and not ours and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no comparison; choose another folder with out")
+        raise ValueError(f"{folder} is not empty and holds no comparison; choose another with out=FOLDER")
 
 
 def _fitting(plan: "Plan", explicit: bool) -> dict[str, Method]:
@@ -210,7 +210,7 @@ def _carried_out(plan: "Plan", folder: Path, storage: str | None, name: str, sai
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"the folder {folder} cannot be made ({error.strerror}); choose another with out") from error
+        raise OSError(f"{folder} cannot be made ({error.strerror}); choose another folder with out=FOLDER") from error
     with database_errors():
         study = Study(folder, name, storage)
         with study.lock:
@@ -243,8 +243,8 @@ def _agree(study: "Study", plan: "Plan", folder: Path) -> None:
                 what = f"{key} of {fact.removeprefix(SETTINGS)}" if fact.startswith(SETTINGS) else key
                 raise ValueError(
                     f"the comparison in {folder} was begun with {what.replace('_', ' ')} {there.get(key)} and cannot "
-                    f"go on with {new}; ask for the same, or choose another folder with out (and in a shared database "
-                    "another name with study)"
+                    f"go on with {new}; ask for the same, or choose another folder with out=FOLDER (and in a shared "
+                    "database another name with study=NAME)"
                 )
     for fact, value in given.items():
         if fact not in facts:

@@ -126,7 +126,7 @@ class Result:
         """From what ``to_json`` gave."""
         fields = dict(cast("dict[str, object]", dict(value)))
         fields["cell"] = Cell.from_json(cast("Mapping[str, Json]", fields["cell"]))
-        for name in ("params", "bytes", "macs", "latency_ms"):
+        for name in ("params", "bytes", "macs", "latency_ms", "notes"):
             pair = fields[name]
             fields[name] = tuple(pair) if isinstance(pair, list) else pair
         return cls(**fields)  # pyright: ignore[reportArgumentType]

@@ -18,7 +18,7 @@ MOST_PROBES = 14
 LEAP = 30.0
 # Strengths closer than this, in their logarithm, give the same network; where networks this close are on both sides of
 # a target, it lies within a jump.
-SAME, JUMP = 1e-4, 0.01
+SAME, JUMP = 1e-4, 0.02
 
 
 @dataclass(frozen=True)
