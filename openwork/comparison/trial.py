@@ -162,6 +162,8 @@ def _seeded(task: Task, method: Method, cell: Cell) -> Run:
 
 def _plain(value: Json) -> Json:
     """As JSON gives it back."""
+    if isinstance(value, float) and not isfinite(value):
+        return None
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

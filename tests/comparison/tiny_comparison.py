@@ -55,7 +55,7 @@ class Largest(Method):
     """
 
     lr: float = 0.1
-    diverges: float = float("inf")
+    diverges: float = 1e9
 
     @override
     def strengths(self, task: Task, count: int) -> list[float]:
