@@ -126,7 +126,7 @@ def _parser() -> ArgumentParser:
         "in the folder",
     )
     made.add_argument(
-        "--study", type=str | None, default=None, help="name of the comparison in the database; default the task's"
+        "--study", type=str | None, default=None, help="name of the comparison in a shared database; default the task's"
     )
     return made
 

@@ -13,7 +13,7 @@ from openwork.comparison.result import file_name
 from openwork.comparison.table import Table
 from openwork.comparison.target import Target
 from openwork.comparison.task import Task
-from openwork.files import Json
+from openwork.files import Json, read_json
 from openwork.training import find_function
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def compare(
         search: Trials for the settings of each method, chosen on validation samples; 0 takes the methods as they are.
         out: Folder of the comparison; default ``runs/compare-TASK``.
         storage: URL of a database that several machines share; None for a file in ``out``.
-        study: Name of the comparison in the database; default the task's.
+        study: Name of the comparison in a shared database; default the task's.
         said: Told what is being done.
 
     Returns:
@@ -89,10 +89,15 @@ def compare(
 
     path = strengths if isinstance(strengths, int) else tuple(float(strength) for strength in strengths)
     plan = Plan(task, named, path, seeds, budget, target, search)
-    if not (folder / "comparison.json").exists():
+    file = folder / "comparison.json"
+    if file.exists():
+        there = cast("Mapping[str, Json]", read_json(file).get(CONFIGURATION, {}))
+        _check_same(folder, there, plan.configuration())
+    if methods is None or not file.exists():
         said("trying every method")
         plan = replace(plan, methods=_fitting(plan, explicit=methods is not None))
-    return _carried_out(plan, folder, storage, study or task.name, said)
+    name = "comparison" if storage is None else study or task.name
+    return _carried_out(plan, folder, storage, name, said)
 
 
 def find_task(name: str) -> Task:
@@ -227,28 +232,31 @@ def _carried_out(plan: "Plan", folder: Path, storage: str | None, name: str, sai
 
 
 def _agree(study: "Study", plan: "Plan", folder: Path) -> None:
-    """Settle what the study is about, or check that it is the same.
-
-    Raises:
-        ValueError: If it is another.
-    """
-    facts = study.facts()
+    """Settle what the study is about, or check that it is the same."""
     given: dict[str, dict[str, Json]] = {CONFIGURATION: plan.configuration()}
     for name, method in plan.methods.items():
         given[SETTINGS + name] = cast("dict[str, Json]", asdict(method))
-    for fact, value in given.items():
-        there = cast("Mapping[str, Json] | None", facts.get(fact))
-        for key, new in _plain(value).items() if there is not None else ():
-            if there is not None and there.get(key) != new:
-                what = f"{key} of {fact.removeprefix(SETTINGS)}" if fact.startswith(SETTINGS) else key
-                raise ValueError(
-                    f"the comparison in {folder} was begun with {what.replace('_', ' ')} {there.get(key)} and cannot "
-                    f"go on with {new}; ask for the same, or choose another folder with out=FOLDER (and in a shared "
-                    "database another name with study=NAME)"
-                )
-    for fact, value in given.items():
-        if fact not in facts:
-            study.note(fact, value)
+    facts = study.facts()
+    for fact in given.keys() & facts.keys():
+        of = f" of {fact.removeprefix(SETTINGS)}" if fact.startswith(SETTINGS) else ""
+        _check_same(folder, cast("Mapping[str, Json]", facts[fact]), given[fact], of)
+    for fact in given.keys() - facts.keys():
+        study.note(fact, given[fact])
+
+
+def _check_same(folder: Path, there: Mapping[str, Json], given: Mapping[str, Json], of: str = "") -> None:
+    """Refuse to go on with something else.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    for key, new in _plain(given).items():
+        if there.get(key) != new:
+            raise ValueError(
+                f"the comparison in {folder} was begun with {key.replace('_', ' ')}{of} {there.get(key)} and cannot go "
+                f"on with {new}; ask for the same, or choose another folder with out=FOLDER (and in a shared database "
+                "another name with study=NAME)"
+            )
 
 
 def _plain(value: Mapping[str, Json]) -> dict[str, Json]:

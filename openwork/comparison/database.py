@@ -123,28 +123,28 @@ def _is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def lock_of(storage: str, database: Callable[[], RDBStorage], name: str) -> AbstractContextManager[object]:
-    """What lets one worker of a study in at a time.
+def opened(storage: str, name: str) -> tuple[RDBStorage, AbstractContextManager[object]]:
+    """A database, and what lets one worker of a study in at a time.
 
     Args:
         storage: URL of the database.
-        database: Gives it; not called where the lock is a file.
         name: Of the study.
 
     Raises:
-        ValueError: If the URL is none.
+        ValueError: If the database cannot be used.
     """
     try:
         url = make_url(storage)
-    except SQLAlchemyError as error:
-        raise ValueError(
-            f"storage {storage!r} is no URL of a database; give one such as postgresql://user@host/database, or leave "
-            "it out for a file in the folder"
-        ) from error
-    if _is_file(url):
+        file = Path(url.database) if _is_file(url) and url.database not in (None, "", ":memory:") else None
+    except SQLAlchemyError:
+        file = None
+    if file is not None and file.absolute().parent.is_dir():
         # Its users share a file system, where the lock of a process that died is free at once.
-        return FileLock(Path(f"{url.database or 'memory'}.lock"))
-    return DatabaseLock(database(), f"{name}.lock")
+        lock = FileLock(f"{file}.lock")
+        with lock:
+            return connect(storage), lock
+    database = connect(storage)
+    return database, DatabaseLock(database, f"{name}.lock")
 
 
 class DatabaseLock(AbstractContextManager["DatabaseLock"]):
@@ -199,4 +199,4 @@ class DatabaseLock(AbstractContextManager["DatabaseLock"]):
             return None
 
 
-__all__ = ["HEARTBEAT", "RETRIES", "DatabaseLock", "connect", "database_errors", "lock_of", "quiet", "repeated"]
+__all__ = ["HEARTBEAT", "RETRIES", "DatabaseLock", "connect", "database_errors", "opened", "quiet", "repeated"]

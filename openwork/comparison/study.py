@@ -11,7 +11,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import fail_stale_trials
 from optuna.trial import TrialState, create_trial
 
-from openwork.comparison.database import HEARTBEAT, RETRIES, connect, lock_of, quiet, repeated
+from openwork.comparison.database import HEARTBEAT, RETRIES, opened, quiet, repeated
 from openwork.comparison.result import Cell, Failure, Result, Searched
 from openwork.files import Json
 
@@ -91,9 +91,8 @@ class Study:
 
     def __init__(self, folder: Path, name: str, storage: str | None = None) -> None:
         url = storage or f"sqlite:///{(folder / FILE).resolve()}"
-        self.lock = lock_of(url, lambda: connect(url), name)
+        self._database, self.lock = opened(url, name)
         with self.lock, quiet():
-            self._database = connect(url)
             self._study = optuna.create_study(storage=self._database, study_name=name, load_if_exists=True)
 
     def facts(self) -> dict[str, Json]:

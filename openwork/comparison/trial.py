@@ -18,7 +18,7 @@ from torch import nn
 from openwork.comparison.method import Method
 from openwork.comparison.result import Cell, Result, Searched
 from openwork.comparison.task import Task
-from openwork.data import Split
+from openwork.data import Data, Split
 from openwork.files import Json, read_json, read_records, write_json
 from openwork.metrics import Sparsity, macs, sparsity
 from openwork.optim import regularize
@@ -121,7 +121,7 @@ def search_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Searche
         FloatingPointError: If the training diverged.
     """
 
-    def untested(seed: int) -> object:
+    def untested(seed: int) -> Data:
         data = task.data(seed)
         return replace(data, test=data.test.none())
 

@@ -79,7 +79,7 @@ def test_the_help_lists_tasks_and_methods(capsys: pytest.CaptureFixture[str]) ->
         (["own_task:task", "--seconds", "0"], "compare: --seconds must be above 0, got 0"),
         (["own_task:task", "--target", "size=1"], "target: there is no measure 'size'; there are density, macs, laten"),
         (["own_task:task", "--out", "own_task.py"], "own_task.py is a file; choose another folder with --out=FOLDER"),
-        (["own_task:task", "--storage", "a b"], "storage 'a b' is no URL of a database; give one such as postgresql:/"),
+        (["own_task:task", "--storage", "a b"], "storage 'a b' cannot be used (Could not parse SQLAlchemy URL"),
         (["own_task:task", "--method", "dense"], "compare has no option --method; did you mean --methods"),
         (["own_task:task", "more"], "compare takes no argument 'more' there; leave it out"),
     ],

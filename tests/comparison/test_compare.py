@@ -391,7 +391,7 @@ def test_one_study_is_one_comparison(begun: tuple[Path, str], change: dict[str, 
     folder, before = begun
     asked: dict[str, object] = {"task": task(), "methods": {"plain": Plain()}, "strengths": 1, "seeds": 1, **change}
     with pytest.raises(ValueError, match="cannot go on") as error:
-        compare(**asked, out=folder, study="tiny")  # pyright: ignore[reportArgumentType]
+        compare(**asked, out=folder)  # pyright: ignore[reportArgumentType]
     assert sentence in str(error.value)
     assert (folder / "comparison.json").read_text(encoding="utf-8") == before
 

@@ -9,7 +9,7 @@ from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
-from openwork.comparison.database import DatabaseLock, connect, lock_of, repeated
+from openwork.comparison.database import DatabaseLock, connect, opened, repeated
 
 
 @pytest.fixture
@@ -74,16 +74,15 @@ def test_who_was_taken_over_leaves_the_next_one_alone(database: RDBStorage) -> N
 
 
 def test_files_have_a_lock_beside_them(tmp_path: Path) -> None:
-    def never() -> RDBStorage:
-        raise AssertionError
-
-    lock = lock_of(f"sqlite:///{tmp_path / 'x.db'}", never, "s")
+    _, lock = opened(f"sqlite:///{tmp_path / 'x.db'}", "s")
     assert isinstance(lock, FileLock)
     assert lock.lock_file == str(tmp_path / "x.db.lock")
 
 
-def test_servers_have_a_lock_inside(database: RDBStorage) -> None:
-    assert isinstance(lock_of("postgresql://host/database", lambda: database, "s"), DatabaseLock)
+def test_other_databases_have_a_lock_inside() -> None:
+    database, lock = opened("sqlite:///:memory:", "s")
+    assert isinstance(lock, DatabaseLock)
+    assert database.get_all_studies() == []
 
 
 @pytest.mark.parametrize(
@@ -100,15 +99,11 @@ def test_servers_have_a_lock_inside(database: RDBStorage) -> None:
 )
 def test_a_database_that_cannot_be_reached(storage: str, sentence: str) -> None:
     with pytest.raises(ValueError, match="cannot be used") as error:
-        connect(storage)
+        opened(storage, "s")
     assert str(error.value).startswith(sentence), error.value
     assert str(error.value).endswith("or leave it out for a file in the folder")
+    assert not Path("/nowhere").exists()
     assert "secret" not in str(error.value)
-
-
-def test_no_url_at_all(database: RDBStorage) -> None:
-    with pytest.raises(ValueError, match=r"storage 'a b c' is no URL of a database; give one such as postgresql://"):
-        lock_of("a b c", lambda: database, "s")
 
 
 def test_what_is_repeated_may_fail_and_ends() -> None:

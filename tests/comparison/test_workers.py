@@ -128,7 +128,7 @@ def test_a_process_that_is_asked_to_stop_leaves_its_cell(
     )
     from openwork.comparison.study import Study
 
-    known = Study(tmp_path / "c", "slow").known()
+    known = Study(tmp_path / "c", "comparison").known()
     assert not known.running and not known.failures
     assert known.waiting == {*known.cells} - {*known.results}
     ends(start(), 0)
