@@ -76,14 +76,14 @@ def found(folder: Path) -> list[Result]:
 
 
 def wait_for(ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + 180
+    end = time.monotonic() + 600
     while not ready():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 def ends(worker: subprocess.Popen[str], code: int) -> tuple[str, str]:
-    out, err = worker.communicate(timeout=240)
+    out, err = worker.communicate(timeout=600)
     assert worker.returncode == code, err
     return out, err
 
