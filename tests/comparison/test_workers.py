@@ -21,27 +21,27 @@ import sys
 from openwork.comparison import database, study, timing, work
 from openwork.cli import main
 
-database.HEARTBEAT, database.GRACE, study.HEARTBEAT = 1, 4, 1
-timing.SECONDS, work.PATIENCE = 0.005, 0.1
-sys.exit(main(sys.argv[1:]))
+database.HEARTBEAT, study.HEARTBEAT = 1, 1
+database.GRACE, timing.SECONDS, work.PATIENCE = int(sys.argv[1]), 0.005, 0.1
+sys.exit(main(sys.argv[2:]))
 """
 METHODS = "tiny_comparison:plain,tiny_comparison:largest"
 COMMAND = ("compare", "tiny_comparison:slow", "--methods", METHODS, "--strengths", "2", "--seeds", "1", "--out", "c")
 
 pytestmark = pytest.mark.slow
-Start = Callable[[], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a worker in the test's folder, ended with the test."""
+    """Starts a worker in the test's folder, which gives others up after ``grace`` seconds; ended with the test."""
     root = str(HERE.parents[1])
     environment = {**os.environ, LOG: str(tmp_path / "log.txt"), "PYTHONPATH": os.pathsep.join([root, str(HERE)])}
     workers: list[subprocess.Popen[str]] = []
 
-    def begin() -> subprocess.Popen[str]:
+    def begin(grace: int = 60) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
-        command = [sys.executable, "-c", WORKER, *COMMAND]
+        command = [sys.executable, "-c", WORKER, str(grace), *COMMAND]
         workers.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True))
         return workers[-1]
 
@@ -111,7 +111,7 @@ def test_a_killed_process_is_replaced(start: Start, tmp_path: Path, alone: list[
     wait_for(lambda: checkpointed(tmp_path))
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
-    ends(start(), 0)
+    ends(start(grace=3), 0)
     assert timeless(found(tmp_path)) == alone
 
 
