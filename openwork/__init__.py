@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from openwork import (
         altmin,
         baselines,
+        comparison,
         data,
         factorizations,
         files,
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
         training,
         wiring,
     )
+    from openwork.comparison import compare
     from openwork.shrinking import load, save, shrink
 
 __version__ = "0.1.0"
 
 # A new package is one name here, and one import above for type checkers and editors; a new function likewise.
-_FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
+_FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
     "altmin",
     "baselines",
+    "compare",
+    "comparison",
     "data",
     "factorizations",
     "files",

@@ -23,18 +23,21 @@ PACKAGES = sorted(
 NOT_LISTED = {"cli", "testing", "kernels", "reductions", "forward_pass", "running_statistics"}
 
 # Functions that the package offers by their own name, and where they live.
-FUNCTIONS = {"load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
+FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 
 HEAVY = {
     "accelerate",
+    "alembic",
     "jsonargparse",
     "lightning",
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "optuna",
     "rich",
     "scipy",
     "sklearn",
+    "sqlalchemy",
     "tensorboard",
     "transformers",
 }
@@ -84,6 +87,12 @@ def test_the_optimizers_need_torch_and_nothing_heavier() -> None:
     roots = {name.partition(".")[0] for name in loaded - torch_alone}
     assert "torch" in {name.partition(".")[0] for name in loaded}
     assert not roots & HEAVY
+
+
+def test_a_comparison_imports_its_database_when_it_runs() -> None:
+    loaded = set(run("import sys, openwork; openwork.compare; print(*sys.modules)").split())
+    assert "openwork.comparison.compare" in loaded
+    assert not {name.partition(".")[0] for name in loaded} & {"optuna", "sqlalchemy", "alembic"}
 
 
 def test_importing_the_optimizers_takes_little_longer_than_torch() -> None:

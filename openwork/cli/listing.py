@@ -31,7 +31,7 @@ def recipes(arguments: Sequence[str]) -> int:
     if known.help:
         parser.print_help()
         return 0
-    found = documented()
+    found = documented(FOLDER / "__init__.py")
     width = max(map(len, found))
     for name, line in found.items():
         print(f"{name:{width}}  {line}")
@@ -39,21 +39,27 @@ def recipes(arguments: Sequence[str]) -> int:
     return 0
 
 
-def documented() -> dict[str, str]:
-    """Names of the recipes and the first line of each one's documentation, sorted."""
-    public = {name for _, names in _imports(FOLDER / "__init__.py") for name in names}
+def documented(module: Path) -> dict[str, str]:
+    """Names of the public functions of a module and the first line of each one's documentation, sorted.
+
+    Args:
+        module: Source file; with an ``__init__.py``, functions may also be in the other files of its folder.
+    """
+    public = _public(module)
     lines: dict[str, str] = {}
-    for file in sorted(FOLDER.glob("*.py")):
+    for file in sorted(module.parent.glob("*.py")) if module.name == "__init__.py" else [module]:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name in public:
                 lines[node.name] = (ast.get_docstring(node) or "").partition("\n")[0]
     return dict(sorted(lines.items()))
 
 
-def _imports(file: Path) -> list[tuple[str, list[str]]]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return [
-        (node.module or "", [alias.name for alias in node.names])
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-    ]
+def _public(module: Path) -> set[str]:
+    """What ``__all__`` says."""
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Assign(targets=[ast.Name("__all__")], value=ast.List(elts=names)):
+                return {str(name.value) for name in names if isinstance(name, ast.Constant)}
+            case _:
+                pass
+    return set()

@@ -18,6 +18,7 @@ commands:
   inspect RECIPE   what a recipe's model could lose, and what blocks the rest, before training
   shrink RUN       a smaller model that computes the same; sizes, arithmetic and times of both
   export RUN       write its model as safetensors, ONNX or torch-export; the small one if it was shrunk
+  compare [TASK]   every method on one task, finished networks side by side; default task: digits
   report RUN...    write one self-contained HTML page, and report.json, about one or more runs
   recipes          what there is to train, one line each
 
@@ -55,11 +56,18 @@ def _export(arguments: Sequence[str]) -> int:
     return export(arguments)
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from openwork.cli.compare import compare
+
+    return compare(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "inspect": _inspect,
     "shrink": _shrink,
     "export": _export,
+    "compare": _compare,
     "report": _report,
     "recipes": recipes,
 }

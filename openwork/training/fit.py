@@ -22,10 +22,34 @@ CHECKPOINT, METRICS, FINAL, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "final.j
 
 
 def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, progress: bool = True) -> Metrics:
-    """Drive a run to its end in a folder, from the checkpoint in it if there is one.
+    """Drive a run to its end in a folder, from the checkpoint in it if there is one, and finish it.
 
-    After every period a line goes to ``metrics.jsonl`` and a checkpoint replaces the last one; at the end come
-    ``model.safetensors`` and ``final.json``. SIGTERM and SIGINT stop between two units, after saving.
+    To what ``drive`` writes come ``model.safetensors`` and ``final.json``.
+
+    Args:
+        run: As for ``drive``.
+        out: As for ``drive``.
+        tracker: As for ``drive``.
+        progress: As for ``drive``.
+
+    Returns:
+        Numbers of the finished model.
+    """
+    seconds = drive(run, out, tracker=tracker, progress=progress)
+    module = run.finish()
+    final = {**run.evaluate(module), "seconds": seconds}
+    if processes().is_main_process:
+        export_tensors(module, out / WEIGHTS)
+        write_json(out / FINAL, final)
+    processes().wait_for_everyone()
+    return final
+
+
+def drive(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, progress: bool = True) -> float:
+    """Drive a run to its last unit in a folder, from the checkpoint in it if there is one.
+
+    After every period a line goes to ``metrics.jsonl`` and a checkpoint replaces the last one. SIGTERM and SIGINT stop
+    between two units, after saving.
 
     Args:
         run: Built as the checkpoint's was, if there is one.
@@ -34,7 +58,7 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
         progress: Show a bar, on a terminal only.
 
     Returns:
-        Numbers of the finished model.
+        Seconds of training.
 
     Raises:
         Stopped: If a signal asked to stop.
@@ -73,13 +97,7 @@ def fit(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None, p
                 raise Stopped(number, f"everything is saved in {out}")
     if logger is not None:
         logger.end_training()
-    module = run.finish()
-    final = {**run.evaluate(module), "seconds": round(position.seconds, 3)}
-    if main:
-        export_tensors(module, out / WEIGHTS)
-        write_json(out / FINAL, final)
-    processes().wait_for_everyone()
-    return final
+    return round(position.seconds, 3)
 
 
 def _begin(run: Run, out: Path) -> Position:

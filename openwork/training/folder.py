@@ -1,22 +1,19 @@
 """Run folders: what was asked for, and how to build it again."""
 
-import importlib
 import inspect
 import os
 import platform
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
 
 import torch
 from accelerate.utils import set_seed
 
 import openwork.files as files
 from openwork.files import Json
+from openwork.training.finding import find_function
 from openwork.training.run import Run
 
 SCHEMA = 1
@@ -78,24 +75,7 @@ def find_recipe(name: str) -> Callable[..., Run]:
     Raises:
         ValueError: If there is none.
     """
-    home, _, function = name.rpartition(":")
-    if home and os.getcwd() not in sys.path:
-        # A recipe of the user's own lies beside where the command is given.
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(home or "openwork.recipes")
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"recipe {name!r}: {home} cannot be imported ({error}); give it as package.module:function, from the "
-            "folder that holds the package or file, or install it"
-        ) from error
-    found = getattr(module, function, None)
-    if not callable(found) or (not home and function not in module.__all__):
-        names = [word for word in getattr(module, "__all__", vars(module)) if not word.startswith("_")]
-        near = get_close_matches(function, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`openwork recipes` lists what there is"
-        raise ValueError(f"there is no recipe {name!r}; {hint}")
-    return cast("Callable[..., Run]", found)
+    return find_function(name, kind="recipe", home="openwork.recipes", listing="openwork recipes")
 
 
 def check_new(out: Path) -> None:
@@ -154,7 +134,7 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
             "openwork": __version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
-            "machine": {"cpu": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "machine": machine(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
@@ -187,6 +167,12 @@ def read_recipe(folder: Path) -> Recipe:
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise ValueError(f"{file} names no recipe and arguments; it was not written by openwork, or was changed")
     return Recipe(name, arguments)
+
+
+def machine() -> dict[str, Json]:
+    """What a number that depends on the machine must be read with: processor, accelerator, cores and threads."""
+    found: dict[str, Json] = {"cpu": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {**found, "gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else found
 
 
 def _processor() -> str:

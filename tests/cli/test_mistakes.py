@@ -17,7 +17,9 @@ Says = Callable[..., str]
 
 def test_a_command_that_does_not_exist(says: Says) -> None:
     assert says("trian") == "there is no command 'trian'; did you mean train or shrink?"
-    assert says("fly") == "there is no command 'fly'; there are train, inspect, shrink, export, report, recipes"
+    assert (
+        says("fly") == "there is no command 'fly'; there are train, inspect, shrink, export, compare, report, recipes"
+    )
 
 
 def test_a_recipe_that_does_not_exist(says: Says) -> None:

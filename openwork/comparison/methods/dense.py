@@ -1,0 +1,48 @@
+"""The dense network that every method is held against."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from typing_extensions import override
+
+from openwork.comparison.method import Method
+from openwork.comparison.task import Task
+from openwork.training import Run, supervised
+
+
+@dataclass(frozen=True)
+class Dense(Method):
+    """Adam without any penalty.
+
+    Args:
+        lr: Largest learning rate; it falls to 0 along half a cosine.
+    """
+
+    lr: float = 1e-3
+
+    @override
+    def strengths(self, task: Task, count: int) -> list[float]:
+        return [0.0]
+
+    @override
+    def run(self, task: Task, strength: float, epochs: int, seed: int) -> Run:
+        model = task.model(seed)
+        return supervised(
+            model,
+            task.loss,
+            torch.optim.Adam(model.parameters(), lr=self.lr),
+            data=task.data(seed),
+            epochs=epochs,
+            batch_size=task.batch_size,
+            schedule="cosine",
+            augment=task.augment,
+            seed=seed,
+        )
+
+    @override
+    def choices(self) -> Mapping[str, Sequence[float]]:
+        return {"lr": [3e-4, 1e-3, 3e-3, 1e-2]}
+
+
+__all__ = ["Dense"]

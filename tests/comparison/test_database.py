@@ -1,0 +1,121 @@
+"""Databases that can be used or not, and the lock that several machines share."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+
+from openwork.comparison.database import DatabaseLock, connect, opened, repeated
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> RDBStorage:
+    return connect(f"sqlite:///{tmp_path / 'study.db'}")
+
+
+def test_a_lock_lets_one_in_at_a_time(database: RDBStorage) -> None:
+    inside, most = [0], [0]
+
+    def enter() -> None:
+        for _ in range(3):
+            with DatabaseLock(database, "s.lock"):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.02)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (inside, most) == ([0], [1])
+    assert database.get_all_studies() == []
+
+
+def test_a_lock_whose_holder_is_silent_is_taken_over(database: RDBStorage) -> None:
+    database.create_new_study([StudyDirection.MINIMIZE], "s.lock")
+    begin = time.monotonic()
+    with DatabaseLock(database, "s.lock", patience=0.5):
+        assert time.monotonic() - begin >= 0.5
+    assert database.get_all_studies() == []
+
+
+def test_a_lock_whose_holder_works_long_is_respected(database: RDBStorage) -> None:
+    left: list[float] = []
+
+    def hold() -> None:
+        with DatabaseLock(database, "s.lock", patience=0.6):
+            held.set()
+            time.sleep(1.5)
+            left.append(time.monotonic())
+
+    held = threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with DatabaseLock(database, "s.lock", patience=0.6):
+        assert left and left[0] <= time.monotonic()
+    holder.join()
+
+
+def test_who_was_taken_over_leaves_the_next_one_alone(database: RDBStorage) -> None:
+    slow = DatabaseLock(database, "s.lock")
+    with slow:
+        database.delete_study(database.get_study_id_from_name("s.lock"))
+        # On a server, numbers are never used again; SQLite needs another study in between for that.
+        database.create_new_study([StudyDirection.MINIMIZE], "other")
+        successor = database.create_new_study([StudyDirection.MINIMIZE], "s.lock")
+    assert database.get_study_id_from_name("s.lock") == successor
+
+
+def test_files_have_a_lock_beside_them(tmp_path: Path) -> None:
+    _, lock = opened(f"sqlite:///{tmp_path / 'x.db'}", "s")
+    assert isinstance(lock, FileLock)
+    assert lock.lock_file == str(tmp_path / "x.db.lock")
+
+
+def test_other_databases_have_a_lock_inside() -> None:
+    database, lock = opened("sqlite:///:memory:", "s")
+    assert isinstance(lock, DatabaseLock)
+    assert database.get_all_studies() == []
+
+
+@pytest.mark.parametrize(
+    ("storage", "sentence"),
+    [
+        (
+            "sqlite:////nowhere/study.db",
+            "storage 'sqlite:////nowhere/study.db' cannot be used (unable to open database",
+        ),
+        ("nonsense://me:secret@host/x", "storage 'nonsense://me:***@host/x' cannot be used (Can't load plugin: "),
+        ("postgresql+nodriver://host/x", "storage 'postgresql+nodriver://host/x' cannot be used (Can't load plugin: "),
+        ("a b c", "storage 'a b c' cannot be used (Could not parse SQLAlchemy URL"),
+    ],
+)
+def test_a_database_that_cannot_be_reached(storage: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        opened(storage, "s")
+    assert str(error.value).startswith(sentence), error.value
+    assert str(error.value).endswith("or leave it out for a file in the folder")
+    assert not Path("/nowhere").exists()
+    assert "secret" not in str(error.value)
+
+
+def test_what_is_repeated_may_fail_and_ends() -> None:
+    times: list[int] = []
+
+    def act() -> None:
+        times.append(1)
+        raise OSError
+
+    with repeated(act, 0.01):
+        time.sleep(0.2)
+    count = len(times)
+    assert count > 2
+    time.sleep(0.05)
+    assert len(times) == count
