@@ -1,0 +1,103 @@
+"""The frontiers of a comparison: pictures to switch between, with one legend, for a page and for a notebook."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from openwork.files import Json
+from openwork.report.compared import Compared, read_results
+from openwork.report.html import lines
+from openwork.report.marks import icon, labels
+from openwork.report.scatter import Scatter
+from openwork.report.summary import COSTS, LOST, WORSE, Cost, Point, Quality, points, quality_of, reference
+
+
+def frontier_picture(results: Sequence[Mapping[str, Json]]) -> str:
+    """The frontier of a comparison as a piece of HTML that needs nothing else, for a notebook.
+
+    Args:
+        results: Plain values of finished networks, as ``comparison.json`` lists them; at least one.
+
+    Returns:
+        Pictures against compression, MACs and latency, of which one is shown.
+
+    Raises:
+        ValueError: If there are no results, or one does not say what was trained.
+    """
+    compared = Compared(Path(), "", {}, {}, {}, read_results(None, "frontier_picture: results", results), [], 0)
+    quality = quality_of(compared.trained)
+    style = "\n".join(
+        files("openwork.report").joinpath(name).read_text("utf-8") for name in ("colors.css", "frontier.css")
+    )
+    drawn = frontier(points(compared, quality), quality, methods(compared), [])
+    return (
+        f'<div class="openwork-frontier"><style>\n{style.replace(":root", ".openwork-frontier")}</style>\n{drawn}</div>'
+    )
+
+
+def methods(compared: Compared) -> dict[str, str]:
+    """Names of all methods that gave a network, and what a reader sees of them.
+
+    Args:
+        compared: What the files say.
+    """
+    names = list(dict.fromkeys(one.cell.method for one in compared.trained))
+    return dict(zip(names, labels(names), strict=True))
+
+
+def frontier(found: Sequence[Point], quality: Quality, named: Mapping[str, str], baselines: Sequence[str]) -> str:
+    """Pictures against each cost that was measured, of which one is shown; all of them on paper.
+
+    Args:
+        found: All points.
+        quality: The vertical measure.
+        named: Methods and their names for a reader.
+        baselines: Methods with hollow marks.
+
+    Returns:
+        A form that needs no script.
+    """
+    dense = reference(found)
+    pictures = [Scatter(found, quality, cost, dense, named, baselines) for cost in COSTS]
+    pictures = [picture for picture in pictures if picture.drawn]
+    if not pictures:
+        return f'<p class="say">No network has both {quality.label.lower()} and a size, so there is no frontier.</p>'
+    switch = "".join(
+        f'<label><input type="radio" name="cost" value="{n}"{" checked" if n == 0 else ""}>{escape(picture.cost.label)}'
+        "</label>"
+        for n, picture in enumerate(pictures)
+    )
+    views = [
+        f'<figure class="view view-{n}"><figcaption>{escape(quality.label)} against '
+        f"{escape(picture.cost.words)}</figcaption>"
+        f'<div class="plot">{picture.svg()}</div>'
+        f'<p class="across">{escape(picture.cost.title)}{_direction(picture.cost)}</p>'
+        f"{_left_out(picture, len(found))}</figure>"
+        for n, picture in enumerate(pictures)
+    ]
+    keys = [
+        f'<li data-method="{n}">{icon(n, hollow=name in baselines)}{escape(label)}</li>'
+        for n, (name, label) in enumerate(named.items())
+    ]
+    return (
+        f'<form class="frontier"><fieldset class="switch"><legend>Against</legend>{switch}</fieldset>\n'
+        f'{lines(views)}<ul class="methods">{lines(keys)}</ul></form>'
+    )
+
+
+def _direction(cost: Cost) -> str:
+    return "" if cost.rising else ", fewer to the right" if cost.unit == "count" else ", shorter to the right"
+
+
+def _left_out(picture: Scatter, count: int) -> str:
+    said: list[str] = []
+    if absent := count - len(picture.drawn):
+        said.append(f"{absent} of {count} points have no such measure and are not drawn.")
+    if outside := len(picture.outside):
+        far = f"{100 * LOST:g} points below the best" if picture.quality.rising else f"{WORSE:g} times the best loss"
+        said.append(f"{outside} {'is' if outside == 1 else 'are'} more than {far}: at the lower edge, with an arrow.")
+    return f'<p class="hint">{" ".join(said)}</p>' if said else ""
+
+
+__all__ = ["frontier", "frontier_picture", "methods"]
