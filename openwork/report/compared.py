@@ -1,21 +1,63 @@
 """What ``openwork compare`` left in its folder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from openwork.files import Json, read_json, read_records
+from openwork.files import Json, read_json
 from openwork.report.read import number, table
 
 COMPARISON_SCHEMA = 1
 COMPARISON = "comparison.json"
-RECORDS = 60  # of a run that its curves keep at most, evenly picked, the first and the last among them
-CURVES = (
-    *("train_loss", "valid_loss", "valid_accuracy", "structured_valid_loss", "structured_valid_accuracy"),
-    *("unstructured_sparsity", "group_sparsity"),
+# Measures of a row, each a mean and a standard deviation over seeds.
+MEASURES = (
+    *("accuracy", "loss", "valid_accuracy", "compression", "unstructured", "group", "weighted_group"),
+    *("params", "bytes", "macs", "latency_ms", "speedup", "seconds", "memory_mib"),
 )
+# Measures of a network that come alone, and those that come before and after it was shrunk.
+ALONE = (
+    *("accuracy", "loss", "valid_accuracy", "valid_loss", "unstructured", "group", "weighted_group"),
+    *("nonzero", "seconds", "memory_mib", "test_unequal"),
+)
+TWICE = ("params", "bytes", "macs", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One measure over seeds.
+
+    Args:
+        mean: Over the seeds.
+        std: Sample standard deviation; None for a single seed.
+    """
+
+    mean: float
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method at one strength, or at the strengths that meet a target, over its seeds.
+
+    Args:
+        method: Name.
+        strength: How sparse.
+        seeds: Networks that the measures are over, at least one.
+        values: Measures by name; those that some network lacks are left out.
+        failures: Why seeds are missing, one sentence each.
+        notes: What a reader must know, one sentence each.
+    """
+
+    method: str
+    strength: float
+    seeds: int
+    values: Mapping[str, Spread]
+    failures: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def mean(self, key: str) -> float | None:
+        """Of a measure; None where it is missing."""
+        return self.values[key].mean if key in self.values else None
 
 
 @dataclass(frozen=True)
@@ -26,37 +68,44 @@ class Cell:
         method: Name.
         strength: How sparse.
         seed: Of everything that is random.
-        folder: Name of the folder of its run.
+        trial: Number among the trials of a search for settings; None if it is none of these.
         settings: Hyper-parameters of the method.
     """
 
     method: str
     strength: float
     seed: int
-    folder: str
-    settings: Mapping[str, Json]
+    trial: int | None = None
+    settings: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that was trained and finished.
+    """A network that was trained, and finished unless it was a trial of a search.
 
     Args:
         cell: What was trained.
-        numbers: Measures of it by name, None where one is missing.
-        zeros: Fraction of zeros in each weight, or of its groups where the run counted these.
-        widths: Units before and after it was shrunk, by the name of the first tensor that has them.
-        clock: What the times of the curves are.
-        curves: Numbers over time by name, None where one is missing; ``clock`` itself is one of them, and all are empty
-            if the records of the run are not there.
+        numbers: Measures by name, None where one is missing; with ``dense_`` before it was shrunk.
+        constant: Whether its outputs are the same whatever the inputs are.
+        zeros: Fraction of zeros in each weight.
+        widths: Units before and after it was shrunk, by the name of a tensor that has them.
+        curves: Numbers over time by name, None where one is missing.
+        notes: What was warned of while training.
     """
 
     cell: Cell
     numbers: Mapping[str, float | None]
+    constant: bool
     zeros: Mapping[str, float]
     widths: Mapping[str, tuple[int, int]]
-    clock: str
     curves: Mapping[str, Sequence[float | None]]
+    notes: Sequence[str]
+
+    @property
+    def clock(self) -> str:
+        """What the times of the curves are; empty if there are none."""
+        known = [key for key in ("epoch", "unit") if key in self.curves and None not in self.curves[key]]
+        return known[0] if known else ""
 
 
 @dataclass(frozen=True)
@@ -65,11 +114,11 @@ class Failed:
 
     Args:
         cell: What was to be trained.
-        error: Why not, in one sentence.
+        reason: One sentence.
     """
 
     cell: Cell
-    error: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -80,92 +129,130 @@ class Compared:
         folder: Where they are.
         task: Name of what was learned.
         budget: The same for all.
+        configuration: What else was.
         machine: Where it ran.
-        about: What is known of the methods, by name.
-        trained: The finished networks, in the order of the file.
-        failed: Cells that gave none.
-        total: Cells that there are, finished or not.
+        version: Of openwork; empty if unknown.
+        methods: What is known of the methods, by name.
+        points: The table.
+        trained: The networks.
+        searched: Trials of searches for settings.
+        failed: Cells that gave no network.
+        notes: What a reader must know, one sentence each.
     """
 
     folder: Path
     task: str
-    budget: Mapping[str, Json]
+    budget: str
+    configuration: Mapping[str, Json]
     machine: Mapping[str, Json]
-    about: Mapping[str, Mapping[str, Json]]
+    version: str
+    methods: Mapping[str, Mapping[str, Json]]
+    points: Sequence[Point]
     trained: Sequence[Trained]
+    searched: Sequence[Trained]
     failed: Sequence[Failed]
-    total: int
+    notes: Sequence[str]
 
-    def records(self, cell: Cell) -> list[dict[str, Json]]:
-        """Periodic numbers of a run; nothing if they are not in the folder."""
-        return _records(self.folder, cell)
+    def records(self) -> dict[tuple[str, float, int], Path]:
+        """Files with the periodic numbers of the networks that are in the folder, by method, strength and seed."""
+        found: dict[tuple[str, float, int], Path] = {}
+        for file in sorted((self.folder / "runs").glob("*/cell.json")):
+            cell = _cell(str(file), {"cell": read_json(file)})
+            if cell.trial is None and (metrics := file.with_name("metrics.jsonl")).is_file():
+                found[cell.method, cell.strength, cell.seed] = metrics
+        return found
 
 
 def read_comparison(folder: Path) -> Compared:
     """Read a comparison, finished or not.
 
     Args:
-        folder: That holds ``comparison.json``, and the records of the runs below ``runs``.
+        folder: That holds ``comparison.json``.
 
     Returns:
         What it says.
 
     Raises:
-        ValueError: If a file is damaged, of another version, or says nothing about a network.
-        OSError: If a file cannot be read.
+        ValueError: If the file is damaged, of another version, or has no result.
+        OSError: If it cannot be read.
     """
     path = folder / COMPARISON
     values = read_json(path)
     if values.get("schema") != COMPARISON_SCHEMA:
         raise ValueError(
             f"report: {path} has schema {values.get('schema')!r}, and this version of openwork reads "
-            f"{COMPARISON_SCHEMA}; report it with the version that wrote it, or run `openwork compare` again"
+            f"{COMPARISON_SCHEMA}; report it with the version that wrote it, {values.get('openwork', 'unknown')}"
         )
-    trained = read_results(folder, f"report: {path}: results", _objects(path, values, "results"))
-    failed = [
-        Failed(_cell(f"report: {path}: failed[{n}]", said), str(said.get("error", "")))
-        for n, said in enumerate(_objects(path, values, "failed"))
-    ]
-    total = number(values, "total")
-    about = table(values, "methods")
+    place = f"report: {path}"
+    trained = [_trained(*one) for one in _objects(place, values, "results")]
+    points = read_points(f"{place}: rows", [row for _, row in _objects(place, values, "rows")])
+    if not points or not trained:
+        raise ValueError(f"{place} holds no result; let the comparison train its first network")
+    methods = table(values, "methods")
     return Compared(
         folder=folder,
         task=str(values.get("task", folder.name)),
-        budget=table(values, "budget"),
+        budget=str(values.get("budget", "")),
+        configuration=table(values, "configuration"),
         machine=table(values, "machine"),
-        about={name: table(about, name) for name in about},
+        version=str(values.get("openwork", "")),
+        methods={name: table(methods, name) for name in methods},
+        points=points,
         trained=trained,
-        failed=failed,
-        total=max(int(total or 0), len(trained) + len(failed)),
+        searched=[_trained(*one) for one in _objects(place, values, "searched")],
+        failed=[
+            Failed(_cell(at, said), str(said.get("reason", ""))) for at, said in _objects(place, values, "failures")
+        ],
+        notes=_texts(values.get("notes")),
     )
 
 
-def read_results(folder: Path | None, place: str, results: Sequence[Mapping[str, Json]]) -> list[Trained]:
-    """Read finished networks.
+def read_points(place: str, rows: Sequence[Mapping[str, Json]]) -> list[Point]:
+    """Rows of a table, those with a network.
 
     Args:
-        folder: Of the comparison, with the records of its runs; None for the numbers alone.
-        place: Where the results are, for messages.
-        results: Plain values, one object per network.
+        place: Where they are, for messages.
+        rows: Plain values.
 
     Returns:
         What they say.
 
     Raises:
-        ValueError: If there is none, one does not say what was trained, or the records of a run are damaged.
+        ValueError: If one does not say which method it is about.
     """
-    if not results:
-        raise ValueError(f"{place} is empty; let the comparison train its first network")
-    return [_trained(folder, result, _cell(f"{place}[{n}]", result)) for n, result in enumerate(results)]
+    found: list[Point] = []
+    for n, row in enumerate(rows):
+        method, seeds, strength = row.get("method"), number(row, "seeds"), _spread(row.get("strength"))
+        if not isinstance(method, str) or seeds is None or strength is None:
+            raise ValueError(
+                f"{place}[{n}] must have a method, seeds and a strength, got {dict(row)!r:.80}; "
+                "run `openwork compare` again"
+            )
+        values = {key: spread for key in MEASURES if (spread := _spread(row.get(key)))}
+        if seeds:
+            failures, notes = _texts(row.get("failures")), _texts(row.get("notes"))
+            found.append(Point(method, strength.mean, int(seeds), values, failures, notes))
+    return found
 
 
-def _objects(path: Path, values: Mapping[str, Json], key: str) -> list[Mapping[str, Json]]:
+def _spread(value: Json) -> Spread | None:
+    said = value if isinstance(value, Mapping) else {}
+    mean = number(said, "mean")
+    return None if mean is None else Spread(mean, number(said, "std"))
+
+
+def _objects(place: str, values: Mapping[str, Json], key: str) -> list[tuple[str, Mapping[str, Json]]]:
+    """Objects of a list, and where each stands.
+
+    Raises:
+        ValueError: If it is none.
+    """
     found = values.get(key, [])
     listed = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     objects = [one for one in listed if isinstance(one, Mapping)]
     if len(objects) < len(listed):
-        raise ValueError(f"report: {path}: {key} must be a list of objects; restore the file from a copy")
-    return objects
+        raise ValueError(f"{place}: {key} must be a list of objects; run `openwork compare` again")
+    return [(f"{place}: {key}[{n}]", one) for n, one in enumerate(objects)]
 
 
 def _cell(place: str, value: Mapping[str, Json]) -> Cell:
@@ -173,92 +260,58 @@ def _cell(place: str, value: Mapping[str, Json]) -> Cell:
     method, strength, seed = said.get("method"), number(said, "strength"), number(said, "seed")
     if not isinstance(method, str) or strength is None or seed is None:
         raise ValueError(
-            f"{place}.cell must have a method, a strength and a seed, got {dict(said)!r:.80}; "
-            "restore the file from a copy"
+            f"{place}: cell must have a method, a strength and a seed, got {dict(said)!r:.80}; "
+            "run `openwork compare` again"
         )
-    name = f"{method.rpartition(':')[2]}-{strength:.6g}-s{seed:.0f}"
-    return Cell(method, strength, int(seed), str(value.get("name", name)), table(said, "settings"))
+    trial = number(said, "trial")
+    return Cell(method, strength, int(seed), None if trial is None else int(trial), table(said, "settings"))
 
 
-def _trained(folder: Path | None, result: Mapping[str, Json], cell: Cell) -> Trained:
-    records = _records(folder, cell) if folder is not None else []
-    last = records[-1] if records else {}
-    clock = "epoch" if records and all(number(record, "epoch") is not None for record in records) else "unit"
-    picked = np.unique(np.linspace(0, len(records) - 1, min(len(records), RECORDS)).round().astype(int))
-    curves = {key: [number(records[n], key) for n in picked] for key in CURVES}
-    times = [number(records[n], clock) for n in picked]
+def _trained(place: str, result: Mapping[str, Json]) -> Trained:
+    numbers: dict[str, float | None] = {key: number(result, key) for key in ALONE}
+    for key in TWICE:
+        numbers[f"dense_{key}"], numbers[key] = _pair(result.get(key))
+    dense, nonzero = numbers["dense_params"], numbers["nonzero"]
+    numbers["compression"] = None if dense is None or nonzero is None else dense / max(1, nonzero)
+    layers, widths, curves = (table(result, key) for key in ("layers", "widths", "curves"))
+    left = {name: _pair(layers[name]) for name in layers}
+    units = {name: _pair(widths[name]) for name in widths}
     return Trained(
-        cell=cell,
-        numbers=_numbers(result),
-        zeros=_zeros(table(result, "layers")) or _zeros(table(last, "layers")),
-        widths=_widths(result.get("widths")),
-        clock=clock,
-        curves={
-            # A run that counts nothing is drawn over the numbers of its records.
-            clock: [n if time is None else time for n, time in enumerate(times, start=1)],
-            **{key: curve for key, curve in curves.items() if any(value is not None for value in curve)},
+        cell=_cell(place, result),
+        numbers=numbers,
+        constant=result.get("constant") is True,
+        zeros={name: 1 - alive / total for name, (alive, total) in left.items() if alive is not None and total},
+        widths={
+            name: (int(before), int(after))
+            for name, (before, after) in units.items()
+            if before is not None and after is not None
         },
+        curves={name: [number({"": item}, "") for item in _list(curves[name])] for name in curves},
+        notes=_texts(result.get("notes")),
     )
 
 
-def _records(folder: Path, cell: Cell) -> list[dict[str, Json]]:
-    path = folder / "runs" / cell.folder / "metrics.jsonl"
-    return read_records(path) if path.is_file() else []
-
-
-def _numbers(result: Mapping[str, Json]) -> dict[str, float | None]:
-    """Measures of a network, by the names that reports give them."""
-    (dense_params, params), (dense_bytes, size) = _pair(result.get("params")), _pair(result.get("bytes"))
-    (dense_macs, macs), (dense_ms, ms) = _pair(result.get("macs")), _pair(result.get("latency_ms"))
-    nonzero, memory = number(result, "nonzero"), number(result, "memory_mib")
-    return {
-        "test_accuracy": number(result, "accuracy"),
-        "test_loss": number(result, "loss"),
-        "valid_accuracy": number(result, "valid_accuracy"),
-        "valid_loss": number(result, "valid_loss"),
-        "compression_ratio": None if dense_params is None or nonzero is None else dense_params / max(1, nonzero),
-        "unstructured_sparsity": number(result, "unstructured"),
-        "group_sparsity": number(result, "group"),
-        "weighted_group_sparsity": number(result, "weighted_group"),
-        "nonzero_params": nonzero,
-        "params": params,
-        "dense_params": dense_params,
-        "size_bytes": size,
-        "dense_size_bytes": dense_bytes,
-        "macs": macs,
-        "dense_macs": dense_macs,
-        "latency_ms": ms,
-        "dense_latency_ms": dense_ms,
-        "speedup": dense_ms / ms if dense_ms and ms else None,
-        "seconds": number(result, "seconds"),
-        "memory_bytes": None if memory is None else memory * 2**20,
-        "difference": number(result, "test_unequal"),
-    }
-
-
 def _pair(value: Json) -> tuple[float | None, float | None]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        return None, None
-    before, after = (number({"": item}, "") for item in value)
-    return before, after
+    items = [number({"": item}, "") for item in _list(value)]
+    return (items[0], items[1]) if len(items) == 2 else (None, None)
 
 
-def _zeros(layers: Mapping[str, Json]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name in layers:
-        alive, total = number(table(layers, name), "alive"), number(table(layers, name), "total")
-        if alive is not None and total:
-            found[name] = 1 - alive / total
-    return found
+def _list(value: Json) -> Sequence[Json]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else []
 
 
-def _widths(value: Json) -> dict[str, tuple[int, int]]:
-    found = {name: _pair(value[name]) for name in value} if isinstance(value, Mapping) else {}
-    return {
-        name: (int(before), int(after))
-        for name, (before, after) in found.items()
-        if before is not None and after is not None
-    }
+def _texts(value: Json) -> list[str]:
+    return [text for text in _list(value) if isinstance(text, str) and text]
 
 
-__all__ = ["COMPARISON", "Cell", "Compared", "Failed", "Trained", "read_comparison", "read_results"]
+__all__ = [
+    "COMPARISON",
+    "Cell",
+    "Compared",
+    "Failed",
+    "Point",
+    "Spread",
+    "Trained",
+    "read_comparison",
+    "read_points",
+]

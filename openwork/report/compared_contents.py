@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from openwork.files import Json
-from openwork.report.compared import Compared, Failed, Trained
+from openwork.report.compared import Compared, Failed, Point, Trained
 from openwork.report.contents import REPORT_SCHEMA
 from openwork.report.marks import labels
 from openwork.report.read import table
-from openwork.report.summary import ALLOWED, Point, Quality, Reach, points, quality_of, reaches, reference
+from openwork.report.summary import ALLOWED, COSTS, Quality, Reach, pareto, quality_of, reaches, reference
 from openwork.report.text import significant
 
 
@@ -22,6 +22,7 @@ class MethodContents:
         about: One sentence on it; may be empty.
         baseline: Whether it is there to be compared with.
         runs: Its networks.
+        searched: Trials of the search for its settings.
     """
 
     name: str
@@ -29,6 +30,7 @@ class MethodContents:
     about: str
     baseline: bool
     runs: Sequence[Trained]
+    searched: Sequence[Trained]
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,32 @@ class ComparedContents:
         notes: What a reader must know to read the numbers right.
         task: Name of what was learned.
         budget: The same for all.
+        configuration: What else was.
         machine: Where it ran.
+        version: Of openwork; empty if unknown.
         quality: What a network is good at.
         dense: The point that removes nothing; None if there is none.
-        points: Means over seeds, by method and strength.
+        points: Methods at their strengths, over seeds.
+        frontiers: Numbers of the points on each frontier, from 0, by the name of the cost.
         reaches: How far each method goes.
         methods: Methods with their networks.
         failed: Cells that gave no network.
-        total: Cells that there are.
     """
 
     headline: str
     notes: Sequence[str]
     task: str
-    budget: Mapping[str, Json]
+    budget: str
+    configuration: Mapping[str, Json]
     machine: Mapping[str, Json]
+    version: str
     quality: Quality
     dense: Point | None
     points: Sequence[Point]
+    frontiers: Mapping[str, Sequence[int]]
     reaches: Sequence[Reach]
     methods: Sequence[MethodContents]
     failed: Sequence[Failed]
-    total: int
 
     @property
     def labels(self) -> dict[str, str]:
@@ -87,41 +93,43 @@ def compared_contents(compared: Compared) -> ComparedContents:
     Returns:
         The report as plain values.
     """
-    quality = quality_of(compared.trained)
-    found = points(compared, quality)
+    found, quality = compared.points, quality_of(compared.points)
     reached = reaches(found, quality)
-    names = list(dict.fromkeys(one.cell.method for one in compared.trained))
+    names = list(dict.fromkeys(point.method for point in found))
     methods = [
         MethodContents(
             name,
             label,
-            str(table(compared.about, name).get("about", "")),
-            table(compared.about, name).get("baseline") is True,
+            str(table(compared.methods, name).get("about", "")),
+            table(compared.methods, name).get("baseline") is True,
             [one for one in compared.trained if one.cell.method == name],
+            [one for one in compared.searched if one.cell.method == name],
         )
         for name, label in zip(names, labels(names), strict=True)
     ]
     return ComparedContents(
-        headline=_headline(compared, reached, len(methods)),
-        notes=_notes(compared, found, quality),
+        headline=_headline(compared.task, reached, len(methods)),
+        notes=_notes(compared),
         task=compared.task,
         budget=compared.budget,
+        configuration=compared.configuration,
         machine=compared.machine,
+        version=compared.version,
         quality=quality,
         dense=reference(found),
         points=found,
+        frontiers={cost.key: [found.index(point) for point in pareto(found, quality, cost)] for cost in COSTS},
         reaches=reached,
         methods=methods,
         failed=compared.failed,
-        total=compared.total,
     )
 
 
-def _headline(compared: Compared, reached: Sequence[Reach], methods: int) -> str:
-    many = f"{_many(methods, 'method')} on {compared.task}"
+def _headline(task: str, reached: Sequence[Reach], methods: int) -> str:
+    many = f"{methods} method{'' if methods == 1 else 's'} on {task}"
     furthest: list[str] = []
     for n, loss in enumerate(ALLOWED):
-        ratio = max((pair[1] for reach in reached if (pair := reach.points[n])), default=1.0)
+        ratio = max((step.compression for reach in reached if (step := reach.steps[n])), default=1.0)
         # A network that is no smaller than the dense one is no result.
         if ratio > 1.05:
             points = f"{100 * loss:g} point{'s' if loss > 0.01 else ''}"
@@ -130,39 +138,24 @@ def _headline(compared: Compared, reached: Sequence[Reach], methods: int) -> str
     return f"{many}: {', '.join(furthest)}." if furthest else f"{many}."
 
 
-def _notes(compared: Compared, found: Sequence[Point], quality: Quality) -> list[str]:
-    notes: list[str] = []
-    missing = compared.total - len(compared.trained) - len(compared.failed)
-    if missing:
-        notes.append(f"The comparison is not finished: {missing} of {compared.total} networks are still to come.")
-    if compared.failed:
+def _notes(compared: Compared) -> list[str]:
+    notes = [f"{text[:1].upper()}{text[1:].removesuffix('.')}." for text in compared.notes]
+    if failed := len(compared.failed):
         notes.append(
-            f"{_many(len(compared.failed), 'network')} could not be trained; see Failures. A strength with a failure is "
-            "on no frontier, since the mean over its other seeds would flatter it."
+            f"{failed} network{'' if failed == 1 else 's'} could not be trained; see Failures. A strength with a "
+            "failure is on no frontier, since the mean over its other seeds would flatter it."
         )
-    silent = sum(one.numbers[quality.key] is None for one in compared.trained)
-    if silent:
-        notes.append(
-            f"{_many(silent, 'network')} diverged: {'it has' if silent == 1 else 'they have'} no {quality.label.lower()}."
-        )
-    if all(point.wanted == 1 for point in found):
+    if all(point.seeds == 1 for point in compared.points):
         notes.append("There is one seed only, so nothing says how much of a difference is chance.")
-    timed = sum(one.numbers["latency_ms"] is not None for one in compared.trained)
-    if not timed:
+    if not any("latency_ms" in point.values for point in compared.points):
         notes.append("Latency was not measured.")
-    elif timed < len(compared.trained):
-        notes.append(f"Latency was measured for {timed} of {len(compared.trained)} networks.")
-    worst = max((one.numbers["difference"] or 0.0 for one in compared.trained), default=0.0)
+    worst = max((one.numbers["test_unequal"] or 0.0 for one in compared.trained), default=0.0)
     notes.append(
         "Every network is finished: its zeros are exact, what nothing reads was taken out, and the smaller network "
         + (f"computes the same up to {worst:.1e} of its largest output. " if worst else "computes the same. ")
         + "Single zeros make a file smaller, not a network faster: only MACs and latency say what a computer saves."
     )
     return notes
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 __all__ = ["ComparedContents", "MethodContents", "compared_contents"]

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from html import escape
 
-from openwork.report.compared import Compared
+from openwork.report.compared import Compared, Point
 from openwork.report.compared_contents import ComparedContents
 from openwork.report.frontier import frontier
 from openwork.report.html import cell, described, document, header, lines, named
 from openwork.report.marks import icon
 from openwork.report.methods_section import methods_section
 from openwork.report.scatter import spread_text
-from openwork.report.summary import ALLOWED, MEASURES, Point
+from openwork.report.summary import ALLOWED, MEASURES
 from openwork.report.text import Unit
 
 
@@ -36,21 +36,18 @@ def compared_page(report: ComparedContents, compared: Compared) -> str:
         methods_section(report, compared),
         _configuration(report),
     ]
-    version = report.machine.get("openwork")
-    return document(report.headline, body, made=f"Compared with openwork {version}. " if version else "")
+    return document(report.headline, body, made=f"Compared with openwork {report.version}. " if report.version else "")
 
 
 def _facts(report: ComparedContents) -> list[str]:
     networks = sum(len(method.runs) for method in report.methods)
-    seeds = {run.cell.seed for method in report.methods for run in method.runs}
+    seeds = len({run.cell.seed for method in report.methods for run in method.runs})
     facts = [report.task, f"{len(report.methods)} methods", f"{networks} networks"]
-    facts.append(f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}")
-    epochs = report.budget.get("epochs")
-    return [*facts, f"{epochs} epochs each"] if isinstance(epochs, int | float) else facts
+    return [*facts, f"{seeds} seed{'' if seeds == 1 else 's'}", *([f"{report.budget} each"] if report.budget else [])]
 
 
 def _frontier(report: ComparedContents) -> str:
-    spread = any(point.judged > 1 for point in report.points)
+    spread = any(point.seeds > 1 for point in report.points)
     said = [
         "One mark is one method at one strength"
         + (", the mean over seeds; bars reach one standard deviation." if spread else "."),
@@ -67,20 +64,19 @@ def _reaches(report: ComparedContents) -> str:
     if not report.reaches:
         return ""
     icons = _icons(report)
+    columns = [[step.compression for reach in report.reaches if (step := reach.steps[n])] for n in range(len(ALLOWED))]
     # The best of a column means something where there is a choice.
-    best = [
-        max((pair[1] for reach in report.reaches if (pair := reach.points[n])), default=0.0)
-        if sum(reach.points[n] is not None for reach in report.reaches) > 1
-        else None
-        for n in range(len(ALLOWED))
-    ]
+    best = [max(column) if len(column) > 1 else None for column in columns]
     rows = [
         f"<tr><th scope=row>{icons[reach.method]}{named(report.labels[reach.method])}</th>"
         + "".join(
-            cell(None, "times")
-            if pair is None
-            else cell(pair[1], "times", main=pair[1] == best[n], small=f"strength {pair[0]:.3g}")
-            for n, pair in enumerate(reach.points)
+            cell(
+                step and step.compression,
+                "times",
+                main=step is not None and step.compression == best[n],
+                small=f"at {step.strength:.3g}" if step else "",
+            )
+            for n, step in enumerate(reach.steps)
         )
         + cell(reach.best, "fraction")
         + "</tr>"
@@ -94,31 +90,38 @@ def _reaches(report: ComparedContents) -> str:
     return (
         '<h3>How far each method goes</h3>\n<p class="say">The largest compression ratio among the strengths tried '
         "whose mean accuracy is at most so much below that of the dense network, and the strength; nothing is "
-        f"interpolated. The last column is the method's best at any strength.</p>\n{_sortable(heads, rows, kind='runs')}"
+        "interpolated. The last column is the method's best at any strength.</p>\n"
+        f"{_sortable(heads, rows, kind='runs')}"
     )
 
 
 def _table(report: ComparedContents) -> str:
     measures = [m for m in MEASURES if any(m[0] in point.values for point in report.points)]
-    if report.quality.key != "test_loss":
-        measures = [m for m in measures if m[0] != "test_loss"]
+    # Of quality one measure is enough here; run by run there are all.
+    measures = [m for m in measures if m[0] not in {"accuracy", "loss", "valid_accuracy"} - {report.quality.key}]
+    front = report.frontiers["compression"]
     icons = _icons(report)
     rows = [
-        f"<tr{' class=front' if 'compression_ratio' in point.frontier else ''}>"
+        f"<tr{' class=front' if n in front else ''}>"
         f"<th scope=row>{icons[point.method]}{named(report.labels[point.method])}</th>"
         f'<td data-value="{point.strength!r}">{point.strength:.3g}</td>'
-        f'<td data-value="{point.judged}">{point.judged}{"" if point.complete else f" of {point.wanted}"}</td>'
+        f'<td data-value="{point.seeds}">{_seeds(point)}</td>'
         + "".join(_spread(point, key, unit) for key, _, unit in measures)
         + "</tr>"
-        for point in report.points
+        for n, point in enumerate(report.points)
     ]
     heads = ["Method", "Strength", "Seeds", *(label for _, label, _ in measures)]
-    bold = "Bold: on the frontier of compression. " if any(point.frontier for point in report.points) else ""
+    bold = "Bold: on the frontier of compression. " if front else ""
     return (
         f'<h2>Results</h2>\n<p class="say">Mean ± standard deviation over seeds; of accuracy in points. {bold}'
-        "MACs and latency (batch of one) are those of the finished network. A heading sorts.</p>\n"
+        "MACs and latency (batch of one) are those of the finished network. Click a heading to sort.</p>\n"
         f"{_sortable(heads, rows, kind='runs wide')}"
     )
+
+
+def _seeds(point: Point) -> str:
+    failed = len(point.failures)
+    return f"{point.seeds} of {point.seeds + failed}" if failed else f"{point.seeds}"
 
 
 def _spread(point: Point, key: str, unit: Unit) -> str:
@@ -147,7 +150,7 @@ def _failures(report: ComparedContents) -> str:
     rows = [
         f"<tr><th scope=row>{named(failed.cell.method)}</th>"
         f'<td data-value="{failed.cell.strength!r}">{failed.cell.strength:.3g}</td>'
-        f'<td data-value="{failed.cell.seed}">{failed.cell.seed}</td><td class=words>{escape(failed.error)}</td></tr>'
+        f'<td data-value="{failed.cell.seed}">{failed.cell.seed}</td><td class=words>{escape(failed.reason)}</td></tr>'
         for failed in report.failed
     ]
     heads = "".join(f"<th scope=col>{head}</th>" for head in ("Method", "Strength", "Seed", "What happened"))
@@ -158,7 +161,8 @@ def _failures(report: ComparedContents) -> str:
 
 
 def _configuration(report: ComparedContents) -> str:
-    lists = [("Comparison", [("task", report.task), *report.budget.items()]), ("Machine", list(report.machine.items()))]
+    facts = {"task": report.task, "budget": report.budget, **report.configuration}
+    lists = [("Comparison", list(facts.items())), ("Machine", list(report.machine.items()))]
     told = "".join(f"<div><h3>{title}</h3><dl>{described(entries)}</dl></div>" for title, entries in lists if entries)
     return f'<h2>Configuration</h2>\n<div class="facts">{told}</div>'
 

@@ -3,47 +3,39 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 
 from openwork.files import Json
-from openwork.report.compared import Compared, read_results
+from openwork.report.compared import Point, read_points
 from openwork.report.html import lines
 from openwork.report.marks import icon, labels
 from openwork.report.scatter import Scatter
-from openwork.report.summary import COSTS, LOST, WORSE, Cost, Point, Quality, points, quality_of, reference
+from openwork.report.summary import COSTS, LOST, WORSE, Cost, Quality, quality_of, reference
+
+STYLES = ("colors.css", "frontier.css")
 
 
-def frontier_picture(results: Sequence[Mapping[str, Json]]) -> str:
+def frontier_picture(rows: Sequence[Mapping[str, Json]]) -> str:
     """The frontier of a comparison as a piece of HTML that needs nothing else, for a notebook.
 
     Args:
-        results: Plain values of finished networks, as ``comparison.json`` lists them; at least one.
+        rows: Plain values of the rows of its table, as ``comparison.json`` lists them.
 
     Returns:
         Pictures against compression, MACs and latency, of which one is shown.
 
     Raises:
-        ValueError: If there are no results, or one does not say what was trained.
+        ValueError: If no row has a network, or one does not say which method it is about.
     """
-    compared = Compared(Path(), "", {}, {}, {}, read_results(None, "frontier_picture: results", results), [], 0)
-    quality = quality_of(compared.trained)
-    style = "\n".join(
-        files("openwork.report").joinpath(name).read_text("utf-8") for name in ("colors.css", "frontier.css")
-    )
-    drawn = frontier(points(compared, quality), quality, methods(compared), [])
+    found = read_points("frontier_picture: rows", rows)
+    if not found:
+        raise ValueError("frontier_picture: rows holds no network; let the comparison train its first one")
+    names = list(dict.fromkeys(point.method for point in found))
+    named = dict(zip(names, labels(names), strict=True))
+    style = "\n".join(files("openwork.report").joinpath(name).read_text("utf-8") for name in STYLES)
     return (
-        f'<div class="openwork-frontier"><style>\n{style.replace(":root", ".openwork-frontier")}</style>\n{drawn}</div>'
+        f'<div class="openwork-frontier"><style>\n{style.replace(":root", ".openwork-frontier")}</style>\n'
+        f"{frontier(found, quality_of(found), named, [])}</div>"
     )
-
-
-def methods(compared: Compared) -> dict[str, str]:
-    """Names of all methods that gave a network, and what a reader sees of them.
-
-    Args:
-        compared: What the files say.
-    """
-    names = list(dict.fromkeys(one.cell.method for one in compared.trained))
-    return dict(zip(names, labels(names), strict=True))
 
 
 def frontier(found: Sequence[Point], quality: Quality, named: Mapping[str, str], baselines: Sequence[str]) -> str:
@@ -100,4 +92,4 @@ def _left_out(picture: Scatter, count: int) -> str:
     return f'<p class="hint">{" ".join(said)}</p>' if said else ""
 
 
-__all__ = ["frontier", "frontier_picture", "methods"]
+__all__ = ["frontier", "frontier_picture"]

@@ -61,8 +61,9 @@ def table(head: Sequence[str], rows: Sequence[str], *, kind: str = "") -> str:
         The table and what scrolls it.
     """
     columns = "".join(f"<th scope=col>{escape(title)}</th>" for title in head)
+    name = f' class="{kind}"' if kind else ""
     return (
-        f'<div class="scroll"><table{f" class={kind}" if kind else ""}><thead><tr>{columns}</tr></thead>\n'
+        f'<div class="scroll"><table{name}><thead><tr>{columns}</tr></thead>\n'
         f"<tbody>{lines(rows)}</tbody></table></div>"
     )
 

@@ -6,8 +6,9 @@ from html import escape
 from itertools import pairwise
 
 from openwork.report.axes import Axis, wide
+from openwork.report.compared import Point, Spread
 from openwork.report.marks import ink, mark
-from openwork.report.summary import MEASURES, Cost, Point, Quality, Spread, limit, pareto
+from openwork.report.summary import MEASURES, Cost, Quality, limit, pareto
 from openwork.report.text import Unit, deviation, shown
 
 WIDTH, HEIGHT = 860, 430  # pixels that labels are placed for; where there are fewer, they are left out
@@ -140,14 +141,14 @@ class Scatter:
         said = [self.labels[point.method]]
         if point.strength:
             said[0] += f", strength {point.strength:.3g}"
-        keys = (self.quality.key, "compression_ratio", "unstructured_sparsity", "params", "macs", "latency_ms")
+        keys = (self.quality.key, "compression", "unstructured", "params", "macs", "latency_ms")
         said += [
             f"{label} {spread_text(point.values[key], unit)}"
             for key, label, unit in MEASURES
             if key in keys and key in point.values
         ]
-        told = "" if point.complete else f"{point.judged} of "
-        return "\n".join([*said, "one seed" if point.wanted == 1 else f"{told}{point.wanted} seeds"])
+        said.append(f"{point.seeds} seed{'' if point.seeds == 1 else 's'}")
+        return "\n".join([*said, *point.failures, *point.notes])
 
     def _names(self, across: Axis, up: Axis, best: Sequence[Point]) -> Iterator[str]:
         """Names beside marks, each method once, where nothing is in the way; those on the frontier first."""

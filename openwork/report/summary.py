@@ -1,28 +1,27 @@
-"""What a comparison comes to: means over seeds, the frontier, and how far each method goes."""
+"""What a comparison comes to: the frontier, and how far each method goes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from openwork.report.compared import Compared, Trained
+from openwork.report.compared import Point
 from openwork.report.text import Unit
 
 # By name, label, unit, in the order of the table.
 MEASURES: Sequence[tuple[str, str, Unit]] = (
-    ("test_accuracy", "Test accuracy", "fraction"),
-    ("test_loss", "Test loss", "loss"),
-    ("compression_ratio", "Compression ratio", "times"),
-    ("unstructured_sparsity", "Zero parameters", "fraction"),
-    ("group_sparsity", "Zero groups", "fraction"),
-    ("weighted_group_sparsity", "Zero groups, by size", "fraction"),
-    ("nonzero_params", "Nonzero parameters", "count"),
+    ("accuracy", "Test accuracy", "fraction"),
+    ("loss", "Test loss", "loss"),
+    ("valid_accuracy", "Validation accuracy", "fraction"),
+    ("compression", "Compression ratio", "times"),
+    ("unstructured", "Zero parameters", "fraction"),
+    ("group", "Zero groups", "fraction"),
+    ("weighted_group", "Zero groups, by size", "fraction"),
     ("params", "Parameters, shrunk", "count"),
-    ("size_bytes", "File", "bytes"),
+    ("bytes", "File", "bytes"),
     ("macs", "MACs", "count"),
     ("latency_ms", "Latency", "ms"),
     ("speedup", "Speed-up", "times"),
     ("seconds", "Training", "s"),
-    ("memory_bytes", "Memory", "bytes"),
+    ("memory_mib", "Memory", "mib"),
 )
 LOST = 0.15  # of accuracy below the best: what lost more is no choice that anybody would make
 WORSE = 3.0  # times the best loss: the same
@@ -52,7 +51,7 @@ class Cost:
 
 COSTS = (
     Cost(
-        "compression_ratio",
+        "compression",
         "Compression",
         "compression",
         "Compression ratio: parameters for each that is not zero",
@@ -82,50 +81,11 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One measure over seeds.
+class Step:
+    """A strength, and the compression ratio that it leads to."""
 
-    Args:
-        mean: Over those that have it.
-        std: Sample standard deviation; None for fewer than two.
-        count: How many have it.
-    """
-
-    mean: float
-    std: float | None
-    count: int
-
-
-@dataclass(frozen=True)
-class Point:
-    """One method at one strength, over its seeds.
-
-    Args:
-        method: Name.
-        strength: How sparse.
-        seeds: Of the networks.
-        wanted: Networks that were to be trained, as far as each has come to an end.
-        judged: Of those, how many gave a network with the measure of quality.
-        values: Measures by name; those that no network has are left out.
-        frontier: Names of the costs for which no other point is both better and cheaper.
-    """
-
-    method: str
     strength: float
-    seeds: Sequence[int]
-    wanted: int
-    judged: int
-    values: Mapping[str, Spread]
-    frontier: Sequence[str] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether no seed failed: the mean over the others would flatter."""
-        return self.judged == self.wanted
-
-    def mean(self, key: str) -> float | None:
-        """Of a measure; None where no network has it."""
-        return self.values[key].mean if key in self.values else None
+    compression: float
 
 
 @dataclass(frozen=True)
@@ -135,63 +95,20 @@ class Reach:
     Args:
         method: Name.
         best: Its best accuracy, at whatever strength.
-        points: For each allowed loss of accuracy, the strength and the compression ratio of the smallest network within
-            it; None where all of them lose more.
+        steps: For each allowed loss of accuracy, the strength of the smallest network within it; None where all of them
+            lose more.
     """
 
     method: str
     best: float
-    points: Sequence[tuple[float, float] | None]
+    steps: Sequence[Step | None]
 
 
-def quality_of(trained: Sequence[Trained]) -> Quality:
+def quality_of(found: Sequence[Point]) -> Quality:
     """Accuracy where there are classes, or else the loss."""
-    if any(one.numbers["test_accuracy"] is not None for one in trained):
-        return Quality("test_accuracy", "Test accuracy", "fraction", rising=True)
-    return Quality("test_loss", "Test loss", "loss", rising=False)
-
-
-def points(compared: Compared, quality: Quality) -> list[Point]:
-    """Methods at their strengths, with the frontiers they are on.
-
-    Args:
-        compared: What the files say.
-        quality: What a network is good at.
-
-    Returns:
-        One for each method and strength with a network, by method in the order of the file, then by strength.
-    """
-    order = list(dict.fromkeys(one.cell.method for one in compared.trained))
-    cells: dict[tuple[int, float], list[Trained]] = {}
-    for one in compared.trained:
-        cells.setdefault((order.index(one.cell.method), _rounded(one.cell.strength)), []).append(one)
-    failed = [(one.cell.method, _rounded(one.cell.strength)) for one in compared.failed]
-    found = [
-        _point(order[n], networks, quality, failed.count((order[n], strength)))
-        for (n, strength), networks in sorted(cells.items(), key=lambda item: item[0])
-    ]
-    frontiers = {cost.key: pareto(found, quality, cost) for cost in COSTS}
-    return [replace(point, frontier=[key for key, best in frontiers.items() if point in best]) for point in found]
-
-
-def _rounded(strength: float) -> float:
-    return float(f"{strength:.6g}")
-
-
-def _point(method: str, networks: Sequence[Trained], quality: Quality, failed: int) -> Point:
-    values: dict[str, Spread] = {}
-    for key in networks[0].numbers:
-        found = [value for one in networks if (value := one.numbers[key]) is not None]
-        if found:
-            values[key] = Spread(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
-    return Point(
-        method,
-        networks[0].cell.strength,
-        [one.cell.seed for one in networks],
-        failed + len(networks),
-        values[quality.key].count if quality.key in values else 0,
-        values,
-    )
+    if any("accuracy" in point.values for point in found):
+        return Quality("accuracy", "Test accuracy", "fraction", rising=True)
+    return Quality("loss", "Test loss", "loss", rising=False)
 
 
 def limit(found: Sequence[Point], quality: Quality) -> float:
@@ -230,7 +147,7 @@ def pareto(found: Sequence[Point], quality: Quality, cost: Cost) -> list[Point]:
     judged = [
         (*rank(point), n)
         for n, point in enumerate(found)
-        if point.complete
+        if not point.failures
         and {quality.key, cost.key} <= point.values.keys()
         and (point.values[quality.key].mean >= worst if quality.rising else point.values[quality.key].mean <= worst)
     ]
@@ -263,25 +180,23 @@ def reaches(found: Sequence[Point], quality: Quality) -> list[Reach]:
     dense = reference(found)
     if dense is None or quality.unit != "fraction" or dense.mean(quality.key) is None:
         return []
+    goal = dense.values[quality.key].mean
     made: list[Reach] = []
     for method in dict.fromkeys(point.method for point in found if point.method != dense.method):
         own = [
-            (point.values[quality.key].mean, point.values["compression_ratio"].mean, point.strength)
+            (point.values[quality.key].mean, Step(point.strength, point.values["compression"].mean))
             for point in found
-            if point.method == method and point.complete and "compression_ratio" in point.values
+            if point.method == method and not point.failures and {quality.key, "compression"} <= point.values.keys()
         ]
-        if not own:
-            continue
-        within = [
-            max(
-                ((strength, ratio) for good, ratio, strength in own if good >= dense.values[quality.key].mean - loss),
-                key=lambda pair: pair[1],
-                default=None,
-            )
-            for loss in ALLOWED
-        ]
-        made.append(Reach(method, max(good for good, _, _ in own), within))
-    return sorted(made, key=lambda reach: [-pair[1] if pair else 0.0 for pair in reach.points])
+        if own:
+            steps = [
+                max(
+                    (step for good, step in own if good >= goal - loss), key=lambda step: step.compression, default=None
+                )
+                for loss in ALLOWED
+            ]
+            made.append(Reach(method, max(good for good, _ in own), steps))
+    return sorted(made, key=lambda reach: [-step.compression if step else 0.0 for step in reach.steps])
 
 
 __all__ = [
@@ -291,13 +206,11 @@ __all__ = [
     "MEASURES",
     "WORSE",
     "Cost",
-    "Point",
     "Quality",
     "Reach",
-    "Spread",
+    "Step",
     "limit",
     "pareto",
-    "points",
     "quality_of",
     "reaches",
     "reference",

@@ -3,7 +3,7 @@
 from math import floor, log10
 from typing import Literal
 
-Unit = Literal["fraction", "loss", "count", "residual", "bytes", "ms", "s", "times"]
+Unit = Literal["fraction", "loss", "count", "residual", "bytes", "ms", "s", "mib", "times"]
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -47,13 +47,10 @@ def duration(seconds: float) -> str:
 
 
 def deviation(std: float, mean: float, unit: Unit) -> str:
-    """A standard deviation as it stands behind its mean: with a unit of its own only where that is another."""
-    if unit == "fraction":
-        return f"{100 * std:.2f}"
-    if unit == "times":
-        return significant(std, 2)
-    text, _, name = shown(std, unit).partition("\u202f")
-    return text if name == shown(mean, unit).partition("\u202f")[2] else f"{text}\u202f{name}"
+    """A standard deviation as it stands behind its mean: in the same unit, with as many digits."""
+    text, _, name = shown(mean, unit).partition("\u202f")
+    scale = {"%": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9}.get(name, 1.0)
+    return f"{std / scale:,.{len(text.removesuffix('×').partition('.')[2])}f}"
 
 
 def shown(value: float | None, unit: Unit) -> str:
@@ -75,5 +72,7 @@ def shown(value: float | None, unit: Unit) -> str:
             return f"{significant(value)}\u202fms"
         case value, "s":
             return f"{significant(value)}\u202fs"
+        case value, "mib":
+            return f"{significant(value)}\u202fMiB"
         case value, "times":
             return f"{significant(value)}×"
