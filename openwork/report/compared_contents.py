@@ -128,13 +128,14 @@ def compared_contents(compared: Compared) -> ComparedContents:
 def _headline(task: str, reached: Sequence[Reach], methods: int) -> str:
     many = f"{methods} method{'' if methods == 1 else 's'} on {task}"
     furthest: list[str] = []
+    last = 1.05  # a network that is no smaller than the dense one is no result
     for n, loss in enumerate(ALLOWED):
         ratio = max((step.compression for reach in reached if (step := reach.steps[n])), default=1.0)
-        # A network that is no smaller than the dense one is no result.
-        if ratio > 1.05:
+        if ratio > last:
             points = f"{100 * loss:g} point{'s' if loss > 0.01 else ''}"
             within = f"{100 * loss:g}" if furthest else f"{points} of dense"
             furthest.append(f"{significant(ratio)}×{'' if furthest else ' compression'} within {within}")
+            last = ratio
     return f"{many}: {', '.join(furthest)}." if furthest else f"{many}."
 
 
