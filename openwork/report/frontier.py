@@ -85,7 +85,8 @@ def _direction(cost: Cost) -> str:
 def _left_out(picture: Scatter, count: int) -> str:
     said: list[str] = []
     if absent := count - len(picture.drawn):
-        said.append(f"{absent} of {count} points have no such measure and are not drawn.")
+        verbs = ("has", "is") if absent == 1 else ("have", "are")
+        said.append(f"{absent} of {count} points {verbs[0]} no such measure and {verbs[1]} not drawn.")
     if outside := len(picture.outside):
         far = f"{100 * LOST:g} points below the best" if picture.quality.rising else f"{WORSE:g} times the best loss"
         said.append(f"{outside} {'is' if outside == 1 else 'are'} more than {far}: at the lower edge, with an arrow.")

@@ -114,11 +114,14 @@ def _curves(every: Sequence[Trained]) -> list[Chart]:
             continue
         curves: list[Line] = []
         for run in drawn:
-            values = next((run.curves[key] for key in keys if any(v is not None for v in run.curves.get(key, []))), [])
+            wanted = (run.curves.get(key, []) for key in keys)
+            values = next((curve for curve in wanted if any(v is not None for v in curve)), [])
             at = dict(zip(run.curves[clock], values, strict=False))
             color, dash = COLORS[strengths.index(run.cell.strength)], DASHES[seeds.index(run.cell.seed)]
             label = f"{run.cell.strength:.3g}" + (f", seed {run.cell.seed}" if len(seeds) > 1 else "")
             curves.append(Line(label, [at.get(time) for time in times], color, dash))
+        if title == "Zero parameters" and not any(value for curve in curves for value in curve.values):
+            continue
         charts.append(Chart(title, times, curves, unit, clock, some, "auto" if unit == "loss" else False))
     return charts
 

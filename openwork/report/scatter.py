@@ -87,7 +87,7 @@ class Scatter:
         for value in across.ticks(7):
             x = f"{across.at(value):.2f}%"
             yield f'<line class="axis" x1="{x}" x2="{x}" y1="100%" y2="100%" transform="translate(0 4)"/>'
-            yield f'<text class="tick middle" x="{x}" y="100%" dy="20">{_tick(value, self.cost.unit)}</text>'
+            yield f'<text class="tick middle" x="{x}" y="100%" dy="26">{_tick(value, self.cost.unit)}</text>'
 
     def _reference(self, up: Axis) -> Iterator[str]:
         if self.dense is None or self.quality.key not in self.dense.values:

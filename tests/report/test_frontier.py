@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -22,7 +23,7 @@ def point(method: str, strength: float, *, failures: tuple[str, ...] = (), **val
     return Point(method, strength, 2, {key: Spread(value, 0.01) for key, value in values.items()}, failures)
 
 
-def beaten(one: tuple[float, float], others: list[tuple[float, float]]) -> bool:
+def beaten(one: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
     """Whether another is at least as good in both, and better in one; more is better."""
     return any(other != one and other[0] >= one[0] and other[1] >= one[1] for other in others)
 
