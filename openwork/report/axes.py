@@ -38,7 +38,7 @@ class Axis:
         Args:
             most: How many, at least 2; fewer where round numbers are far apart.
         """
-        if self.log:
+        if self.log and self.high > 4 * self.low:
             for digits in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
                 found = self._decades(digits)
                 if len(found) <= most:

@@ -85,8 +85,8 @@ def _direction(cost: Cost) -> str:
 def _left_out(picture: Scatter, count: int) -> str:
     said: list[str] = []
     if absent := count - len(picture.drawn):
-        verbs = ("has", "is") if absent == 1 else ("have", "are")
-        said.append(f"{absent} of {count} points {verbs[0]} no such measure and {verbs[1]} not drawn.")
+        be = "is" if absent == 1 else "are"
+        said.append(f"{absent} of {count} points {be} not drawn: this was not measured, or is 0.")
     if outside := len(picture.outside):
         far = f"{100 * LOST:g} points below the best" if picture.quality.rising else f"{WORSE:g} times the best loss"
         said.append(f"{outside} {'is' if outside == 1 else 'are'} more than {far}: at the lower edge, with an arrow.")

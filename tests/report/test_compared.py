@@ -184,7 +184,7 @@ def test_numbers_that_are_missing_or_no_numbers_are_dashes(tmp_path: Path):
     said["rows"][2].update(macs=None, bytes={"mean": None, "std": None}, compression="much")
     said["results"][3].update(params=[1], seconds=True, layers={"w": 3}, widths=[], curves={"epoch": None}, notes="x")
     found = Page(write_report([write_comparison(tmp_path / "a", said)]))
-    assert "1 of 10 points has no such measure and is not drawn." in found.text
+    assert "1 of 10 points is not drawn: this was not measured, or is 0." in found.text
 
 
 def test_a_comparison_is_reported_alone(folder: Path, new_run):

@@ -84,9 +84,10 @@ def test_reference_and_reach():
         (Axis(0.8, 250, log=True), 7, [1, 3, 10, 30, 100]),
         (Axis(900, 130_000, log=True), 7, [1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5]),
         (Axis(0.018, 0.12, log=True), 7, [0.02, 0.03, 0.05, 0.1]),
+        (Axis(0.98, 1.31, log=True), 7, [1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3]),
         (Axis(1, 1e12, log=True), 7, [1, 1e2, 1e4, 1e6, 1e8, 1e10, 1e12]),
     ],
-    ids=["accuracy", "close", "ratio", "macs", "latency", "many"],
+    ids=["accuracy", "close", "ratio", "macs", "latency", "narrow", "many"],
 )
 def test_ticks_are_round_and_few(axis: Axis, most: int, ticks: list[float]):
     assert axis.ticks(most) == pytest.approx(ticks)
