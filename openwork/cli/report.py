@@ -8,19 +8,19 @@ from openwork.cli.options import parse, parser
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Write the report of one or more runs, and name it.
+    """Write the report of one or more runs, or of a comparison, and name it.
 
     Args:
-        arguments: Folders of runs, and ``--out``.
+        arguments: Folders of runs or that of a comparison, and ``--out``.
 
     Returns:
         The exit code.
 
     Raises:
-        Mistake: If a folder is not a run, or the report cannot be written.
+        Mistake: If a folder is neither of a run nor of a comparison, or the report cannot be written.
     """
-    made = parser("openwork report", "One self-contained HTML page, and report.json, about one or more runs.")
-    made.add_argument("runs", nargs="+", type=Path, help="folders of runs")
+    made = parser("openwork report", "One self-contained HTML page, and report.json, about runs or a comparison.")
+    made.add_argument("runs", nargs="+", type=Path, help="folders of runs, or that of one comparison")
     made.add_argument("--out", type=Path | None, default=None, help="folder to write to; default the run's own")
     options = parse(made, arguments)
     from openwork.report import write_report

@@ -1,4 +1,4 @@
-// Reading values off the charts, sorting the table, and printing what is folded away. The page says everything without this.
+// Reading values off the pictures, sorting tables, and printing what is folded away. The page says everything without this.
 for (const figure of document.querySelectorAll("[data-chart]")) {
   const { axes: [left, right], span: [first, last], clock, times, lines } = JSON.parse(figure.dataset.chart);
   const plot = figure.querySelector(".plot"), output = figure.querySelector("output");
@@ -20,18 +20,65 @@ for (const figure of document.querySelectorAll("[data-chart]")) {
 }
 addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details")) folded.open = true; });
 for (const head of document.querySelectorAll("th[data-sort]")) {
-  head.tabIndex = 0;
-  const sort = () => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
     const table = head.closest("table"), body = table.tBodies[0], column = Number(head.dataset.sort);
-    const up = head.getAttribute("aria-sort") === "descending";
-    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const order = (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
-    const numeric = (a, b) => (parseFloat(key(a)) || 0) - (parseFloat(key(b)) || 0);
-    const rows = [...body.rows].sort(column ? numeric : order);
-    body.append(...(up ? rows : rows.reverse()));
+    const text = (row) => row.cells[column].textContent.trim();
+    const value = (row) => parseFloat(row.cells[column].dataset.value);
+    const numeric = [...body.rows].some((row) => !Number.isNaN(value(row)));
+    // Numbers begin with the largest and names with the first; what is missing stays last.
+    const before = head.getAttribute("aria-sort");
+    const up = before ? before === "descending" : !numeric;
+    const order = (a, b) => {
+      if (!numeric) return text(a).localeCompare(text(b), undefined, { numeric: true }) * (up ? 1 : -1);
+      const [x, y] = [value(a), value(b)];
+      return Number.isNaN(x) - Number.isNaN(y) || (x - y) * (up ? 1 : -1) || 0;
+    };
+    body.append(...[...body.rows].sort(order));
     for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
+  });
+}
+for (const form of document.querySelectorAll(".frontier")) {
+  const focus = (n) => {
+    form.classList.toggle("focused", n !== null);
+    for (const part of form.querySelectorAll("[data-method]")) part.classList.toggle("here", part.dataset.method === n);
   };
-  head.addEventListener("click", sort);
-  head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+  let held = null;
+  for (const key of form.querySelectorAll(".methods li")) {
+    key.addEventListener("pointerenter", () => focus(key.dataset.method));
+    key.addEventListener("pointerleave", () => focus(held));
+    key.addEventListener("click", () => { held = held === key.dataset.method ? null : key.dataset.method; focus(held); });
+  }
+  for (const plot of form.querySelectorAll(".plot")) {
+    const spots = [...plot.querySelectorAll(".spot")].map((spot) => {
+      const title = spot.querySelector("title"), text = title.textContent;
+      spot.setAttribute("aria-label", text);
+      title.remove();  // or the browser shows it beside ours
+      return { text, place: spot.querySelector(".mark"), method: spot.parentNode.dataset.method };
+    });
+    const tip = document.createElement("div");
+    tip.className = "tip";
+    const hide = () => { tip.remove(); focus(held); };
+    plot.addEventListener("pointermove", (event) => {
+      let best = null, least = 24;
+      for (const spot of spots) {
+        const box = spot.place.getBoundingClientRect();
+        const away = Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY);
+        if (away < least) [best, least] = [spot, away];
+      }
+      if (!best) { hide(); return; }
+      const around = plot.getBoundingClientRect(), box = best.place.getBoundingClientRect();
+      tip.textContent = best.text;
+      plot.append(tip);
+      const x = box.x - around.x, y = box.y - around.y;
+      tip.style.left = `${Math.max(0, x + 20 + tip.offsetWidth > around.width ? x - 10 - tip.offsetWidth : x + 20)}px`;
+      tip.style.top = `${Math.max(0, Math.min(y - 10, around.height - tip.offsetHeight))}px`;
+      focus(best.method);
+    });
+    plot.addEventListener("pointerleave", hide);
+  }
 }

@@ -1,23 +1,20 @@
 """The page: what the report says, as one HTML file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
-from openwork.files import Json
 from openwork.report.alternating_section import alternating_section
-from openwork.report.charts import Chart
 from openwork.report.contents import EVALUATIONS, STRUCTURES, Contents, Layer, RunContents
 from openwork.report.curves import certificate, comparison, factors, training
-from openwork.report.html import cell, lines, named, notes_list, table
-from openwork.report.life import Life, lives
+from openwork.report.figures import charts_section, lives_section
+from openwork.report.html import cell, described, document, header, lines, named, notes_list, table
+from openwork.report.life import lives
 from openwork.report.read import RunFolder
 from openwork.report.shrunk_section import conditions, shrunk_section
 from openwork.report.sketched_section import sketched_section
-from openwork.report.text import shown
+from openwork.report.text import duration, shown
 
 VARIANTS = (("weights", "weights"), ("structured", "structured"), ("final", "finished"))
-PIXELS_HIGH = 128  # of a picture of groups: with no more groups than that, every group has sharp edges
 
 
 def page(report: Contents, runs: Sequence[RunFolder]) -> str:
@@ -33,48 +30,24 @@ def page(report: Contents, runs: Sequence[RunFolder]) -> str:
     Raises:
         ValueError: If a record of the groups is damaged.
     """
-    style, script = (files("openwork.report").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     alone = report.runs[0] if len(report.runs) == 1 else None
     body = [_header(report, alone)]
     if alone:
         body += [_results(alone), *_sections(alone, runs[0])]
     else:
         body.append(_table_of_runs(report.runs))
-        body.append(_charts("Side by side", comparison(report.runs), say="The structured weights of every run."))
+        body.append(charts_section("Side by side", comparison(report.runs), say="The structured weights of every run."))
         body.append("<h2>Run by run</h2>")
         shared = _shared_notes(report.runs)
         for run, folder in zip(report.runs, runs, strict=True):
             body.append(_details(run, folder, [note for note in run.notes if note not in shared]))
     version = alone and alone.versions.get("openwork")
-    made = f"Trained with openwork {escape(str(version))}. " if version else ""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(report.headline)}</title>",
-            f"<style>\n{style}</style>",
-            "</head>",
-            "<body>",
-            *body,
-            f"<footer>{made}Every number on this page is in <code>report.json</code>.</footer>",
-            f"<script>\n{script}</script>",
-            "</body>",
-            "</html>",
-            "",
-        ]
-    )
+    return document(report.headline, body, made=f"Trained with openwork {version}. " if version else "")
 
 
 def _header(report: Contents, alone: RunContents | None) -> str:
     facts = _facts(alone) if alone else [", ".join(sorted({run.recipe for run in report.runs}))]
-    lines = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
-    return (
-        f'<header>\n<p class="over">openwork report</p>\n<h1>{escape(report.headline)}</h1>\n'
-        f'<p class="under">{lines}</p>\n{notes_list(_shared_notes(report.runs))}</header>'
-    )
+    return header(report.headline, facts, _shared_notes(report.runs))
 
 
 def _shared_notes(runs: Sequence[RunContents]) -> list[str]:
@@ -87,14 +60,8 @@ def _facts(run: RunContents) -> list[str]:
     facts.append("finished" if run.complete else "not finished")
     facts.append(f"{times[-1] or 0:,.0f} {run.clock}s")
     if seconds is not None:
-        facts.append(_duration(seconds))
+        facts.append(duration(seconds))
     return [*facts, run.created[:10]] if run.created else facts
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _results(run: RunContents) -> str:
@@ -194,38 +161,15 @@ def _sections(run: RunContents, folder: RunFolder) -> list[str]:
     exact = "How exactly the last step's subproblem was solved, and how long the set of zeros has stood still."
     return [
         shrunk_section(run.shrunk) if run.shrunk else "",
-        _charts("Training", charts, say=marked, place=run.name),
+        charts_section("Training", charts, say=marked, place=run.name),
         _factors(run),
-        sketched_section(run, lambda title, drawn, say: _charts(title, drawn, say=say, place=run.name)),
-        alternating_section(run, lambda title, drawn, say: _charts(title, drawn, say=say, place=run.name)),
+        sketched_section(run, lambda title, drawn, say: charts_section(title, drawn, say=say, place=run.name)),
+        alternating_section(run, lambda title, drawn, say: charts_section(title, drawn, say=say, place=run.name)),
         _layers(run.layers, single=run.single),
-        _lives(lives(folder), single=run.single),
-        _charts("Certificate", certificate(run), say=exact, place=run.name),
+        lives_section(lives(folder), single=run.single),
+        charts_section("Certificate", certificate(run), say=exact, place=run.name),
         _configuration(run),
     ]
-
-
-def _charts(title: str, charts: Sequence[Chart], *, say: str, place: str = "") -> str:
-    drawn = [_chart(chart, place) for chart in charts if chart.drawn]
-    if not drawn:
-        return ""
-    told = f'<p class="say">{escape(say)}</p>\n' if say else ""
-    return f'<h2>{escape(title)}</h2>\n{told}<div class="charts">{lines(drawn)}</div>'
-
-
-def _chart(chart: Chart, place: str) -> str:
-    legend = "".join(
-        f'<span><i style="border-top-color:var(--ink-{line.ink});border-top-style:{line.dash}"></i>'
-        f"{escape(line.label)}<data>{shown(line.values[-1], chart.unit)}</data></span>"
-        for line in chart.drawn
-    )
-    hint = f'<p class="hint">{escape(chart.caption)}</p>' if chart.caption else ""
-    return (
-        f'<figure class="chart" data-chart="{escape(chart.readings())}"><figcaption>{escape(chart.title)}'
-        f"<output>{chart.clock} {chart.times[-1]:g}</output></figcaption>"
-        f'<div class="plot" role="img" aria-label="{escape(chart.title)} over time">{chart.svg(place)}</div>'
-        f'<p class="legend">{legend}</p>{hint}</figure>'
-    )
 
 
 def _factors(run: RunContents) -> str:
@@ -239,7 +183,7 @@ def _factors(run: RunContents) -> str:
         )
     if said.onset is not None:
         sentences.append(f"The first exact zeros came in epoch {said.onset:g}.")
-    drawn = _charts("Factors", factors(run), say=" ".join(sentences), place=run.name)
+    drawn = charts_section("Factors", factors(run), say=" ".join(sentences), place=run.name)
     if not said.thresholds:
         return drawn
     rows = [
@@ -278,38 +222,10 @@ def _layers(layers: Sequence[Layer], *, single: bool) -> str:
     )
 
 
-def _lives(pictures: Sequence[Life], *, single: bool) -> str:
-    what = "weights" if single else "groups"
-    figures = [
-        f'<figure><img src="{life.url}" class="{"sharp" if life.groups <= PIXELS_HIGH else "smooth"}" '
-        f'alt="{escape(life.name)}: {life.last} of {life.groups} {what} alive at the end, {life.first} at the start">'
-        f"<figcaption>{named(life.name)}"
-        f"<span>{life.last:,} of {life.groups:,}</span></figcaption></figure>"
-        for life in pictures
-    ]
-    if not figures:
-        return ""
-    return (
-        f'<h2>Which {what} are alive</h2>\n<p class="say">Time runs from left to right and {what} from top to bottom: '
-        "blue while one is alive, bare while it is zero; where there are too many for a line each, the shade is "
-        f'the fraction alive.</p>\n<div class="lives">{lines(figures)}</div>'
-    )
-
-
 def _configuration(run: RunContents) -> str:
     where = [*run.machine.items(), *run.versions.items()]
     if run.created:
         where.append(("created", run.created))
     lists = [("Recipe", [("recipe", run.recipe), *run.arguments.items()]), ("Machine", where)]
-    told = "".join(f"<div><h3>{title}</h3><dl>{_entries(entries)}</dl></div>" for title, entries in lists if entries)
+    told = "".join(f"<div><h3>{title}</h3><dl>{described(entries)}</dl></div>" for title, entries in lists if entries)
     return f'<h2>Configuration</h2>\n<div class="facts">{told}</div>'
-
-
-def _entries(entries: Iterable[tuple[str, Json]]) -> str:
-    return "".join(f"<dt>{escape(key)}</dt><dd>{escape(_plain(value))}</dd>" for key, value in entries)
-
-
-def _plain(value: Json) -> str:
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        return str(value)
-    return ", ".join(_plain(item) for item in value)

@@ -46,7 +46,9 @@ def read_run(folder: Path) -> RunFolder:
     folder = folder.absolute()
     if not (folder / "recipe.json").is_file():
         what = "has no recipe.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"report: {folder} is not a run, it {what}; name a folder that `openwork train` wrote")
+        raise ValueError(
+            f"report: {folder} is not a run, it {what}; name a folder that `openwork train` or `openwork compare` wrote"
+        )
     recipe = read_json(folder / "recipe.json")
     if recipe.get("schema") != RUN_SCHEMA:
         raise ValueError(

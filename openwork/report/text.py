@@ -3,7 +3,7 @@
 from math import floor, log10
 from typing import Literal
 
-Unit = Literal["fraction", "loss", "count", "residual", "bytes", "ms", "times"]
+Unit = Literal["fraction", "loss", "count", "residual", "bytes", "ms", "s", "mib", "times"]
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -39,6 +39,20 @@ def size(value: float) -> str:
     return f"{value:,.0f}\u202fbytes" if unit == "bytes" else f"{significant(value)}\u202f{unit}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds as text, in the unit that fits."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def deviation(std: float, mean: float, unit: Unit) -> str:
+    """A standard deviation as it stands behind its mean: in the same unit, with as many digits."""
+    text, _, name = shown(mean, unit).partition("\u202f")
+    scale = {"%": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9}.get(name, 1.0)
+    return f"{std / scale:,.{len(text.removesuffix('×').partition('.')[2])}f}"
+
+
 def shown(value: float | None, unit: Unit) -> str:
     """A number as a reader sees it, a dash where there is none."""
     match value, unit:
@@ -56,5 +70,9 @@ def shown(value: float | None, unit: Unit) -> str:
             return size(value)
         case value, "ms":
             return f"{significant(value)}\u202fms"
+        case value, "s":
+            return f"{significant(value)}\u202fs"
+        case value, "mib":
+            return f"{significant(value)}\u202fMiB"
         case value, "times":
             return f"{significant(value)}×"

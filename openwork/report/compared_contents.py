@@ -1,0 +1,162 @@
+"""What the report of a comparison says, as plain values: all of its ``report.json``, and all that its page shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from openwork.files import Json
+from openwork.report.compared import Compared, Failed, Point, Trained
+from openwork.report.contents import REPORT_SCHEMA
+from openwork.report.marks import labels
+from openwork.report.read import table
+from openwork.report.summary import ALLOWED, COSTS, Quality, Reach, pareto, quality_of, reaches, reference
+from openwork.report.text import significant
+
+
+@dataclass(frozen=True)
+class MethodContents:
+    """What the report says of one method.
+
+    Args:
+        name: As in the files.
+        label: Short name for a reader.
+        about: One sentence on it; may be empty.
+        baseline: Whether it is there to be compared with.
+        runs: Its networks.
+        searched: Trials of the search for its settings.
+    """
+
+    name: str
+    label: str
+    about: str
+    baseline: bool
+    runs: Sequence[Trained]
+    searched: Sequence[Trained]
+
+
+@dataclass(frozen=True)
+class ComparedContents:
+    """What the report of a comparison says.
+
+    Args:
+        headline: The result in one sentence.
+        notes: What a reader must know to read the numbers right.
+        task: Name of what was learned.
+        budget: The same for all.
+        configuration: What else was.
+        machine: Where it ran.
+        version: Of openwork; empty if unknown.
+        quality: What a network is good at.
+        dense: The point that removes nothing; None if there is none.
+        points: Methods at their strengths, over seeds.
+        frontiers: Numbers of the points on each frontier, from 0, by the name of the cost.
+        reaches: How far each method goes.
+        methods: Methods with their networks.
+        failed: Cells that gave no network.
+    """
+
+    headline: str
+    notes: Sequence[str]
+    task: str
+    budget: str
+    configuration: Mapping[str, Json]
+    machine: Mapping[str, Json]
+    version: str
+    quality: Quality
+    dense: Point | None
+    points: Sequence[Point]
+    frontiers: Mapping[str, Sequence[int]]
+    reaches: Sequence[Reach]
+    methods: Sequence[MethodContents]
+    failed: Sequence[Failed]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Names of the methods for a reader."""
+        return {method.name: method.label for method in self.methods}
+
+    @property
+    def baselines(self) -> list[str]:
+        """Names of those to compare with."""
+        return [method.name for method in self.methods if method.baseline]
+
+    def record(self) -> dict[str, Json]:
+        """Plain values for ``report.json``."""
+        return {"schema": REPORT_SCHEMA, **asdict(self)}
+
+
+def compared_contents(compared: Compared) -> ComparedContents:
+    """Gather what the report says.
+
+    Args:
+        compared: What the files of the comparison say.
+
+    Returns:
+        The report as plain values.
+    """
+    found, quality = compared.points, quality_of(compared.points)
+    reached = reaches(found, quality)
+    names = list(dict.fromkeys(point.method for point in found))
+    methods = [
+        MethodContents(
+            name,
+            label,
+            str(table(compared.methods, name).get("about", "")),
+            table(compared.methods, name).get("baseline") is True,
+            [one for one in compared.trained if one.cell.method == name],
+            [one for one in compared.searched if one.cell.method == name],
+        )
+        for name, label in zip(names, labels(names), strict=True)
+    ]
+    return ComparedContents(
+        headline=_headline(compared.task, reached, len(methods)),
+        notes=_notes(compared),
+        task=compared.task,
+        budget=compared.budget,
+        configuration=compared.configuration,
+        machine=compared.machine,
+        version=compared.version,
+        quality=quality,
+        dense=reference(found),
+        points=found,
+        frontiers={cost.key: [found.index(point) for point in pareto(found, quality, cost)] for cost in COSTS},
+        reaches=reached,
+        methods=methods,
+        failed=compared.failed,
+    )
+
+
+def _headline(task: str, reached: Sequence[Reach], methods: int) -> str:
+    many = f"{methods} method{'' if methods == 1 else 's'} on {task}"
+    furthest: list[str] = []
+    last = 1.05  # a network that is no smaller than the dense one is no result
+    for n, loss in enumerate(ALLOWED):
+        ratio = max((step.compression for reach in reached if (step := reach.steps[n])), default=1.0)
+        if ratio > last:
+            points = f"{100 * loss:g} point{'s' if loss > 0.01 else ''}"
+            within = f"{100 * loss:g}" if furthest else f"{points} of dense"
+            furthest.append(f"{significant(ratio)}×{'' if furthest else ' compression'} within {within}")
+            last = ratio
+    return f"{many}: {', '.join(furthest)}." if furthest else f"{many}."
+
+
+def _notes(compared: Compared) -> list[str]:
+    notes = [f"{text[:1].upper()}{text[1:].removesuffix('.')}." for text in compared.notes]
+    if failed := len(compared.failed):
+        notes.append(
+            f"{failed} network{'' if failed == 1 else 's'} could not be trained; see Failures. A strength with a "
+            "failure is on no frontier, since the mean over its other seeds would flatter it."
+        )
+    if all(point.seeds == 1 for point in compared.points):
+        notes.append("There is one seed only, so nothing says how much of a difference is chance.")
+    if not any("latency_ms" in point.values for point in compared.points):
+        notes.append("Latency was not measured.")
+    worst = max((one.numbers["test_unequal"] or 0.0 for one in compared.trained), default=0.0)
+    notes.append(
+        "Every network is finished: its zeros are exact, what nothing reads was taken out, and the smaller network "
+        + (f"computes the same up to {worst:.1e} of its largest output. " if worst else "computes the same. ")
+        + "Single zeros make a file smaller, not a network faster: only MACs and latency say what a computer saves."
+    )
+    return notes
+
+
+__all__ = ["ComparedContents", "MethodContents", "compared_contents"]

@@ -1,0 +1,201 @@
+"""The page of a comparison, by its text and its numbers; `test_browser.py` opens it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from openwork.report import write_report
+from tests.report.compared import EVIL, METHODS, comparison, write_comparison
+from tests.report.test_report import Page, numbers, report_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_comparison(tmp_path_factory.mktemp("a") / "compared", comparison())
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Path:
+    return write_report([folder])
+
+
+def test_everything_has_its_section(folder: Path, page: Path):
+    assert page == folder / "report.html"
+    found = Page(page)
+    for section in ("Frontier", "How far each method goes", "Results", "Failures", "Method by method", "Configuration"):
+        assert section in found.words, section
+    for section, times in (
+        *(("Training", 4), ("Sparsity per layer", 4), ("Architecture", 3), ("Which groups are alive", 2)),
+        *(("Runs", 4), ("Settings", 4), ("Search", 1), ("Warnings", 1), ("Machine", 1)),
+    ):
+        headings = re.findall(rf"<h[23]>{section}</h[23]>", found.source)
+        assert len(headings) == times, section
+    for words in (
+        "4 methods on digits <small>: 2.50× compression within 1 point of dense, 10.0× within 2.",
+        "19 networks · 2 seeds".replace(" · ", " "),
+        "4 epochs each",
+        "1 network could not be trained; see Failures.",
+        "loss is not finite <after> epoch 3",
+        "Rigl is left out: it needs <more> epochs.",
+        "The last stage is <short>: at 0.0001 (seed 0), 0.0001 (seed 1), 0.0007 (seed 0)".replace("The", "the"),
+        "About <it>.",
+        "AMD EPYC <7763>",
+        "Hollow marks are baselines.",
+        "computes the same up to 1.5e-07 of its largest output",
+    ):
+        assert words in found.text, words
+
+
+def test_every_number_is_in_the_json(page: Path):
+    shown = Page(page).values("data-value")
+    assert len(shown) > 300
+    assert set(shown) <= numbers(report_of(page))
+
+
+def test_the_table_is_that_of_the_file(page: Path):
+    table = Page(page).source.split('<table class="runs wide">')[1].split("</table>")[0]
+    body = [re.findall(r'data-value="([^"]*)"', row) for row in table.split("<tbody>")[1].split("</tr>")[:-1]]
+    rows = comparison()["rows"]
+    for cells, row in zip(body, rows, strict=True):
+        keys = ("accuracy", "compression", "unstructured", "group", "weighted_group", "params", "bytes", "macs")
+        keys = (*keys, "latency_ms", "speedup", "seconds", "memory_mib")
+        means = [row[key]["mean"] for key in keys if row[key] is not None]
+        assert [float(cell) for cell in cells] == [row["strength"]["mean"], row["seeds"], *means]
+
+
+def test_a_strength_with_a_failure_says_so_and_is_on_no_frontier(page: Path):
+    report = report_of(page)
+    assert "1 of 2" in Page(page).text
+    failed = next(n for n, point in enumerate(report["points"]) if point["failures"])
+    assert report["points"][failed]["method"] == "ramda"
+    assert not any(failed in front for front in report["frontiers"].values())
+
+
+def test_nothing_loads_and_no_name_is_markup(page: Path):
+    found = Page(page)
+    assert not re.search(r"https?:|@import|url\((?!#)", found.source)
+    assert not {"link", "iframe", "object", "base", "small>"} & {tag for tag, _ in found.tags}
+    assert "<b>evil" not in found.source and "<after>" not in found.source and "<i>,<" not in found.source
+    ids = found.values("id")
+    assert ids and len(ids) == len(set(ids))
+
+
+def test_pictures_of_groups_are_of_the_first_seed_and_stop_where_the_page_is_full(
+    folder: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pictures = len(Page(page).values("src"))
+    assert pictures == 3 * (3 + 3)  # three weights, of two methods with groups, at three strengths
+    monkeypatch.setattr("openwork.report.methods_section.PICTURES_BYTES", 6000)
+    found = Page(write_report([folder], out=tmp_path))
+    assert 0 < len(found.values("src")) < pictures
+    assert "of those strengths that have pictures and fit into the page" in found.text
+
+
+def test_a_loss_where_there_are_no_classes(tmp_path: Path):
+    said = comparison()
+    for one in (*said["results"], *said["rows"], *said["searched"]):
+        one["accuracy"] = one["valid_accuracy"] = None
+        if "curves" in one:
+            one["curves"]["valid_loss"] = one["curves"].pop("valid_accuracy")
+    page = write_report([write_comparison(tmp_path / "a", said)])
+    found, report = Page(page), report_of(page)
+    assert report["quality"] == {"key": "loss", "label": "Test loss", "unit": "loss", "rising": False}
+    assert "Test loss against compression" in found.text and "Validation loss" in found.text
+    assert "Test accuracy" not in found.text and "How far each method goes" not in found.text
+    assert report["frontiers"]["compression"]
+
+
+def test_one_seed_without_latency_records_or_search(tmp_path: Path):
+    said = comparison(seeds=1)
+    for one in said["results"]:
+        one.update(latency_ms=None, curves={}, layers={}, widths={})
+    for row in said["rows"]:
+        row.update(latency_ms=None, speedup=None)
+    said.update(searched=[], notes=[], methods={})
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "comparison.json").write_text(json.dumps(said))
+    found = Page(write_report([folder]))
+    assert "There is one seed only" in found.text and "Latency was not measured." in found.text
+    assert found.source.count('type="radio"') == 2
+    for absent in (
+        "Training</h2>",
+        "Architecture",
+        "Which groups",
+        "Search</h2>",
+        "Hollow",
+        "±</small>",
+        "Latency</th>",
+    ):
+        assert absent not in found.source
+
+
+def test_a_hundred_networks_fit_into_three_megabytes(tmp_path: Path):
+    said = comparison(levels=4)
+    first = [row for row in said["rows"] if row["method"] != "dense"]
+    results = [one for one in said["results"] if one["cell"]["method"] != "dense"]
+    for one in results:
+        one["curves"] = {
+            key: [*range(1, 61)] if key == "epoch" else [*values] * 15 for key, values in one["curves"].items()
+        }
+    for n in range(4):  # the same once more under other names
+        name = f"again{n}"
+        said["rows"] += [{**row, "method": f"{row['method']}{name}"} for row in first]
+        said["results"] += [
+            {**one, "cell": {**one["cell"], "method": f"{one['cell']['method']}{name}"}} for one in results
+        ]
+    page = write_report([write_comparison(tmp_path / "a", said)])
+    assert len(said["results"]) > 100 and len(report_of(page)["methods"]) == 16
+    assert page.stat().st_size < 3_000_000
+    assert (page.parent / "report.json").stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda said: said.update(schema=2), r"comparison\.json has schema 2, and .* wrote it, 0\.1\.0"),
+        (lambda said: said.update(rows=[]), r"holds no result; let the comparison train its first network"),
+        (lambda said: said.update(results="all"), r"results must be a list of objects; run `openwork compare` again"),
+        (
+            lambda said: said["rows"][1].pop("seeds"),
+            r"rows\[1\] must have a method, seeds and a strength, got \{'method'",
+        ),
+        (
+            lambda said: said["results"][2].update(cell=None),
+            r"results\[2\]: cell must have a method, a strength and a seed",
+        ),
+    ],
+    ids=["schema", "empty", "results", "row", "cell"],
+)
+def test_a_damaged_comparison(tmp_path: Path, change, sentence: str):
+    said = comparison()
+    folder = write_comparison(tmp_path / "a", said)
+    change(said)
+    (folder / "comparison.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=sentence):
+        write_report([folder])
+    assert not (folder / "report.html").exists()
+
+
+def test_numbers_that_are_missing_or_no_numbers_are_dashes(tmp_path: Path):
+    said = comparison()
+    said["rows"][2].update(macs=None, bytes={"mean": None, "std": None}, compression="much")
+    said["results"][3].update(params=[1], seconds=True, layers={"w": 3}, widths=[], curves={"epoch": None}, notes="x")
+    found = Page(write_report([write_comparison(tmp_path / "a", said)]))
+    assert "1 of 10 points is not drawn: this was not measured, or is 0." in found.text
+
+
+def test_a_comparison_is_reported_alone(folder: Path, new_run):
+    with pytest.raises(ValueError, match=r"compared is a comparison, which has a report of its own; name it alone"):
+        write_report([new_run(), folder])
+
+
+def test_it_goes_where_it_is_told_and_the_same_files_give_the_same_bytes(folder: Path, page: Path, tmp_path: Path):
+    other = write_report([folder], out=tmp_path / "elsewhere")
+    assert other == tmp_path / "elsewhere" / "report.html"
+    assert other.read_bytes() == page.read_bytes()
+    methods = report_of(other)["methods"]
+    assert [method["name"] for method in methods] == list(METHODS)
+    assert methods[3]["label"] == EVIL.partition(":")[2]
