@@ -133,7 +133,7 @@ def cut_inputs(layer: Layer, kept: Tensor) -> None:
     """
     module = layer.link.layer
     layer.weight = cut(layer.weight, lambda w: w[:, kept])
-    layer.weight_push = layer.input_push = layer.gram = None
+    layer.weight_push = layer.input_push = layer.factor = None
     # Power iterations go on from where they were.
     first, second = (None if probe is None else probe[..., kept] for probe in layer.link.probes)
     layer.link.probes = first, second

@@ -244,7 +244,7 @@ class AMTrainer:
         removed = blocks.remove_dead(self.model)
         if removed:
             progress.clock, progress.objective = 0, None
-            progress.best_loss, progress.best_weights = None, []
+            progress.best_score, progress.best_sweep, progress.best_weights = None, None, []
             self._batches.steps = [None for _ in self._batches.steps]
         return removed
 

@@ -19,7 +19,7 @@ commands:
   shrink RUN       a smaller model that computes the same; sizes, arithmetic and times of both
   export RUN       write its model as safetensors, ONNX or torch-export; the small one if it was shrunk
   compare [TASK]   every method on one task, finished networks side by side; default task: digits
-  report RUN...    write one self-contained HTML page, and report.json, about one or more runs
+  report RUN...    write one self-contained HTML page, and report.json, about runs or a comparison
   recipes          what there is to train, one line each
 
 Every command has --help; `openwork train RECIPE --help` shows the recipe's options with defaults and units.

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from openwork.comparison.task import Task
 from openwork.training import Run
@@ -15,6 +16,9 @@ class Method(ABC):
     A strength is whatever makes this method's networks sparser the larger it is: the strength of a penalty, or how many
     times fewer weights a pruner leaves.
     """
+
+    #: Whether reports show it as a baseline.
+    baseline: ClassVar[bool] = False
 
     @abstractmethod
     def strengths(self, task: Task, count: int) -> list[float]:

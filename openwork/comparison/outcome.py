@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar, cast
 
+from openwork.comparison.method import Method
 from openwork.comparison.plan import Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
@@ -79,7 +80,10 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
             "task": plan.task.name,
             "budget": str(plan.budget),
             "configuration": plan.configuration(),
-            "methods": {name: cast("Json", asdict(fit)) for name, fit in plan.fits(study).items()},
+            "methods": {
+                name: cast("dict[str, Json]", asdict(fit)) | _about(plan.methods.get(name))
+                for name, fit in plan.fits(study).items()
+            },
             "machine": machine(),
             "results": plain(table.results),
             "failures": plain(table.failures),
@@ -89,6 +93,13 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
         },
     )
     return file
+
+
+def _about(method: Method | None) -> dict[str, Json]:
+    """What a report says of a method, if this process knows it."""
+    if method is None:
+        return {}
+    return {"baseline": method.baseline, "about": (type(method).__doc__ or "").partition("\n")[0]}
 
 
 def _rows(known: Known, name: str) -> list[Row]:

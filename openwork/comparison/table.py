@@ -3,15 +3,16 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from typing_extensions import override
 
 from openwork.comparison.result import Failure, Result, Searched
 from openwork.files import Json
+from openwork.report import frontier_picture
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # pyright: ignore[reportMissingImports]
@@ -161,6 +162,10 @@ class Table(Sequence[Row]):
     @override
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _repr_html_(self) -> str:
+        """The frontier, for notebooks."""
+        return frontier_picture([cast("dict[str, Json]", asdict(row)) for row in self.rows])
 
     def to_pandas(self) -> "DataFrame":
         """A data frame with a row for each, the spread over the seeds in columns that end in ``_std``.

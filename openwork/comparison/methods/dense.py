@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from typing_extensions import override
@@ -18,6 +19,8 @@ class Dense(Method):
     Args:
         lr: Largest learning rate; it falls to 0 along half a cosine.
     """
+
+    baseline: ClassVar[bool] = True
 
     lr: float = 1e-3
 
