@@ -1,11 +1,11 @@
 """Layer products and time of a sweep of alternating minimization, beside one forward and backward pass.
 
-The sweep, the sweep with compiled code steps, and a forward and backward pass of the same network on the same samples
-(all of them; no optimizer) take turns in one run, on the same threads. Products are those of matrices of the size of a
-layer, counted as they are called: a sweep of L layers needs 2 L + 2 (L - 1) = 10, a step whose curvature was too small
-one more, and every 20th sweep forms the residuals anew by L. Power iterations are products with vectors and not
-counted. Sweeps are those of the default trainer, with all that belongs to them: test of the objective, balancing, and
-series.
+Sweeps with majorized weights (as in the TIAM paper) and with weights that are solved for (the default), with code steps
+compiled and not, and a forward and backward pass of the same network on the same samples (all of them; no optimizer)
+take turns in one run, on the same threads. Products are those of matrices of the size of a layer, counted as they are
+called: a sweep of L layers needs 2 L + 2 (L - 1) = 10 with majorized weights, a step whose curvature was too small one
+more, and every 20th sweep forms the residuals anew by L; solving for weights takes L - 1 more. Power iterations are
+products with vectors and not counted. A sweep has all that belongs to it: test of the objective, balancing, and series.
 
 It takes ten minutes. Stopped, it goes on after the last finished part; delete benchmarks/results/am_cost to measure
 anew.
@@ -24,17 +24,24 @@ from record import data_dir, remembered, write_table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from openwork.altmin import AMTrainer
+from openwork.altmin import AMTrainer, ExactWeights, MajorizedWeights
 from openwork.data import mnist
 
 NAME = "am_cost"
-SEED, WARM, MOST, SECONDS = 0, 4, 21, 15.0
+SEED, WARM, MOST, SECONDS = 0, 3, 15, 8.0
 MINIMUM = 10
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "ReLU": nn.ReLU,
     "leaky ReLU": nn.LeakyReLU,
     "ELU": nn.ELU,
     "tanh": nn.Tanh,
+}
+COMPILED = ("ReLU", "leaky ReLU")
+HOW = {
+    "majorized": MajorizedWeights(),
+    "majorized, compiled": MajorizedWeights(),
+    "solved": ExactWeights(),
+    "solved, compiled": ExactWeights(),
 }
 #: Hidden units, samples, threads, activations.
 CASES = [
@@ -88,7 +95,10 @@ def measure(width: int, n: int, threads: int, activation: str, x: Tensor, y: Ten
         twin.zero_grad()
         cross_entropy(twin(x), y).backward()
 
-    trainers = {"eager": AMTrainer(deepcopy(model)), "compiled": AMTrainer(deepcopy(model), compile=True)}
+    trainers = {
+        how: AMTrainer(deepcopy(model), w_solver=solver, compile=how.endswith("compiled"))
+        for how, solver in HOW.items()
+    }
     first: dict[str, float] = {}
     for how, trainer in trainers.items():
         trainer.start(x, y)
@@ -96,7 +106,7 @@ def measure(width: int, n: int, threads: int, activation: str, x: Tensor, y: Ten
         for _ in range(WARM - 1):  # compiles what has a history, and warms caches
             trainer.sweep()
     backward()
-    times: dict[str, list[float]] = {"backward": [], "eager": [], "compiled": []}
+    times: dict[str, list[float]] = {"backward": [], **{how: [] for how in trainers}}
     products = dict.fromkeys(trainers, 0)
     begin = perf_counter()
     while len(times["backward"]) < MOST and (len(times["backward"]) < 3 or perf_counter() - begin < SECONDS):
@@ -137,7 +147,9 @@ def main() -> None:
             )
             rounds.append(found["rounds"])
             loads.append(found["load"])
-            for how in ("eager", "compiled"):
+            for how in HOW:
+                if how not in found:
+                    continue
                 one = found[how]
                 ratio, low, high = one["ratio"]
                 rows.append(
@@ -154,18 +166,18 @@ def main() -> None:
                         f"{one['first']:.1f}",
                     ]
                 )
-    columns = ["network", "samples", "activation", "threads", "code steps", "products", "sweep, ms",
+    columns = ["network", "samples", "activation", "threads", "weights, code steps", "products", "sweep, ms",
                "forward + backward, ms", "sweep / forward + backward (quartiles)", "first sweep, s"]  # fmt: skip
     write_table(
         NAME,
         "Alternating minimization: products and time of a sweep, beside a forward and backward pass",
         columns,
         rows,
-        f"MNIST, float32, defaults of AMTrainer; {MINIMUM} products of the size of a layer are the least a sweep of "
-        "three layers needs, each of the size of one in a forward and backward pass, which has 8. Medians of "
-        f"{min(rounds)} to {max(rounds)} rounds in which all take turns; ratios are of one round each. The first sweep "
-        "of compiled code steps compiles them, or finds them compiled in a cache. Load of the machine when a part "
-        f"ended: {min(loads):.1f} to {max(loads):.1f}.",
+        f"MNIST, float32, defaults of AMTrainer but for majorized weights; {MINIMUM} products of the size of a layer "
+        "are the least a sweep of three layers needs, each of the size of one in a forward and backward pass, which "
+        f"has 8. Medians of {min(rounds)} to {max(rounds)} rounds in which all take turns; ratios are of a round each. "
+        "The first sweep of compiled code steps compiles them, or finds them compiled in a cache; those of smooth "
+        f"activations are never compiled. Load of the machine when a part ended: {min(loads):.1f} to {max(loads):.1f}.",
     )
 
 

@@ -1,6 +1,7 @@
 """What an activation is to alternating minimization: a scalar function whose fits are solved, not differentiated."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from openwork.kernels import Scalar
 
 class Activation(ABC):
     """A scalar function ``h`` applied to each entry, known by its values and by the problems it is a part of."""
+
+    #: Whether its steps gain by being compiled.
+    compiles: ClassVar[bool] = True
 
     @property
     def homogeneous(self) -> bool:

@@ -73,8 +73,8 @@ class Compiled:
     """Steps compiled by ``torch.compile``: one loop that reads and writes every tensor once.
 
     All trainers of a process share the compiled code, which is made once per step and kind of activation, takes
-    seconds, and fits any number of samples and units. Where it cannot be made, for want of a C++ compiler say, this is
-    ``eager``.
+    seconds, and fits any number of samples and units. Where it cannot be made, for want of a C++ compiler say, or would
+    not help, as with smooth activations, this is ``eager``.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Compiled:
             UserWarning: Once, if it cannot be compiled.
         """
         first = entries[0]
-        if not self._failed and first is not None:
+        if activation.compiles and not self._failed and first is not None:
             # Each new number would be compiled for itself; a zero leaves out what it multiplies.
             held = tuple(x if isinstance(x, Tensor) or not x else first.new_tensor(x) for x in numbers)
             try:

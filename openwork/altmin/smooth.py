@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from math import pi, sqrt
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class Smooth(Activation):
         bend: Interval outside which ``h`` is straight to within a few digits.
         points: Points of the scan inside it.
     """
+
+    # Compiled, every entry would take the whole scan; that takes minutes to compile, and longer to run.
+    compiles: ClassVar[bool] = False
 
     def __init__(self, bend: tuple[float, float], points: int) -> None:
         self.bend = bend

@@ -77,7 +77,7 @@ class AMTrainer:
         homotopy: How sign layers begin as ramps; None for signs from the start. The best weights are only looked for
             after it.
         compile: Whether the steps of the codes are compiled by ``torch.compile``, which takes seconds at the first
-            sweep, or minutes for smooth activations.
+            sweep. Those of smooth activations are not: it does not help them.
         chunk_size: Samples at a time, for data that does not fit where the model is; None for all at once. The iterates
             are those of the full batch up to rounding, with the exact coupling and the forward order, for linear
             layers, all of them ``fresh``. Only X, y and the blocks z, now and before, are kept, where X lies.
