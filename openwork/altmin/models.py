@@ -97,6 +97,23 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
     return links, activations
 
 
+def check_folded(model: nn.Sequential) -> None:
+    """Refuse a model that was set to training mode after its normalizations were folded in.
+
+    Args:
+        model: Of ``links_of``.
+
+    Raises:
+        ValueError: If one would mix samples again.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS) and module.training:
+            raise ValueError(
+                f"{ME}: {name} ({type(module).__name__}) was folded in and is in training mode again, where it mixes "
+                "samples; call model.eval()"
+            )
+
+
 def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     # Unlike named_children, with what is there twice.
     for name, module in model._modules.items():
