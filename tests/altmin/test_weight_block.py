@@ -190,7 +190,7 @@ def test_unequal_inertia_shifts_the_bias_by_its_difference() -> None:
     torch.testing.assert_close(layer.bias.now, now + 0.5 * (now - before), rtol=0, atol=1e-15)
 
 
-def test_in_single_precision_large_inputs_do_not_slow_down_small_ones() -> None:
+def test_in_single_precision_the_units_of_inputs_do_not_matter() -> None:
     """The same network in other units, whose sums of squares differ by a factor of 1e8."""
     x, y = targets()
     ends: list[float] = []
