@@ -9,13 +9,16 @@ from torch import Tensor
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.state import Layer, Problem, per_feature
 
+# Ratio of the incoming to the outgoing weights of a unit, or the other way round, below which there are next to none.
+FAINT = 1e-3
+
 
 def balance(problem: Problem) -> list[Tensor | None]:
     """Rescale every hidden unit behind which ``h(s z) = s h(z)``, its outgoing weights by ``1/s``.
 
     ``s^2 = ||out|| / ||in||`` makes the incoming and the outgoing weights of a unit equally long, which is where the
-    sum of their squares is smallest. Histories are rescaled as well, so that inertia goes on. Units without incoming
-    or outgoing weights stay as they are.
+    sum of their squares is smallest. Histories are rescaled as well, so that inertia goes on. Units with next to no
+    incoming or outgoing weights stay as they are: a unit that is all bias would grow without bound.
 
     Args:
         problem: All layers; the objective before and after is not comparable.
@@ -33,7 +36,9 @@ def balance(problem: Problem) -> list[Tensor | None]:
             continue
         incoming = layer.weight.now.flatten(1).norm(dim=1)
         outgoing = by_unit(following.weight.now, units).norm(dim=(0, 2))
-        scale = torch.where((incoming > 0) & (outgoing > 0), (outgoing / incoming).sqrt(), 1.0)
+        scale = torch.where(
+            (incoming > FAINT * outgoing) & (outgoing > FAINT * incoming), (outgoing / incoming).sqrt(), 1.0
+        )
         scale = torch.where(scale.isfinite(), scale, 1.0)
         rescale_unit(layer, scale)
         layer.a = each(a, partial(times, scale=scale))

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -40,6 +40,7 @@ class Iterate:
         return Iterate(self.now)
 
 
+@runtime_checkable
 class InertiaSchedule(Protocol):
     """Inertia that may depend on the number of sweeps since the last restart."""
 

@@ -51,9 +51,11 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
     seen: set[int] = set()
     previous: nn.Module | None = None
     for name, module in _modules(model):
-        if any(id(parameter) in seen for parameter in module.parameters()):
+        # Numbers may be shared by different parameters, too.
+        places = {parameter.data_ptr() or id(parameter) for parameter in module.parameters()}
+        if places & seen:
             raise ValueError(f"{ME}: {name} is used twice, and shared weights cannot be trained; use a layer for each")
-        seen.update(id(parameter) for parameter in module.parameters())
+        seen |= places
         _check(name, module)
         kind = type(module)
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -95,6 +97,23 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
     for layer, norm in norms:
         _fold(layer, norm)
     return links, activations
+
+
+def check_folded(model: nn.Sequential) -> None:
+    """Refuse a model that was set to training mode after its normalizations were folded in.
+
+    Args:
+        model: Of ``links_of``.
+
+    Raises:
+        ValueError: If one would mix samples again.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS) and module.training:
+            raise ValueError(
+                f"{ME}: {name} ({type(module).__name__}) was folded in and is in training mode again, where it mixes "
+                "samples; call model.eval()"
+            )
 
 
 def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
+from openwork.penalties import Penalty, Zero
+from openwork.structure import Rank
 
 # Steps at most, and the gradient (of the mean over samples) at which they end.
 STEPS = 100
@@ -14,7 +16,7 @@ TOLERANCE = 1e-7
 
 
 def refit_readout(
-    link: Link, samples: Sequence[tuple[Tensor, Tensor]], loss: OutputLoss, mu: float, frozen: bool
+    link: Link, samples: Sequence[tuple[Tensor, Tensor]], loss: OutputLoss, mu: float, penalty: Penalty
 ) -> bool:
     """Minimize ``R(W a + b; y) + mu/2 ||W||^2`` over the last layer by L-BFGS.
 
@@ -26,7 +28,8 @@ def refit_readout(
         samples: What it reads when the network runs, and targets, in one or more parts, wherever they lie.
         loss: A sum over samples.
         mu: Weight of the quadratic term, >= 0.
-        frozen: Whether weights that are exactly zero stay so.
+        penalty: Of the weight, whose structure stays: its exact zeros, its rank (the bias alone is refitted then), and
+            what it forbids (nothing is, if the refit goes there).
 
     Returns:
         Whether the layer changed.
@@ -34,7 +37,7 @@ def refit_readout(
     size = sum(len(y) for _, y in samples)
     weight = link.weight.clone()
     bias = None if link.bias is None else link.bias.clone()
-    alive = weight != 0 if frozen else torch.ones_like(weight)
+    alive = free(penalty, weight)
     parameters = [weight] if bias is None else [weight, bias]
 
     def parts() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -67,9 +70,21 @@ def refit_readout(
     )
     solver.step(closure)
     after = value()
-    if not after < before:
+    if not after < before or not penalty.value(weight).isfinite():
         return False
     link.weight.copy_(weight)
     if bias is not None and link.bias is not None:
         link.bias.copy_(bias)
     return True
+
+
+def free(penalty: Penalty, weight: Tensor) -> Tensor:
+    """Which entries of a weight may change without a change of its structure.
+
+    Args:
+        penalty: That made the structure.
+        weight: As it is.
+    """
+    if isinstance(penalty, Zero):
+        return torch.ones_like(weight, dtype=torch.bool)
+    return torch.zeros_like(weight, dtype=torch.bool) if isinstance(penalty.structure(weight), Rank) else weight != 0

@@ -49,28 +49,31 @@ def guarded_sweep(blocks: Blocks, inertia: Inertia, safeguard: Safeguard, before
         What came of it.
 
     Raises:
-        FloatingPointError: If the objective is not finite even without inertia and with ``rho`` ten times as large; the
-            blocks are then as before.
+        FloatingPointError: If the objective is not finite even without inertia and with ``rho`` ten times as large, or
+            if no step size fits a block; the blocks are then as before.
     """
     slack = 1e-12 if blocks.problem.x.dtype == torch.float64 else 1e-6
     saved = blocks.snapshot()
-    repeats = 0
-    if safeguard == "block" and isinstance(blocks, WholeBlocks):
-        repeats = blocks.guarded_sweep(inertia, slack)
-    else:
-        blocks.sweep(inertia)
-    outcome = Outcome(measure(blocks), repeats)
-    fell = outcome.measured.objective <= before + slack * abs(before)
-    if safeguard == "sweep" and not fell and not inertia.none:
-        outcome = _repeat(blocks, saved, 1.0)
-    if not isfinite(outcome.measured.objective):
-        outcome = _repeat(blocks, saved, RESCUE)
-    if not isfinite(outcome.measured.objective):
+    try:
+        repeats = 0
+        if safeguard == "block" and isinstance(blocks, WholeBlocks):
+            repeats = blocks.guarded_sweep(inertia, slack)
+        else:
+            blocks.sweep(inertia)
+        outcome = Outcome(measure(blocks), repeats)
+        fell = outcome.measured.objective <= before + slack * abs(before)
+        if safeguard == "sweep" and not fell and not inertia.none:
+            outcome = _repeat(blocks, saved, 1.0)
+        if not isfinite(outcome.measured.objective):
+            outcome = _repeat(blocks, saved, RESCUE)
+        if not isfinite(outcome.measured.objective):
+            raise FloatingPointError(
+                f"AMTrainer: the objective is {outcome.measured.objective}, even without inertia and with rho ten "
+                "times as large; scale the inputs to about unit size, or take a larger mu"
+            )
+    except FloatingPointError:
         blocks.restore(saved)
-        raise FloatingPointError(
-            f"AMTrainer: the objective is {outcome.measured.objective}, even without inertia and with rho ten times as "
-            "large; scale the inputs to about unit size, or take a larger mu"
-        )
+        raise
     return outcome
 
 

@@ -1,8 +1,10 @@
 """Samples as a user hands them over: what is refused before anything is changed."""
 
 import os
+import re
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -53,7 +55,13 @@ def check_samples(place: str, x: object, y: object, network: Network, loss: Outp
     for name, tensor in (("X", x), ("y", y)):
         if not all(part.isfinite().all() for part in tensor.split(ROWS)):
             raise ValueError(f"{place}: {name} has entries that are NaN or infinite; remove or replace them")
-    loss.check(y, output_sizes(place, x, network)[-1][0], x.shape[0])
+    outputs = output_sizes(place, x, network)[-1]
+    if len(outputs) != 1:
+        raise ValueError(
+            f"{place}: the model gives outputs of shape {tuple(outputs)} per sample, and losses read rows of numbers; "
+            "end it with Flatten and a Linear layer"
+        )
+    loss.check(y, outputs[0], x.shape[0])
     return x, y
 
 
@@ -130,6 +138,12 @@ def free_bytes(device: torch.device) -> int | None:
     """Bytes that are free on a device; None where nobody knows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if device.type == "cpu" and meminfo.exists():
+        # Files that the system caches give way, so that free pages alone are too few.
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
     if device.type != "cpu" or not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return None
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

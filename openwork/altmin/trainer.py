@@ -14,12 +14,13 @@ from openwork.altmin.chunks import ChunkedBlocks, check_chunks
 from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.entrywise import Compiled, eager
 from openwork.altmin.homotopy import SignHomotopy, hardened, signs
-from openwork.altmin.inertia import Inertia, InertiaSchedule, check_stability
+from openwork.altmin.inertia import InertiaSchedule, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
 from openwork.altmin.measurement import ForwardGap, Measurement, measure
 from openwork.altmin.minibatch import MiniBatch, MiniBatches
-from openwork.altmin.models import links_of
+from openwork.altmin.models import check_folded, links_of
 from openwork.altmin.network import Network
+from openwork.altmin.options import check_kinds, check_numbers, inertia_of, policy_of
 from openwork.altmin.orders import Order, forward
 from openwork.altmin.penalized import penalties_of, structures_of
 from openwork.altmin.progress import Progress
@@ -113,25 +114,19 @@ class AMTrainer:
         chunk_size: int | None = None,
         minibatch: MiniBatch | None = None,
     ) -> None:
-        if mu != "auto" and (isinstance(mu, str) or not 0 <= mu < inf):
-            raise ValueError(f"{ME}: mu must be finite and >= 0, or 'auto', got {mu!r}")
-        if safeguard not in ("sweep", "block", "none"):
-            raise ValueError(f"{ME}: safeguard must be 'sweep', 'block' or 'none', got {safeguard!r}")
-        if balance < 0:
-            raise ValueError(f"{ME}: balance must be a number of sweeps, or 0 for never, got {balance}")
-        if not callable(order):
-            raise TypeError(f"{ME}: order must be a function such as openwork.altmin.forward, got {order!r}")
+        check_kinds(ME, loss, coupling, w_solver, order)
+        check_numbers(ME, mu, balance, safeguard)
         self.model = model
         self.loss = CrossEntropy() if loss is None else loss
         fresh = chunk_size is not None
         self.coupling = Exact(fresh=fresh) if coupling is None else coupling
         self.mu = mu
-        self.inertia: InertiaSchedule = Inertia(*inertia) if isinstance(inertia, tuple) else inertia
+        self.inertia = inertia_of(ME, inertia)
         check_stability(ME, self.inertia)
         self.safeguard: Safeguard = safeguard
         self.order = order
         self.readout = readout
-        self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
+        self._schedules = Schedules(policy_of(ME, rho), balance, homotopy)
         self.multiplier = multiplier
         self.chunk_size = chunk_size
         links, activations = links_of(model)
@@ -169,6 +164,7 @@ class AMTrainer:
             MemoryError: If the blocks do not fit into memory.
         """
         network = self._network
+        check_folded(self.model)
         x, y = check_samples(ME, X, y, network, self.loss)
         if validation is not None:
             validation = check_samples(f"{ME} (validation)", *validation, network, self.loss)
@@ -198,8 +194,8 @@ class AMTrainer:
 
         Raises:
             RuntimeError: If ``start`` was not called.
-            FloatingPointError: If the objective is not finite even without inertia and with ``rho`` ten times as large;
-                the blocks are then as before the sweep.
+            FloatingPointError: If the objective is not finite even without inertia and with ``rho`` ten times as large,
+                or if no step size fits a block; the blocks are then as before the sweep.
         """
         blocks, progress = self._started()
         for layer in blocks.problem.layers:
@@ -262,7 +258,8 @@ class AMTrainer:
     ) -> nn.Sequential:
         """Train, and hand the model back with the weights whose forward loss was best.
 
-        Goes on where it was if the last call had the very same tensors; starts anew from the model's weights otherwise.
+        Goes on where it was if the last call had the very same tensors, those of the validation included if there are
+        any in this call; starts anew from the model's weights otherwise.
 
         Args:
             X: Inputs, ``(N, ...)``.
@@ -281,7 +278,7 @@ class AMTrainer:
         """
         if sweeps < 0:
             raise ValueError(f"{ME}.fit: sweeps must be >= 0, got {sweeps}")
-        if self._blocks is None or self._blocks.problem.x is not X or self._blocks.problem.y is not y:
+        if self._blocks is None or not self._knows(X, y, validation):
             self.start(X, y, validation)
         _, progress = self._started()
         began = time.monotonic()
@@ -293,6 +290,12 @@ class AMTrainer:
             if (seconds is not None and time.monotonic() - began > seconds) or progress.settled(tolerance):
                 break
         return self.finish()
+
+    def _knows(self, x: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None) -> bool:
+        """Whether these very tensors are those of the last start, or no others for the validation are given."""
+        problem, held = self._started()[0].problem, self._held
+        same = validation is None or (held is not None and all(a is b for a, b in zip(held, validation, strict=True)))
+        return same and problem.x is x and problem.y is y
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -329,7 +332,7 @@ class AMTrainer:
             held = None if self._held is None else self._network.loss(self.loss, *self._held)
             output = problem.layers[-1]
             samples = self._network.features(problem.x, problem.y)
-            refit_readout(output.link, samples, self.loss, output.mu, output.penalized)
+            refit_readout(output.link, samples, self.loss, output.mu, output.penalty)
             if held is not None and self._held is not None and not self._network.loss(self.loss, *self._held) <= held:
                 self._network.write(before)
         return self.model

@@ -16,7 +16,7 @@ from openwork.altmin.sums import Sums
 
 __all__ = ["ExactWeights", "MajorizedWeights", "WeightSolver"]
 
-# Of the trace of x' x, in units of its rounding: what makes a singular matrix one that can be factored.
+# Of the diagonal of x' x, in units of its rounding: what makes a singular matrix one that can be factored.
 SINGULAR = 4.0
 
 
@@ -99,15 +99,16 @@ class MajorizedWeights(WeightSolver):
 class ExactWeights(WeightSolver):
     """The minimizer of ``rho/2 ||W a + b - z||^2 + mu/2 ||W||^2 + t/2 ||W - W_now||^2``, by a Cholesky factorization.
 
-    It costs one product more than a majorized step, behind the first layer, and lowers the objective much further:
-    inputs whose mean is far from zero, or of very different size, do not slow it down. The factor of the first layer is
-    kept. Of inertia only the shift ``(p1 - p2)(W - W_before)`` and the third step are left. Layers that have no such
-    solution, or are too wide for it, take the majorized step: penalized weights, convolutions, more than ``limit``
-    inputs.
+    It costs one product more than a majorized step, behind the first layer, and lowers the objective much further: it
+    does not matter whether the mean of inputs is far from zero, or how different their sizes are. The factor of the
+    first layer is kept. Of inertia only the shift ``(p1 - p2)(W - W_before)`` and the third step are left. Layers that
+    have no such solution, or are too wide for it, take the majorized step: penalized weights, convolutions, more than
+    ``limit`` inputs.
 
     Args:
         t: Weight of the proximal term, >= 0.
-        limit: Most inputs of a layer, >= 0; time and memory of the factorization grow with their cube and square.
+        limit: Most inputs of a layer, >= 0; time and memory of the factorization grow with their cube and square. The
+            matrix and its factor are in double precision, 34 MB each at 2048 inputs.
 
     Raises:
         ValueError: If a number is negative.
@@ -196,8 +197,9 @@ def ridge_point(
     else:
         rounding = SINGULAR * torch.finfo(now.dtype).eps
         hessian = gram().to(torch.float64, copy=True)
-        # A small proximal term, for samples that are fewer than their features, and for rounding errors.
-        hessian.diagonal().add_(ridge + hessian.trace() * rounding + FLOOR)
+        # A small proximal term, for samples that are fewer than their features, and for rounding errors. Each feature
+        # has its own, since a large one, whose rounding errors are its own, would slow down the others.
+        hessian.diagonal().mul_(1 + len(hessian) * rounding).add_(ridge + FLOOR)
         factor, failed = torch.linalg.cholesky_ex(hessian)
         # What has no factor all the same becomes NaN, which the safeguard sees.
         factor = torch.where(failed > 0, torch.nan, factor)

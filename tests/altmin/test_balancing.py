@@ -59,3 +59,14 @@ def test_units_without_weights_and_other_activations_stay() -> None:
     assert torch.equal(problem.layers[0].weight.now[2], torch.zeros(5, dtype=torch.float64))
     assert torch.equal(problem.layers[1].weight.now[:, 4], torch.zeros(6, dtype=torch.float64))
     assert all(layer.weight.now.isfinite().all() for layer in problem.layers)
+
+
+def test_units_that_are_all_bias_do_not_grow_without_bound() -> None:
+    """Inputs that say nothing: the first weight decays to nothing, and its scale would be without bound."""
+    x, y = labelled()
+    trainer = AMTrainer(network())
+    trainer.start(torch.zeros_like(x), y)
+    with pytest.warns(UserWarning, match="shrank more than tenfold"):
+        objectives = [trainer.sweep().objective for _ in range(25)]
+    assert objectives[-1] < objectives[0]
+    assert all(layer.z.now.abs().max() < 100 for layer in trainer._started()[0].problem.layers)

@@ -14,6 +14,7 @@ from openwork.altmin import (
     Exact,
     ExactWeights,
     Inertia,
+    MajorizedWeights,
     QuadraticPenalty,
     Squared,
     WeightSolver,
@@ -67,6 +68,20 @@ def test_no_block_raises_the_objective(coupling: str, order: str) -> None:
 def test_whatever_the_activation(coupling: str, activation: type[nn.Module]) -> None:
     trainer = AMTrainer(network(1, activation=activation), coupling=COUPLINGS[coupling], rho=0.5)
     check_every_block(trainer, 1, sweeps=10)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_majorized_weights_neither(coupling: str, order: str) -> None:
+    trainer = AMTrainer(
+        network(2), coupling=COUPLINGS[coupling], order=ORDERS[order], w_solver=MajorizedWeights(), rho=0.5
+    )
+    check_every_block(trainer, 2, sweeps=12)
+
+
+@pytest.mark.parametrize("activation", [nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.ELU, nn.Sigmoid])
+def test_whatever_the_monotone_activation_in_a_band(activation: type[nn.Module]) -> None:
+    check_every_block(AMTrainer(network(1, activation=activation), coupling=Band(0.3, 1.0), rho=0.5), 1, sweeps=10)
 
 
 @pytest.mark.parametrize("penalty", [L1(1e-3), GroupLasso(1e-3), GroupMCP(1e-3), NuclearNorm(1e-3)], ids=repr)

@@ -76,6 +76,15 @@ def test_max_pooling_keeps_its_selection_and_warns() -> None:
 
 
 SHARED = nn.Linear(4, 4)
+
+
+def twin(layer: nn.Linear) -> nn.Linear:
+    """Another layer with other parameters, but the same numbers."""
+    other = nn.Linear(layer.in_features, layer.out_features)
+    other.weight = nn.Parameter(layer.weight.data)
+    return other
+
+
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "module": (nn.Linear(3, 2), r"model must be a torch.nn.Sequential, got Linear"),
     "empty": (nn.Sequential(), r"the model has no Linear or convolution layer to train"),
@@ -122,6 +131,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         r"2 \(ReLU\) stands behind 1 \(AvgPool2d\); put it right behind a weight layer",
     ),
     "shared": (nn.Sequential(SHARED, nn.ReLU(), SHARED), r"2 is used twice, and shared weights cannot be trained"),
+    "shared_numbers": (nn.Sequential(SHARED, nn.ReLU(), twin(SHARED)), r"2 is used twice, and shared weights cannot"),
     "parametrized": (
         nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4))),
         r"0 is parametrized, and its weight cannot be set; remove or collapse it first",

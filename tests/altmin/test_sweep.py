@@ -13,7 +13,7 @@ from openwork.altmin import (
     QuadraticPenalty,
     Squared,
 )
-from tests.altmin.tasks import network, targets
+from tests.altmin.tasks import labelled, network, targets
 
 P = [(0.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.6, 0.2, 0.0), (0.0, 0.0, 0.5), (0.4, 0.5, 0.3)]
 
@@ -24,7 +24,7 @@ class Transcription:
     def __init__(self, trainer: AMTrainer, coupling: str, rho: float, mu: float, nu: float, eps: float) -> None:
         problem = trainer._started()[0].problem
         self.coupling, self.rho, self.mu, self.nu, self.eps = coupling, rho, mu, nu, eps
-        self.x, self.y = problem.x.T, problem.y.T
+        self.x, self.y = problem.x.T, problem.y if problem.y.ndim == 1 else problem.y.T
         self.now: dict[str, Tensor] = {}
         for i, layer in enumerate(problem.layers):
             assert layer.bias is not None
@@ -90,6 +90,52 @@ class Transcription:
         self.before = following
 
 
+class Defaults(Transcription):
+    """What ``AMTrainer`` does by default: cross-entropy, exact weights, pulls by the link of the last sweep."""
+
+    def __init__(self, trainer: AMTrainer, rho: float, mu: float) -> None:
+        super().__init__(trainer, "exact", rho, mu, 0, 0)
+
+    def sweep(self, p: tuple[float, float, float], theta: list[float], tau: list[float]) -> None:
+        p1, p2, p3 = p
+        now, before, last = self.now, self.before, dict(self.now)
+
+        def put(key: str, bar: Tensor) -> None:
+            now[key] = bar + p3 * (bar - now[key]) + (1 + p3) * (p1 - p2) * (last[key] - before[key])
+
+        for i in range(self.layers):
+            a, W, b, z = self.input(i), f"W{i}", f"b{i}", f"z{i}"
+            left = self.rho * a @ a.T + self.mu * torch.eye(len(a), dtype=a.dtype)
+            put(W, torch.linalg.solve(left, self.rho * a @ (now[z] - now[b]).T).T)
+            put(b, (now[z] - now[W] @ a).mean(1, keepdim=True))
+            c = now[W] @ a + now[b] + (p1 - p2) * (now[z] - before[z])
+            if i == self.layers - 1:
+                bar = entropy_fit(c, self.y, self.rho)
+                now[z] = bar + p3 * (bar - now[z])
+                break
+            key, after = f"a{i}", f"W{i + 1}"
+            change = now[key] - before[key]
+            residual = now[after] @ now[key] + now[f"b{i + 1}"] - now[f"z{i + 1}"] + p2 * before[after] @ change
+            d = now[key] + p1 * change - self.rho * now[after].T @ residual / tau[i + 1]
+            bar = relu_fit(c, d, self.rho, tau[i + 1])
+            now[z] = bar + p3 * (bar - now[z])
+            now[key] = now[z].clamp(min=0)
+        self.before = last
+
+
+def entropy_fit(c: Tensor, labels: Tensor, rho: float) -> Tensor:
+    """Newton's method with dense Hessians."""
+    wanted, eye = torch.nn.functional.one_hot(labels, len(c)), torch.eye(len(c), dtype=c.dtype)
+    z = start = c.T
+    for _ in range(100):
+        q = z.softmax(1)
+        hessian = q.diag_embed() - q[:, :, None] * q[:, None] + rho * eye
+        change = torch.linalg.solve(hessian, q - wanted + rho * (z - start))
+        # Shorter where a full step may go too far.
+        z = z - change / (change.abs().amax(1, keepdim=True) / 2).clamp(min=1)
+    return z.T
+
+
 def relu_fit(c: Tensor, d: Tensor, r: float, k: float) -> Tensor:
     def cost(z: Tensor) -> Tensor:
         return r / 2 * (z - c) ** 2 + k / 2 * (z.clamp(min=0) - d) ** 2
@@ -140,3 +186,22 @@ def test_sweeps_equal_the_transcription(name: str, p: tuple[float, float, float]
                 rtol=1e-9,
                 atol=1e-11,
             )
+
+
+@pytest.mark.parametrize("p", [None, (0.5, 0.2, 0.3)])
+def test_default_sweeps_equal_the_transcription(p: tuple[float, float, float] | None) -> None:
+    # Without repeats, which the transcription has not.
+    trainer = AMTrainer(network(), safeguard="none")
+    if p is not None:
+        trainer = AMTrainer(network(), safeguard="none", inertia=p)
+    trainer.start(*labelled())
+    inertia = (0.633, 0.633, 0.5) if p is None else p
+    naive = Defaults(trainer, rho=0.1, mu=4e-4 * 40)
+    for _ in range(4):
+        measured = trainer.sweep()
+        naive.sweep(inertia, measured.theta, measured.tau)
+        for i, layer in enumerate(trainer._started()[0].problem.layers):
+            assert layer.bias is not None
+            torch.testing.assert_close(layer.weight.now, naive.read(i, "W"), rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(layer.bias.now, naive.read(i, "b")[:, 0], rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(layer.z.now.T, naive.read(i, "z"), rtol=1e-6, atol=1e-7)

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +24,10 @@ from openwork.altmin import (
     QuadraticPenalty,
     Sign,
     Squared,
+    codes,
+    curvature,
 )
-from openwork.altmin.samples import check_memory
+from openwork.altmin.samples import check_memory, free_bytes
 from openwork.altmin.state import Layer
 from openwork.penalties import L1
 from tests.altmin.tasks import blobs, labelled, network, targets
@@ -237,6 +240,85 @@ def test_options_out_of_range_are_refused() -> None:
         arguments: dict[str, Any] = options
         with pytest.raises(error, match=message):
             AMTrainer(network(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("loss", "ce", r"loss must be None or an object such as Squared\(\), got 'ce'"),
+        ("coupling", "exact", r"coupling must be None or an object such as Exact\(\), got 'exact'"),
+        ("w_solver", "exact", r"w_solver must be None or an object such as ExactWeights\(\), got 'exact'"),
+        ("inertia", (0.5, 0.5), r"inertia must be three numbers \(p1, p2, p3\) or a schedule, got \(0.5, 0.5\)"),
+        ("inertia", 0.5, "inertia must be three numbers"),
+        ("rho", "auto", r"rho must be a number or a rule such as AdaptiveRho\(\), got 'auto'"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused(name: str, value: object, message: str) -> None:
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(TypeError, match=f"AMTrainer: {message}"):
+        AMTrainer(network(), **arguments)
+
+
+def test_another_validation_starts_anew() -> None:
+    x, y = labelled()
+    trainer = AMTrainer(network())
+    first, second = (x[:5].clone(), y[:5].clone()), (x[5:9].clone(), y[5:9].clone())
+    trainer.fit(x, y, 2, validation=first)
+    trainer.fit(x, y, 1, validation=first)
+    trainer.fit(x, y, 1)
+    assert len(trainer.report()["objective"]) == 4
+    trainer.fit(x, y, 2, validation=second)
+    assert len(trainer.report()["objective"]) == 2
+    trainer.finish()
+    loss = nn.functional.cross_entropy(trainer.model(second[0]), second[1]).item()
+    assert loss == pytest.approx(trainer.evaluate()) or loss < trainer.evaluate()
+
+
+def test_a_block_that_no_step_fits_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = AMTrainer(network())
+    trainer.start(*labelled())
+    trainer.sweep()
+    blocks = trainer._started()[0]
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    objective, again = float(blocks.objective()), copy.deepcopy(trainer)
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise FloatingPointError("AMTrainer: no step size fits a block")
+        return curvature.majorized(*arguments)
+
+    with monkeypatch.context() as context, pytest.raises(FloatingPointError, match="no step size"):
+        context.setattr(codes, "majorized", failing)
+        trainer.sweep()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert float(blocks.objective()) == objective
+    assert trainer.sweep() == again.sweep()
+
+
+def test_a_normalization_in_training_mode_again_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)).to(torch.float64).eval()
+    trainer = AMTrainer(model)
+    model.train()
+    with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) was folded in and is in training mode again, .*eval\(\)"):
+        trainer.fit(*labelled(), 1)
+
+
+def test_outputs_that_are_no_rows_are_refused() -> None:
+    x = torch.randn(4, 1, 5, 5, dtype=torch.float64)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3)).to(torch.float64)
+    message = r"gives outputs of shape \(3, 3, 3\) per sample, and losses read rows of numbers; end it with Flatten"
+    for loss, y in ((None, torch.zeros(4).long()), (Squared(), model(x).detach())):
+        with pytest.raises(ValueError, match=message):
+            AMTrainer(model, loss=loss).fit(x, y, 1)
+
+
+def test_cached_files_are_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = "MemTotal: 4000 kB\nMemFree:  10 kB\nMemAvailable:    3000 kB\nCached: 2500 kB\n"
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda _: meminfo)
+    assert free_bytes(torch.device("cpu")) == 3000 * 1024
 
 
 def test_a_sweep_needs_samples() -> None:

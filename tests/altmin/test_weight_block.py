@@ -125,12 +125,9 @@ def test_an_exact_step_needs_no_more_samples_than_there_are() -> None:
     trainer.start(x, y)
     values = [trainer.sweep().objective for _ in range(5)]
     assert values == sorted(values, reverse=True)
-    for arguments, message in (
-        ((-1.0,), "t must be >= 0, got -1"),
-        ((0.0, -1), "limit must be a number of inputs >= 0"),
-    ):
+    for t, limit, message in ((-1.0, 1, "t must be >= 0, got -1"), (0.0, -1, "limit must be a number of inputs >= 0")):
         with pytest.raises(ValueError, match=f"ExactWeights: {message}"):
-            ExactWeights(*arguments)
+            ExactWeights(t, limit)
 
 
 def test_the_factor_of_a_constant_input_is_kept_and_follows_rho() -> None:
@@ -191,3 +188,17 @@ def test_unequal_inertia_shifts_the_bias_by_its_difference() -> None:
     assert before is not None
     bias_step(layer, Inertia(0.7, 0.2, 0.0))
     torch.testing.assert_close(layer.bias.now, now + 0.5 * (now - before), rtol=0, atol=1e-15)
+
+
+def test_in_single_precision_the_units_of_inputs_do_not_matter() -> None:
+    """The same network in other units, whose sums of squares differ by a factor of 1e8."""
+    x, y = targets()
+    ends: list[float] = []
+    for scale in (torch.ones(5), torch.tensor([1e4, 1.0, 1.0, 1.0, 1.0])):
+        model = network().float()
+        with torch.no_grad():
+            next(model.parameters()).div_(scale)
+        trainer = AMTrainer(model, loss=Squared(), mu=0.0, balance=0, w_solver=ExactWeights())
+        trainer.start(x.float() * scale, y.float())
+        ends.append([trainer.sweep().objective for _ in range(10)][-1])
+    assert ends[1] == pytest.approx(ends[0], rel=1e-3)
