@@ -98,6 +98,7 @@ def measure(width: int, n: int, threads: int, activation: str, x: Tensor, y: Ten
     trainers = {
         how: AMTrainer(deepcopy(model), w_solver=solver, compile=how.endswith("compiled"))
         for how, solver in HOW.items()
+        if activation in COMPILED or not how.endswith("compiled")
     }
     first: dict[str, float] = {}
     for how, trainer in trainers.items():
