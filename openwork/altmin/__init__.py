@@ -1,7 +1,6 @@
 """Alternating minimization: training without backpropagation, block by block."""
 
 from openwork.altmin.activations import activation_of
-from openwork.altmin.chunks import ChunkedTrainer
 from openwork.altmin.couplings import Band, Coupling, Exact, QuadraticPenalty
 from openwork.altmin.discrete import Elementwise, Quantizer, Sign
 from openwork.altmin.elementwise import Activation
@@ -9,15 +8,15 @@ from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.inertia import Inertia, InertiaSchedule, Nesterov
 from openwork.altmin.links import ConvLink, LinearLink, Link
 from openwork.altmin.losses import CrossEntropy, Hinge, Huber, Logistic, OutputLoss, Squared
-from openwork.altmin.measurement import Measurement
-from openwork.altmin.minibatch import MiniBatchTrainer
+from openwork.altmin.measurement import ForwardGap, Measurement
+from openwork.altmin.minibatch import MiniBatch
 from openwork.altmin.models import links_of
 from openwork.altmin.orders import Order, Visit, backward_forward, forward, output_to_input, red_black
 from openwork.altmin.piecewise import Piece, PiecewiseLinear
 from openwork.altmin.presets import bcd, dladmm, mdlam, tiam
 from openwork.altmin.rho import AdaptiveRho, FixedRho, RelativeRho, RhoPolicy, RisingCostRho
 from openwork.altmin.smooth import Jet, Smooth
-from openwork.altmin.trainer import AMTrainer, ForwardGap
+from openwork.altmin.trainer import AMTrainer
 from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "Activation",
     "AdaptiveRho",
     "Band",
-    "ChunkedTrainer",
     "ConvLink",
     "Coupling",
     "CrossEntropy",
@@ -44,7 +42,7 @@ __all__ = [
     "Logistic",
     "MajorizedWeights",
     "Measurement",
-    "MiniBatchTrainer",
+    "MiniBatch",
     "Nesterov",
     "Order",
     "OutputLoss",

@@ -10,7 +10,7 @@ from openwork.altmin.inertia import Iterate
 from openwork.altmin.state import Layer, Problem, per_feature
 
 
-def balance(problem: Problem) -> None:
+def balance(problem: Problem) -> list[Tensor | None]:
     """Rescale every hidden unit behind which ``h(s z) = s h(z)``, its outgoing weights by ``1/s``.
 
     ``s^2 = ||out|| / ||in||`` makes the incoming and the outgoing weights of a unit equally long, which is where the
@@ -19,12 +19,17 @@ def balance(problem: Problem) -> None:
 
     Args:
         problem: All layers; the objective before and after is not comparable.
+
+    Returns:
+        The scales of the units of every hidden layer; None where they stay as they are.
     """
+    scales: list[Tensor | None] = []
     for layer, following in zip(problem.layers, problem.layers[1:], strict=False):
         activation, a = layer.hidden
         units, reading = layer.weight.now.shape[0], following.weight.now.shape[1]
         # A convolution with groups reads fewer channels than there are; its units stay as they are.
         if not activation.homogeneous or reading % units:
+            scales.append(None)
             continue
         incoming = layer.weight.now.flatten(1).norm(dim=1)
         outgoing = by_unit(following.weight.now, units).norm(dim=(0, 2))
@@ -35,6 +40,8 @@ def balance(problem: Problem) -> None:
         following.weight = each(following.weight, partial(divided, scale=scale))
         layer.write_back()
         following.write_back()
+        scales.append(scale)
+    return scales
 
 
 def rescale_unit(layer: Layer, scale: Tensor) -> None:

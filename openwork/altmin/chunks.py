@@ -1,85 +1,42 @@
-"""Sweeps over samples in chunks: the iterates of the full batch, with little more than the codes in memory."""
+"""Blocks whose samples are visited in chunks: the iterates of the full batch, with little more than z in memory."""
 
-from collections.abc import Mapping
-from copy import copy
-from dataclasses import dataclass
-from math import isfinite, prod
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
-from openwork.altmin.curvature import DOUBLINGS, MARGIN, carried, majorized
-from openwork.altmin.inertia import Inertia, Iterate, check_stability
-from openwork.altmin.links import LinearLink
-from openwork.altmin.losses import CrossEntropy, OutputLoss
-from openwork.altmin.models import links_of
-from openwork.altmin.penalized import penalties_of
-from openwork.altmin.samples import check_samples, free_bytes, output_sizes
-from openwork.altmin.state import FLOOR, sum_of_squares
-from openwork.altmin.weight_block import check_linear
-from openwork.penalties import Penalty, Zero
-
-__all__ = ["ChunkedTrainer"]
-
-ME = "ChunkedTrainer"
-PLAIN = Inertia()
-
-
-@dataclass(eq=False)
-class Weights:
-    """Blocks W and b of one layer, and the curvatures that were last confirmed. Replaced, never written into."""
-
-    weight: Iterate
-    bias: Iterate | None
-    weight_curvature: Tensor
-    input_curvature: Tensor
-
-    def rest(self) -> "Weights":
-        """The same without a history."""
-        bias = None if self.bias is None else self.bias.rest()
-        return Weights(self.weight.rest(), bias, self.weight_curvature, self.input_curvature)
+from openwork.altmin.balancing import balance, each, times
+from openwork.altmin.blocks import Blocks, Snapshot
+from openwork.altmin.code_steps import joint_step
+from openwork.altmin.couplings import Coupling, Exact
+from openwork.altmin.curvature import DOUBLINGS, carried, too_steep
+from openwork.altmin.fronts import Selection
+from openwork.altmin.inertia import Inertia, Iterate
+from openwork.altmin.links import Link
+from openwork.altmin.losses import OutputLoss
+from openwork.altmin.network import Network
+from openwork.altmin.orders import Visit, forward
+from openwork.altmin.safeguard import Safeguard
+from openwork.altmin.saving import check_layers, load_layer, saved_layer
+from openwork.altmin.state import Layer, Problem, sum_of_squares
+from openwork.altmin.sums import Sums
+from openwork.altmin.sweep import output_point
+from openwork.altmin.weight_block import MajorizedWeights, WeightSolver, bias_step_by_sums, check_linear, gram_curvature
+from openwork.files import State
 
 
-@dataclass(eq=False)
-class Chunk:
-    """Some samples with their codes, which lie where the samples lie.
+class Known(NamedTuple):
+    """Numbers of one state.
 
     Args:
-        x: Inputs.
-        y: Targets.
-        codes: Block z of every layer.
+        squares: Of all residuals, ``||R||^2``.
+        loss: Of the block z at the output, a sum over samples.
     """
 
-    x: Tensor
-    y: Tensor
-    codes: list[Iterate]
-
-
-class Sums:
-    """Sums of ``a a'``, ``z a'``, ``a`` and ``z``: all that the blocks W and b of a linear layer need of the samples.
-
-    Args:
-        weight: Of the layer.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        wide = torch.float64 if weight.device.type == "cpu" else weight.dtype
-        outputs, inputs = weight.shape
-        self.aa = weight.new_zeros((inputs, inputs), dtype=wide)
-        self.za = weight.new_zeros((outputs, inputs), dtype=wide)
-        self.a = weight.new_zeros(inputs, dtype=wide)
-        self.z = weight.new_zeros(outputs, dtype=wide)
-        self.count = 0
-
-    def add(self, a: Tensor, z: Tensor) -> None:
-        """Count some samples in."""
-        a = a.flatten(1)
-        self.aa += torch.mm(a.T, a)
-        self.za += torch.mm(z.T, a)
-        self.a += a.sum(0)
-        self.z += z.sum(0)
-        self.count += len(a)
+    squares: list[Tensor]
+    loss: Tensor
 
 
 class Pass(NamedTuple):
@@ -87,314 +44,341 @@ class Pass(NamedTuple):
 
     Args:
         codes: Block z, chunk by chunk.
-        sums: For the layer that reads the codes.
-        image: ``||W d||^2`` with that layer's weight and the change d of the activations.
-        change: ``||d||^2``.
-        square: ``||R||^2`` with the residual R of the link before.
+        own: Sums for the layer itself, if it is the first.
+        following: Sums for the layer that reads the codes.
+        square: ``||R||^2`` with the residual R of the layer.
+        steep: Whether the curvature is too small for this step.
     """
 
-    codes: list[Tensor]
-    sums: Sums
-    image: Tensor
-    change: Tensor
+    codes: list[Iterate]
+    own: Sums | None
+    following: Sums
     square: Tensor
+    steep: bool
 
 
-class ChunkedTrainer:
-    """Alternating minimization as of ``AMTrainer`` with the exact coupling and forward order, for data beyond memory.
+class ChunkedBlocks(Blocks):
+    """The blocks of linear layers, exactly coupled, in forward order, whose samples are visited in chunks.
 
-    The iterates are those of the full batch up to rounding, since the blocks W and b depend on the samples by sums only
-    and codes are updated sample by sample. Only inputs, targets and the blocks z are kept, where X lies: X in the main
-    memory (pinned, if you like) and a model on a GPU work together. There is no balancing, and no refit of the readout.
+    Blocks W and b depend on the samples by sums only, and codes are updated sample by sample. Only inputs, targets and
+    the blocks z, now and before, are kept, where X lies; the layers of the problem hold blocks of no samples, and
+    everything else is computed chunk by chunk where the weights are. ``x x'`` of the first layer is formed once.
 
     Args:
-        model: As for ``AMTrainer``, with linear layers only; its weights are written in place.
-        chunk_size: Samples at a time, >= 1.
-        loss: Of the outputs; cross-entropy if None.
-        rho: Weight of the links, > 0.
-        mu: Weight of ``mu/2 ||W||^2``, >= 0, against a loss summed over samples.
-        inertia: Three numbers.
-        penalties: Penalties of weights, by the name of a layer or of its weight.
-
-    Raises:
-        ValueError: If a number is out of range.
-
-    References:
-        Yan, Xu, Wang & Peng, TIAM, arXiv:2503.08489, for the three inertias; chunks are ours.
+        problem: Layers and data.
+        coupling: The exact one.
+        weights: How weights are updated.
+        codes: Block z of every layer, chunk by chunk.
+        first: Sums for the first layer.
+        chunk_size: Samples at a time.
     """
 
     def __init__(
         self,
-        model: nn.Sequential,
-        *,
+        problem: Problem,
+        coupling: Coupling,
+        weights: WeightSolver,
+        codes: list[list[Iterate]],
+        first: Sums,
         chunk_size: int,
-        loss: OutputLoss | None = None,
-        rho: float = 0.1,
-        mu: float = 0.0,
-        inertia: tuple[float, float, float] = (0.633, 0.633, 0.5),
-        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"{ME}: chunk_size must be >= 1, got {chunk_size}")
-        if not 0 < rho < float("inf"):
-            raise ValueError(f"{ME}: rho must be > 0 and finite, got {rho}")
-        if not 0 <= mu < float("inf"):
-            raise ValueError(f"{ME}: mu must be >= 0 and finite, got {mu}")
-        self.model = model
-        self.chunk_size = chunk_size
-        self.loss = CrossEntropy() if loss is None else loss
-        self.rho, self.mu = rho, mu
-        self.inertia = Inertia(*inertia)
-        check_stability(ME, self.inertia)
-        links, self._activations = links_of(model)
-        check_linear(ME, "training in chunks", links)
-        self._links = [link for link in links if isinstance(link, LinearLink)]
-        self._penalties = penalties_of(ME, model, links, penalties)
-        self._layers: list[Weights] = []
-        self._chunks: list[Chunk] = []
-        #: The objective after the last sweep.
-        self.objective = float("nan")
-        #: Sweeps that were repeated without inertia.
-        self.restarts = 0
+        super().__init__(problem, coupling, weights)
+        self.codes = codes
+        self._x, self._y = problem.x.split(chunk_size), problem.y.split(chunk_size)
+        self._device = first.aa.device
+        self._inputs = first
+        self._first: Sums | None = first
+        self._known: Known | None = None
 
-    @torch.no_grad()
-    def start(self, X: Tensor, y: Tensor) -> Self:
-        """Take the samples and initialize the blocks by a forward pass from the model's weights.
+    @classmethod
+    def start(
+        cls,
+        network: Network,
+        samples: tuple[Tensor, Tensor],
+        loss: OutputLoss,
+        mu: float,
+        coupling: Coupling,
+        weights: WeightSolver,
+        chunk_size: int,
+    ) -> Self:
+        """Initialize every block by a forward pass from the model's weights.
 
         Args:
-            X: Inputs, ``(N, ...)``; on another device than the model, if it is too large for that.
-            y: Targets, on the device of X.
-
-        Returns:
-            The trainer.
-
-        Raises:
-            MemoryError: If the codes do not fit where X lies.
+            network: The model.
+            samples: Inputs and targets.
+            loss: Of the outputs.
+            mu: Weight of ``mu/2 ||W||^2``.
+            coupling: The exact one.
+            weights: How weights are updated.
+            chunk_size: Samples at a time.
         """
-        place = self._links[0].weight
-        check_samples(ME, X[:1].to(place.device), y[:1].to(place.device), self._links)
-        sizes = output_sizes(ME, X[:1].to(place), self._links, self._activations)
-        self.loss.check(y, sizes[-1][0], len(X))
-        # Block z now, before, and while a sweep may still be taken back.
-        needed = 3 * len(X) * sum(prod(size) for size in sizes) * X.element_size()
-        free = free_bytes(X.device)
-        if free is not None and needed > free:
-            raise MemoryError(
-                f"{ME}: the codes of {len(X)} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are "
-                "free; keep X in a larger memory, or train on mini-batches"
-            )
-        self._chunks = [
-            Chunk(*part, []) for part in zip(X.split(self.chunk_size), y.split(self.chunk_size), strict=True)
-        ]
-        self._layers = []
-        for index, link in enumerate(self._links):
-            bias = None if link.bias is None else Iterate(link.bias.clone())
-            zero = link.weight.new_zeros(())
-            self._layers.append(Weights(Iterate(link.weight.clone()), bias, zero, zero))
-            sums = Sums(link.weight)
-            for chunk in self._chunks:
-                a = self._input(chunk, index)
-                z = link.bias_add(link.forward(a))
-                z = z if index == len(self._activations) else self._activations[index].project(z)
-                sums.add(a, z)
-                chunk.codes.append(Iterate(z.to(chunk.x)))
-            curvature = link.gram_curvature(sums.aa, 50 if index == 0 else 4).to(link.weight)
-            self._layers[-1].weight_curvature = (curvature * MARGIN).clamp(min=FLOOR)
-        self.objective = self._value()
-        return self
+        x, y = samples
+        layers: list[Layer] = []
+        codes: list[list[Iterate]] = []
+        firsts: list[Sums] = []
+        for index, link in enumerate(network.links):
+            sums, own, like = Sums(link.weight), [], link.weight
+            for number, part in enumerate(x.split(chunk_size)):
+                a = part.to(network.device, non_blocking=True)
+                if index > 0:
+                    a = network.activations[index - 1].forward(codes[-1][number].now.to(network.device))
+                target = link.bias_add(link.forward(a))
+                z = target if index == len(network.activations) else network.activations[index].project(target)
+                sums.add(link.reading(a), target - z)
+                own.append(Iterate(z.to(x.device)))
+                like = z.new_empty((0, *z.shape[1:]))
+            codes.append(own)
+            firsts.append(sums)
+            curvature = gram_curvature(link, sums, 50 if index == 0 else 4)
+            layers.append(network.layer(index, like, like, curvature, mu, len(x)))
+        return cls(Problem(x, y, loss, layers), coupling, weights, codes, firsts[0], chunk_size)
 
-    @torch.no_grad()
-    def sweep(self) -> float:
-        """Move every block once; a sweep that raised the objective is repeated without inertia from the same bits.
+    # -- a sweep ----------------------------------------------------------------------------------------------------
 
-        Returns:
-            The objective.
-
-        Raises:
-            RuntimeError: If ``start`` was not called.
-            FloatingPointError: If the objective is not finite even without inertia.
-        """
-        if not self._chunks:
-            raise RuntimeError(f"{ME}: there are no samples yet; call start(X, y) first")
-        saved = [copy(layer) for layer in self._layers], [list(chunk.codes) for chunk in self._chunks]
-        probes = [link.probes for link in self._links]
-        slack = 1e-12 if self._links[0].weight.dtype == torch.float64 else 1e-6
-        value = self._sweep(self.inertia)
-        if not value <= self.objective + slack * abs(self.objective):
-            self._layers = [layer.rest() for layer in saved[0]]
-            for chunk, codes in zip(self._chunks, saved[1], strict=True):
-                chunk.codes = [z.rest() for z in codes]
-            for link, probe in zip(self._links, probes, strict=True):
-                link.probes = probe
-            self.restarts += 1
-            value = self._sweep(PLAIN)
-        if not isfinite(value):
-            self._layers = saved[0]
-            for chunk, codes in zip(self._chunks, saved[1], strict=True):
-                chunk.codes = codes
-            self._write()
-            raise FloatingPointError(f"{ME}: the objective is {value}; scale the inputs to about unit size")
-        self.objective = value
-        return value
-
-    def fit(self, X: Tensor, y: Tensor, sweeps: int) -> nn.Sequential:
-        """Start, sweep, and hand the model back.
-
-        Args:
-            X: Inputs.
-            y: Targets.
-            sweeps: How many.
-        """
-        self.start(X, y)
-        for _ in range(sweeps):
-            self.sweep()
-        return self.model
-
-    def _input(self, chunk: Chunk, index: int) -> Tensor:
-        """What a layer reads: the samples, or the activation of the codes before; on the device of the weights."""
-        if index == 0:
-            return chunk.x.to(self._links[0].weight.device, non_blocking=True)
-        return self._activations[index - 1].forward(self._code(chunk, index - 1))
-
-    def _code(self, chunk: Chunk, index: int) -> Tensor:
-        return chunk.codes[index].now.to(self._links[0].weight.device, non_blocking=True)
-
-    def _write(self) -> None:
-        for link, layer in zip(self._links, self._layers, strict=True):
-            link.weight.copy_(layer.weight.now)
-            if link.bias is not None and layer.bias is not None:
-                link.bias.copy_(layer.bias.now)
-
-    def _sweep(self, inertia: Inertia) -> float:
-        self._write()
-        total = 0.0
-        sums: Sums | None = None
-        last = len(self._links) - 1
-        for index in range(last + 1):
-            if sums is None:
-                sums = Sums(self._links[index].weight)
-                for chunk in self._chunks:
-                    sums.add(self._input(chunk, index), self._code(chunk, index))
-            self._weights(index, sums, inertia)
-            if index < last:
-                sums, term = self._hidden(index, inertia)
+    @override
+    def sweep(self, inertia: Inertia) -> None:
+        if self._first is None:
+            self._survey()
+        sums, squares = self._first, []
+        self._known = self._first = None
+        layers = self.problem.layers
+        loss = None
+        for index, layer in enumerate(layers):
+            if sums is not None:
+                self.weights.step_by_sums(layer, sums, inertia, constant=index == 0)
+                bias_step_by_sums(layer, sums, inertia)
+            if index + 1 < len(layers):
+                sums, square = self._hidden(index, inertia)
             else:
-                term = self._outputs(inertia)
-            total += term
-        return total + self._weight_terms()
+                square, loss = self._outputs(inertia)
+            squares.append(square)
+        if loss is not None:
+            self._known = Known(squares, loss)
 
-    def _weights(self, index: int, sums: Sums, inertia: Inertia) -> None:
-        link, layer, penalty = self._links[index], self._layers[index], self._penalties[index]
-        now, rho, mu = layer.weight.now, self.rho, self.mu
-        ahead = layer.weight.ahead(inertia.p2)
-        pull = torch.mm(ahead.to(sums.aa), sums.aa) - sums.za
-        if layer.bias is not None:
-            pull += layer.bias.now.to(pull)[:, None] * sums.a
-        gradient = pull.to(now).mul_(rho).add_(ahead, alpha=mu)
-        base = layer.weight.ahead(inertia.p1)
-        penalized = not isinstance(penalty, Zero)
-        curvature = layer.weight_curvature
-        if index > 0:
-            curvature = carried(link.gram_curvature(sums.aa).to(now), curvature)
-
-        def step(curvature: Tensor) -> tuple[Tensor]:
-            theta = (curvature * rho + mu).clamp(min=FLOOR)
-            point = base - gradient / theta
-            return (penalty.prox(point, sums.count / theta) if penalized else inertia.relaxed(point, now),)
-
-        def length(change: Tensor) -> Tensor:
-            """The norm of ``change a``, which is all that a test needs."""
-            wide = change.to(sums.aa)
-            return (torch.mm(wide, sums.aa) * wide).sum().clamp(min=0).sqrt().to(change)
-
-        (point,), _, curvature = majorized((now,), curvature, step, length)
-        layer.weight_curvature = curvature
-        layer.weight = layer.weight.move(point)
-        link.weight.copy_(point)
-        if layer.bias is not None and link.bias is not None:
-            mean = (torch.mv(point.to(sums.aa), sums.a) - sums.z).div_(sums.count).to(now) + layer.bias.now
-            shifted = layer.bias.shifted(layer.bias.now - mean, inertia.shift)
-            layer.bias = layer.bias.move(inertia.relaxed(shifted, layer.bias.now))
-            link.bias.copy_(layer.bias.now)
-
-    def _hidden(self, index: int, inertia: Inertia) -> tuple[Sums, float]:
-        """Move the codes of a hidden layer: the sums of the next layer, and the term of the link in the objective.
+    def _hidden(self, index: int, inertia: Inertia) -> tuple[Sums, Tensor]:
+        """Move the codes of a hidden layer: sums for the layer that reads them, and the square of the residual.
 
         Raises:
             FloatingPointError: If no curvature within 30 doublings will do.
         """
-        layer = self._layers[index + 1]
-        curvature = carried(self._links[index + 1].input_curvature(), layer.input_curvature)
+        following = self.problem.layers[index + 1]
+        curvature = carried(following.link.input_curvature(), following.input_curvature)
         for _ in range(DOUBLINGS + 1):
             moved = self._pass(index, curvature, inertia)
-            if moved.image <= curvature * moved.change:
-                layer.input_curvature = curvature
-                for chunk, point in zip(self._chunks, moved.codes, strict=True):
-                    chunk.codes[index] = chunk.codes[index].move(point)
-                return moved.sums, float(moved.square) * self.rho / 2
+            if not moved.steep:
+                following.input_curvature, self.codes[index] = curvature, moved.codes
+                self._first = moved.own or self._first
+                return moved.following, moved.square
             curvature = 2 * curvature
-        raise FloatingPointError(
-            f"{ME}: no step size fits a block, though its curvature was doubled {DOUBLINGS} times; "
-            "scale the inputs to about unit size"
-        )
+        raise FloatingPointError(too_steep(curvature))
 
-    def _pass(self, index: int, curvature: Tensor, inertia: Inertia) -> "Pass":
+    def _pass(self, index: int, curvature: Tensor, inertia: Inertia) -> Pass:
         """Where the codes of a hidden layer go with a curvature of the layer that reads them; moves nothing."""
-        link, following, activation = self._links[index], self._links[index + 1], self._activations[index]
-        sums, codes = Sums(following.weight), []
-        square = change = image = torch.zeros((), dtype=torch.float64, device=following.weight.device)
-        tau = curvature * self.rho
-        for chunk in self._chunks:
-            z = _on(chunk.codes[index], link.weight)
-            a = Iterate(activation.forward(z.now), None if z.before is None else activation.forward(z.before))
-            target = link.bias_add(link.forward(self._input(chunk, index)))
-            after = self._code(chunk, index + 1)
-            residual = following.bias_add(following.forward(a.ahead(inertia.p2))) - after
-            wanted = a.ahead(inertia.p1) - following.adjoint(residual).mul_(self.rho).div_(tau)
-            point = activation.solve(z.shifted(target, inertia.shift), wanted, self.rho, tau, z.now)
-            point = activation.project(inertia.relaxed(point, z.now))
-            code = activation.forward(point)
-            image = image + sum_of_squares(following.forward(code - a.now))
-            change = change + sum_of_squares(code - a.now)
-            square = square + sum_of_squares(target - point)
-            sums.add(code, after)
-            codes.append(point.to(chunk.x.device))
-        return Pass(codes, sums, image, change, square)
+        layer, following = self.problem.layers[index : index + 2]
+        link, activation = following.link, layer.hidden[0]
+        own = Sums(layer.weight.now, self._inputs) if index == 0 else None
+        sums = Sums(following.weight.now)
+        numbers = (layer.rho, curvature, following.rho, inertia.p1, inertia.shift, inertia.p3)
+        codes: list[Iterate] = []
+        square = change = image = torch.zeros((), dtype=torch.float64, device=self._device)
+        for number, kept in enumerate(self.codes[index]):
+            z = self._here(kept, history=not inertia.p1 == inertia.p2 == 0)
+            a = each(z, activation.forward)
+            read = self._input(number, index)
+            target, after = _target(layer, read), self._here(self.codes[index + 1][number]).now
+            pull = link.adjoint(_target(following, a.ahead(inertia.p2)).sub_(after))
+            code, point, _ = layer.entrywise(
+                joint_step, activation, numbers, (target - z.now, z.now, z.before, a.now, a.before, pull)
+            )
+            # As from scratch, to the last bit, so that a survey after loading gives the same sums.
+            residual = target.sub_(point)
+            moved = code - a.now
+            image, change = image + sum_of_squares(link.forward(moved)), change + sum_of_squares(moved)
+            square = square + sum_of_squares(residual)
+            if own is not None:
+                own.add(layer.link.reading(read), residual)
+            sums.add(link.reading(code), _target(following, code).sub_(after))
+            codes.append(kept.move(point.to(kept.now.device)))
+        return Pass(codes, own, sums, square, bool(image > curvature * change))
 
-    def _outputs(self, inertia: Inertia) -> float:
-        index = len(self._links) - 1
-        link, value = self._links[index], 0.0
-        for chunk in self._chunks:
-            z = _on(chunk.codes[index], link.weight)
-            y = chunk.y.to(link.weight.device)
-            target = link.bias_add(link.forward(self._input(chunk, index)))
-            point = self.loss.prox(z.shifted(target, inertia.shift), y, self.rho, z.now)
-            point = inertia.relaxed(point, z.now)
-            value += float(self.loss.value(point, y)) + float(sum_of_squares(target - point)) * self.rho / 2
-            chunk.codes[index] = chunk.codes[index].move(point.to(chunk.x.device))
-        return value
+    def _outputs(self, inertia: Inertia) -> tuple[Tensor, Tensor]:
+        """Move the block z of the output layer: the square of the residual, and the loss."""
+        problem, index = self.problem, len(self.problem.layers) - 1
+        layer = problem.layers[index]
+        own = Sums(layer.weight.now, self._inputs) if index == 0 else None
+        square = loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        codes: list[Iterate] = []
+        for number, kept in enumerate(self.codes[index]):
+            z, y = self._here(kept, history=inertia.shift != 0), self._y[number].to(self._device)
+            read = self._input(number, index)
+            target = _target(layer, read)
+            point = output_point(problem.loss, y, z, target, layer.rho, inertia)
+            residual = target - point
+            square, loss = square + sum_of_squares(residual), loss + problem.loss.value(point, y)
+            if own is not None:
+                own.add(layer.link.reading(read), residual)
+            codes.append(kept.move(point.to(kept.now.device)))
+        self.codes[index], self._first = codes, own or self._first
+        return square, loss
 
-    def _weight_terms(self) -> float:
-        value = 0.0
-        count = sum(len(chunk.x) for chunk in self._chunks)
-        for layer, penalty in zip(self._layers, self._penalties, strict=True):
-            value += float(sum_of_squares(layer.weight.now)) * self.mu / 2
-            value += float(penalty.value(layer.weight.now)) * count
-        return value
+    def _survey(self) -> Known:
+        """Numbers of the present state and the sums for the first layer, from scratch."""
+        problem = self.problem
+        first = Sums(problem.layers[0].weight.now, self._inputs)
+        squares = [torch.zeros((), dtype=torch.float64, device=self._device) for _ in problem.layers]
+        loss = squares[0]
+        for number, y in enumerate(self._y):
+            for index, layer in enumerate(problem.layers):
+                read, z = self._input(number, index), self._here(self.codes[index][number]).now
+                residual = _target(layer, read).sub_(z)
+                squares[index] = squares[index] + sum_of_squares(residual)
+                if index == 0:
+                    first.add(layer.link.reading(read), residual)
+                if layer.activation is None:
+                    loss = loss + problem.loss.value(z, y.to(self._device))
+        self._first, self._known = first, Known(squares, loss)
+        return self._known
 
-    def _value(self) -> float:
-        """The objective at the start, from scratch."""
-        value = self._weight_terms()
-        for chunk in self._chunks:
-            for index, link in enumerate(self._links):
-                target = link.bias_add(link.forward(self._input(chunk, index)))
-                value += float(sum_of_squares(target - self._code(chunk, index))) * self.rho / 2
-            y = chunk.y.to(self._links[0].weight.device)
-            value += float(self.loss.value(self._code(chunk, len(self._links) - 1), y))
-        return value
+    def _input(self, number: int, index: int) -> Tensor:
+        """What a layer reads of a chunk: the samples, or the activation of the codes before."""
+        if index == 0:
+            return self._x[number].to(self._device, non_blocking=True)
+        return self.problem.layers[index - 1].hidden[0].forward(self._here(self.codes[index - 1][number]).now)
+
+    def _here(self, kept: Iterate, *, history: bool = False) -> Iterate:
+        """A chunk of a block on the device of the weights, its history only if asked for."""
+        kept = kept if history else kept.rest()
+        return each(kept, lambda z: z.to(self._device, non_blocking=True))
+
+    # -- numbers ----------------------------------------------------------------------------------------------------
+
+    @override
+    def squares(self) -> list[Tensor]:
+        return (self._known or self._survey()).squares
+
+    @override
+    def surrogate_loss(self) -> Tensor:
+        return (self._known or self._survey()).loss
+
+    @override
+    def mean_square(self, index: int) -> float:
+        layer = self.problem.layers[index]
+        total = sum(float(_target(layer, self._input(number, index)).square_().sum()) for number in range(len(self._x)))
+        return total / (self.problem.size * layer.z.now.shape[1])
+
+    # -- changes between sweeps -------------------------------------------------------------------------------------
+
+    @override
+    def forget(self) -> None:
+        self.problem.forget()
+        self.codes = [[z.rest() for z in codes] for codes in self.codes]
+
+    @override
+    def balance(self) -> None:
+        for index, scale in enumerate(balance(self.problem)):
+            if scale is not None:
+                here = scale.to(self.problem.x.device)
+                self.codes[index] = [each(z, lambda z, s=here: times(z, s)) for z in self.codes[index]]
+        self._known = self._first = None
+
+    @override
+    def project(self) -> None:
+        for index, layer in enumerate(self.problem.layers[:-1]):
+            activation = layer.hidden[0]
+            self.codes[index] = [Iterate(activation.project(z.now)) for z in self.codes[index]]
+        self.forget()
+        self._known = self._first = None
+
+    @override
+    def recompute(self) -> None:
+        """Nothing: every sweep computes its residuals from scratch."""
+
+    # -- back to an earlier state -----------------------------------------------------------------------------------
+
+    @override
+    def snapshot(self) -> list[Snapshot]:
+        return [one._replace(codes=tuple(z)) for one, z in zip(super().snapshot(), self.codes, strict=True)]
+
+    @override
+    def restore(self, snapshots: Sequence[Snapshot]) -> None:
+        super().restore(snapshots)
+        self.codes = [list(one.codes) for one in snapshots]
+        self._known = self._first = None
+
+    @override
+    def saved(self) -> list[dict[str, State]]:
+        return [
+            {**saved_layer(layer), "codes": [z.now for z in codes], "codes_before": [z.before for z in codes]}
+            for layer, codes in zip(self.problem.layers, self.codes, strict=True)
+        ]
+
+    @override
+    def check_saved(self, place: str, state: Sequence[Mapping[str, object]]) -> None:
+        check_layers(place, self.problem.layers, state)
+        sizes = [len(x) for x in self._x]
+        for one in state:
+            found = one.get("codes")
+            other = [len(z) for z in found] if isinstance(found, Sequence) else []
+            if other != sizes:
+                raise ValueError(
+                    f"{place}: the samples are in chunks of {sizes[0]}, {len(sizes)} in all, the state to load has "
+                    f"{len(other)} chunks of {other[0] if other else 0}; load it with the same samples and chunk_size"
+                )
+
+    @override
+    def load(self, state: Sequence[Mapping[str, object]]) -> None:
+        place = self.problem.x.device
+        for index, (layer, one) in enumerate(zip(self.problem.layers, state, strict=True)):
+            load_layer(layer, one)
+            now, before = one["codes"], one["codes_before"]
+            if isinstance(now, Sequence) and isinstance(before, Sequence):
+                pairs = [[None if z is None else z.to(place, copy=True) for z in both] for both in (now, before)]
+                self.codes[index] = [Iterate(*pair) for pair in zip(*pairs, strict=True)]
+        self._known = self._first = None
 
 
-def _on(z: Iterate, like: Tensor) -> Iterate:
-    """A block on the device of the weights."""
-    before = None if z.before is None else z.before.to(like.device, non_blocking=True)
-    return Iterate(z.now.to(like.device, non_blocking=True), before)
+def _target(layer: Layer, read: Tensor) -> Tensor:
+    """``W a + b``, a new tensor."""
+    return layer.link.bias_add(layer.link.forward(read))
+
+
+def check_chunks(
+    place: str,
+    chunk_size: int,
+    links: Sequence[Link],
+    coupling: Coupling,
+    solver: WeightSolver,
+    visits: Sequence[Visit],
+    safeguard: Safeguard,
+    multiplier: bool,
+) -> None:
+    """Refuse what chunks cannot do.
+
+    Args:
+        place: For the message.
+        chunk_size: Samples at a time.
+        links: Of the model.
+        coupling: Between codes and activations.
+        solver: Of the weights.
+        visits: The order of a sweep.
+        safeguard: What is repeated.
+        multiplier: Whether the link of the output has one.
+
+    Raises:
+        TypeError: If the model has other layers.
+        ValueError: If an option does not go with chunks.
+    """
+    if not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ValueError(f"{place}: chunk_size must be a number of samples >= 1, got {chunk_size!r}")
+    check_linear(place, "chunk_size", links)
+    if any(isinstance(front, Selection) for link in links for front in link.fronts):
+        raise TypeError(f"{place}: chunk_size does not go with max-pooling, whose selection is kept; leave it out")
+    for name, asked, possible, instead in (
+        ("coupling", coupling, coupling == Exact(fresh=True), "Exact(fresh=True)"),
+        ("w_solver", solver, solver != MajorizedWeights(fresh=False), "MajorizedWeights(fresh=True)"),
+        ("order", "another one", list(visits) == forward(len(links)), "forward"),
+        ("safeguard", repr(safeguard), safeguard != "block", "'sweep'"),
+        ("multiplier", multiplier, not multiplier, "False"),
+    ):
+        if not possible:
+            raise ValueError(f"{place}: chunk_size needs {name}={instead}, got {asked}; change it, or leave it out")

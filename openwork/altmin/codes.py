@@ -10,7 +10,7 @@ from openwork.altmin.inertia import Inertia, Iterate
 from openwork.altmin.state import FLOOR, Layer
 
 
-def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple[Tensor, Tensor]:
+def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> Tensor:
     """What the following link says about the codes it reads.
 
     Args:
@@ -21,7 +21,7 @@ def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple
             instead of the one of the last sweep.
 
     Returns:
-        The gradient at the extrapolated codes, and the point that the step starts from.
+        Its adjoint applied to its residual at the extrapolated codes; times ``rho``, the gradient there.
     """
     residual = following.pull
     if inertia.p2 and a.before is not None:
@@ -29,7 +29,7 @@ def pulled(following: Layer, a: Iterate, inertia: Inertia, fresh: bool) -> tuple
         if push is None or fresh:
             push = following.link.forward(a.now - a.before)
         residual = residual.add(push, alpha=inertia.p2)
-    return following.link.adjoint(residual).mul_(following.rho), a.ahead(inertia.p1)
+    return following.link.adjoint(residual)
 
 
 def move_codes(

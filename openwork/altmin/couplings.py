@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from openwork.altmin.code_steps import banded_code, banded_step, joint_step, penalized_code, penalized_step
 from openwork.altmin.codes import correct_codes, exact_change, move_codes, pulled, put_codes
 from openwork.altmin.inertia import Inertia
 from openwork.altmin.links import Link
@@ -91,19 +92,15 @@ class Exact(Coupling):
     @override
     def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
         activation, a = layer.hidden
-        gradient, base = pulled(following, a, inertia, self.fresh)
-        z, rho = layer.z, layer.rho
-        target = layer.residual + z.now
-        shifted = z.shifted(target, inertia.shift)
+        z, pull = layer.z, pulled(following, a, inertia, self.fresh)
 
-        def step(curvature: Tensor) -> tuple[Tensor, Tensor]:
-            tau = curvature * following.rho
-            point = activation.solve(shifted, base - gradient / tau, rho, tau, z.now)
-            point = activation.project(inertia.relaxed(point, z.now))
-            return activation.forward(point), point
+        def step(curvature: Tensor) -> tuple[Tensor, ...]:
+            numbers = (layer.rho, curvature, following.rho, inertia.p1, inertia.shift, inertia.p3)
+            return layer.entrywise(
+                joint_step, activation, numbers, (layer.residual, z.now, z.before, a.now, a.before, pull)
+            )
 
-        code, point = move_codes((a.now, z.now), following, step)
-        layer.residual = target - point
+        code, point, layer.residual = move_codes((a.now, z.now, layer.residual), following, step)
         layer.z = z.move(point)
         layer.a = a.move(code)
 
@@ -164,33 +161,29 @@ class QuadraticPenalty(Coupling):
     @override
     def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
         activation, a = layer.hidden
-        z, rho = layer.z, layer.rho
-        target = layer.residual + z.now
-        wanted = target
-        if self.alpha:
-            wanted = target.lerp(z.now, self.alpha / (rho + self.alpha))
-        wanted = z.shifted(wanted, inertia.shift)
-        point = activation.solve(wanted, a.now, rho + self.alpha, self.weight(layer), z.now)
-        point = activation.project(inertia.relaxed(point, z.now))
-        layer.residual = target - point
+        z = layer.z
+        numbers = (layer.rho, self.alpha, self.weight(layer), inertia.shift, inertia.p3)
+        point, layer.residual = layer.entrywise(
+            penalized_step, activation, numbers, (layer.residual, z.now, z.before, a.now)
+        )
         layer.z = z.move(point)
 
     @override
     def a_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
         activation, a = layer.hidden
-        nu, target = self.weight(layer), activation.forward(layer.z.now)
+        nu, z = self.weight(layer), layer.z.now
         if self.solver == "exact":
+            target = activation.forward(z)
             gradient = following.link.adjoint(following.pull).mul_(following.rho).add_(a.now - target, alpha=nu)
             point = a.now - exact_change(following, gradient, nu)
             point = inertia.relaxed(a.shifted(point, inertia.shift), a.now)
             put_codes(layer, following, point, a)
             return
-        gradient, base = pulled(following, a, inertia, self.fresh)
+        pull = pulled(following, a, inertia, self.fresh)
 
-        def step(curvature: Tensor) -> tuple[Tensor]:
-            tau = curvature * following.rho
-            point = ((base - target) * tau - gradient) / (tau + nu) + target
-            return (inertia.relaxed(point, a.now),)
+        def step(curvature: Tensor) -> tuple[Tensor, ...]:
+            numbers = (nu, curvature, following.rho, inertia.p1, inertia.p3)
+            return layer.entrywise(penalized_code, activation, numbers, (z, a.now, a.before, pull))
 
         (code,) = move_codes((a.now,), following, step)
         layer.a = a.move(code)
@@ -270,27 +263,20 @@ class Band(Coupling):
     def z_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
         activation, a = layer.hidden
         z = layer.z
-        target = layer.residual + z.now
-        eps, _ = widths(layer)
-        low, high = activation.interval(a.now - eps, a.now + eps)
-        # z is in the interval, though its ends may say otherwise where h is flat to the last digit.
-        low, high = torch.minimum(low, z.now), torch.maximum(high, z.now)
-        point = z.shifted(target, inertia.shift).clamp(low, high)
-        point = inertia.relaxed(point, z.now).clamp(low, high)
-        layer.residual = target - point
+        numbers = (widths(layer)[0], inertia.shift, inertia.p3)
+        point, layer.residual = layer.entrywise(
+            banded_step, activation, numbers, (layer.residual, z.now, z.before, a.now)
+        )
         layer.z = z.move(point)
 
     @override
     def a_step(self, layer: Layer, following: Layer, inertia: Inertia) -> None:
         activation, a = layer.hidden
-        eps, _ = widths(layer)
-        value = activation.forward(layer.z.now)
-        low, high = value - eps, value + eps
-        gradient, base = pulled(following, a, inertia, self.fresh)
+        pull = pulled(following, a, inertia, self.fresh)
 
-        def step(curvature: Tensor) -> tuple[Tensor]:
-            point = (base - gradient / (curvature * following.rho)).clamp(low, high)
-            return (inertia.relaxed(point, a.now).clamp(low, high),)
+        def step(curvature: Tensor) -> tuple[Tensor, ...]:
+            numbers = (widths(layer)[0], curvature, inertia.p1, inertia.p3)
+            return layer.entrywise(banded_code, activation, numbers, (layer.z.now, a.now, a.before, pull))
 
         (code,) = move_codes((a.now,), following, step)
         layer.a = a.move(code)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from openwork.altmin.state import FLOOR
+from openwork.altmin.state import FLOOR, sum_of_squares
 
 # A block whose curvature has to grow by 2^30 in one step is not a matter of step size.
 DOUBLINGS = 30
@@ -68,14 +68,23 @@ def majorized(
         point = step(curvature)
         change = point[0] - now[0]
         image = linear(change)
-        steep = image.square().sum() > curvature * change.square().sum()
+        steep = sum_of_squares(image) > curvature * sum_of_squares(change)
         if steep.device.type != "cpu":
             kept = tuple(torch.where(steep, old, new) for old, new in zip(now, point, strict=True))
             return Step(kept, image * ~steep, torch.where(steep, 2 * curvature, curvature))
         if not steep:
             return Step(point, image, curvature)
         curvature = 2 * curvature
-    raise FloatingPointError(
+    raise FloatingPointError(too_steep(curvature))
+
+
+def too_steep(curvature: Tensor) -> str:
+    """What to say when no step size fits.
+
+    Args:
+        curvature: The last one tried.
+    """
+    return (
         f"AMTrainer: no step size fits a block, though its curvature was doubled {DOUBLINGS} times to "
         f"{float(curvature):.3g}; scale the inputs to about unit size"
     )

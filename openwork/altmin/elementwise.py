@@ -1,15 +1,11 @@
 """What an activation is to alternating minimization: a scalar function whose fits are solved, not differentiated."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from openwork.kernels import Scalar
-
-# Entries solved at a time on the CPU, so that what is computed on the way stays in the cache.
-RUN = 1 << 15
 
 
 class Activation(ABC):
@@ -56,27 +52,20 @@ class Activation(ABC):
         return z
 
 
-def in_runs(solve: Callable[..., Tensor], *entries: Tensor) -> Tensor:
-    """What ``solve`` gives for all entries, computed for some rows at a time where that is faster.
-
-    Args:
-        solve: A function of tensors, entry by entry; per-channel numbers may stand along dimension 1.
-        entries: Its arguments, all of one shape.
-    """
-    first = entries[0]
-    if first.device.type != "cpu" or first.numel() <= RUN or first.ndim < 2:
-        return solve(*entries)
-    rows = max(1, RUN * len(first) // first.numel())
-    out = torch.empty_like(first)
-    for start in range(0, len(first), rows):
-        out[start : start + rows] = solve(*(x[start : start + rows] for x in entries))
-    return out
-
-
 def above(x: Tensor, y: Tensor | float) -> Tensor:
     """One where ``x > y`` and zero elsewhere, in the precision of ``x``, to be used as the weight of ``lerp_``.
 
     ``torch.lerp`` with a weight of zero or one gives one of two finite numbers exactly, and is vectorized on the CPU.
     ``torch.where`` is not, and takes ten times as long.
     """
-    return torch.gt(x, y, out=torch.empty_like(x))
+    return (x > y).to(x.dtype) if torch.compiler.is_compiling() else torch.gt(x, y, out=torch.empty_like(x))
+
+
+def at_most(x: Tensor, y: Tensor | float) -> Tensor:
+    """One where ``x <= y`` and zero elsewhere; see ``above``."""
+    return (x <= y).to(x.dtype) if torch.compiler.is_compiling() else torch.le(x, y, out=torch.empty_like(x))
+
+
+def above_(x: Tensor, y: Tensor | float) -> Tensor:
+    """``above(x, y)``, which may be written over ``x``."""
+    return above(x, y) if torch.compiler.is_compiling() else x.gt_(y)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from openwork.kernels import Scalar
+
 __all__ = ["Inertia", "InertiaSchedule", "Iterate", "Nesterov"]
 
 
@@ -21,13 +23,13 @@ class Iterate:
     now: Tensor
     before: Tensor | None = None
 
-    def ahead(self, p: float) -> Tensor:
+    def ahead(self, p: Scalar) -> Tensor:
         """The point ``now + p (now - before)``; ``now`` itself without a history."""
-        return self.now if p == 0 or self.before is None else self.before.lerp(self.now, 1 + p)
+        return self.now if _none(p) or self.before is None else self.before.lerp(self.now, 1 + p)
 
-    def shifted(self, point: Tensor, p: float) -> Tensor:
+    def shifted(self, point: Tensor, p: Scalar) -> Tensor:
         """The point ``point + p (now - before)``; ``point`` itself without a history."""
-        return point if p == 0 or self.before is None else (self.now - self.before).mul_(p).add_(point)
+        return point if _none(p) or self.before is None else (self.now - self.before).mul_(p).add_(point)
 
     def move(self, to: Tensor) -> "Iterate":
         """The block one sweep later."""
@@ -103,7 +105,7 @@ class Inertia:
 
     def relaxed(self, point: Tensor, now: Tensor) -> Tensor:
         """The third step, ``point + p3 (point - now)``."""
-        return point if self.p3 == 0 else now.lerp(point, 1 + self.p3)
+        return relaxed(point, now, self.p3)
 
     def without_relaxation(self) -> "Inertia":
         """The first two steps alone."""
@@ -161,6 +163,16 @@ class Nesterov:
         return (
             None if self.p3 == 0 else f"Nesterov weights grow to 1, and (1 + p3) p1 < 1 fails then for p3 = {self.p3:g}"
         )
+
+
+def relaxed(point: Tensor, now: Tensor, p3: Scalar) -> Tensor:
+    """The third step, ``point + p3 (point - now)``."""
+    return point if _none(p3) else now.lerp(point, 1 + p3)
+
+
+def _none(p: Scalar) -> bool:
+    """Whether there is no inertia; a number in a tensor is not read."""
+    return not isinstance(p, Tensor) and p == 0
 
 
 def check_stability(place: str, inertia: InertiaSchedule) -> None:

@@ -64,7 +64,7 @@ class Link(ABC):
 
     def map_with(self, weight: Tensor, x: Tensor) -> Tensor:
         """``A x`` with another weight, without bias."""
-        return self._map(weight, self._reading(x))
+        return self._map(weight, self.reading(x))
 
     def adjoint(self, r: Tensor) -> Tensor:
         """``A' r``, of the shape of the inputs that the link last saw.
@@ -84,7 +84,14 @@ class Link(ABC):
 
     def weight_grad(self, x: Tensor, r: Tensor) -> Tensor:
         """The gradient of ``<A x, r>`` in the weight."""
-        return self._weight_grad(self._reading(x), r)
+        return self._weight_grad(self.reading(x), r)
+
+    def reading(self, x: Tensor) -> Tensor:
+        """The inputs as the layer itself reads them, behind the fronts."""
+        for front in self.fronts:
+            x = front.forward(x)
+        self._read = x.shape[1:]
+        return x
 
     def bias_add(self, z: Tensor) -> Tensor:
         """``z + b``, a new tensor; ``z`` itself if the layer has no bias."""
@@ -102,7 +109,7 @@ class Link(ABC):
             x: Inputs.
             iterations: Of the power method, which starts where the last call ended.
         """
-        read = self._reading(x)
+        read = self.reading(x)
         if self._weight_vector is None:
             self._weight_vector = _start(self._one_output())
         self._weight_vector, size = _power(self._weight_vector.to(read), lambda v: self._normal(read, v), iterations)
@@ -155,12 +162,6 @@ class Link(ABC):
     def _one_output(self) -> Tensor:
         """A weight with as few output features as show the largest eigenvalue."""
 
-    def _reading(self, x: Tensor) -> Tensor:
-        for front in self.fronts:
-            x = front.forward(x)
-        self._read = x.shape[1:]
-        return x
-
 
 class LinearLink(Link):
     """``nn.Linear``, possibly behind Flatten and AvgPool."""
@@ -182,7 +183,7 @@ class LinearLink(Link):
 
     def gram(self, x: Tensor) -> Tensor:
         """``x' x`` of the inputs as read by the layer: the Hessian of ``||A x||^2 / 2`` in each row of the weight."""
-        read = self._reading(x)
+        read = self.reading(x)
         return torch.mm(read.T, read)
 
     def gram_curvature(self, gram: Tensor, iterations: int = 4) -> Tensor:

@@ -1,7 +1,7 @@
 """Losses of the output block: values, gradients, and proximal points sample by sample."""
 
 from abc import ABC, abstractmethod
-from math import ceil, isfinite, log
+from math import isfinite, log
 
 import torch
 from torch import Tensor
@@ -9,17 +9,18 @@ from torch.nn import functional
 from typing_extensions import override
 
 from openwork.altmin.elementwise import above
+from openwork.altmin.entrywise import in_runs
 from openwork.kernels import Scalar
 
 __all__ = ["CrossEntropy", "Hinge", "Huber", "Logistic", "OutputLoss", "Squared"]
 
-# Below this weight of the quadratic term Newton's method needs fewer steps than accelerated gradients.
-NEWTON_BELOW = 0.05
-# Steps of an iterative solver at most, and those of Newton's method on a device, where nobody waits for a test.
+# Steps of Newton's method at most, and those on a device, where nobody waits for a test.
 MOST_STEPS = 100
 DEVICE_STEPS = 20
 # A Newton step is taken in full if it brings this fraction of the decrease that the gradient promises.
 ARMIJO = 1e-4
+# One whose largest and smallest entry differ by no more brings it for sure: (exp(t) - t - 1) / t^2 < 1 - ARMIJO.
+SHORT = 1.5
 
 
 class OutputLoss(ABC):
@@ -188,14 +189,12 @@ class Logistic(OutputLoss):
 class CrossEntropy(OutputLoss):
     """Softmax cross-entropy of logits, with labels ``y`` in ``0, ..., outputs - 1``.
 
-    The proximal point comes from Newton's method where the quadratic term is weak, and from accelerated gradients where
-    it is strong. The Hessian ``diag(p) - p p'`` of one sample has norm at most 1/2; with the quadratic term it is
-    inverted in closed form.
+    The proximal point comes from Newton's method, sample by sample: the Hessian ``diag(p) - p p' + rho I`` is inverted
+    in closed form, and from the point of the last sweep a few steps suffice, whatever ``rho`` is.
 
     References:
         Sun & Tran-Dinh, Generalized self-concordant functions (2019), theorem 2: the damped Newton step that never
         raises the objective, taken where no longer one passes Armijo's test.
-        Nesterov, Lectures on Convex Optimization (2018), scheme (2.2.22): constant momentum.
     """
 
     @override
@@ -208,21 +207,7 @@ class CrossEntropy(OutputLoss):
 
     @override
     def prox(self, c: Tensor, y: Tensor, rho: Scalar, z: Tensor) -> Tensor:
-        on_device = c.device.type != "cpu"
-        # A weight that lives on a device is not read; Newton's method is right for all.
-        weak = isinstance(rho, Tensor) and rho.device.type != "cpu"
-        target = _one_hot(y, c)
-        # Where to stop; and what rounding leaves of the quadratic term's gradient.
-        eps = torch.finfo(c.dtype).eps
-        close = eps**0.8
-        tolerance = None if on_device else close + 8 * eps * float(rho) * float(c.abs().max())
-        if weak or float(rho) < NEWTON_BELOW:
-            found = _newton(c, target, rho, z, tolerance)
-        else:
-            found = _accelerated(c, target, float(rho), z, close, tolerance)
-        # An unfinished iteration may be no gain.
-        worse = above(_objective(found, c, target, rho), _objective(z, c, target, rho))
-        return found.lerp_(z, worse)
+        return in_runs(lambda c, y, z: (_newton(c, y, rho, z),), c, y, z)[0]
 
     @override
     def check(self, y: Tensor, outputs: int, n: int) -> None:
@@ -239,60 +224,62 @@ class CrossEntropy(OutputLoss):
             )
 
 
-def _newton(c: Tensor, target: Tensor, rho: Scalar, z: Tensor, tolerance: float | None) -> Tensor:
-    z = z.clone()
-    for _ in range(DEVICE_STEPS if tolerance is None else MOST_STEPS):
-        p = z.softmax(1)
+def _newton(c: Tensor, y: Tensor, rho: Scalar, z: Tensor) -> Tensor:
+    wait = c.device.type == "cpu"
+    # Classes along the first axis: sums over few of them are fast only across rows.
+    c, start = c.T.contiguous(), z.T.contiguous()
+    target = _one_hot(y, c.T).T.contiguous()
+    # Where to stop; and what rounding leaves of the quadratic term's gradient.
+    eps = torch.finfo(c.dtype).eps
+    tolerance = eps**0.8 + 8 * eps * float(rho) * float(c.abs().max()) if wait else 0.0
+    z = start
+    for _ in range(MOST_STEPS if wait else DEVICE_STEPS):
+        p = z.softmax(0)
         gradient = (z - c).mul_(rho).add_(p).sub_(target)
-        if tolerance is not None and float(gradient.abs().max()) <= tolerance:
-            break
+        if wait and float(gradient.abs().max()) <= tolerance:
+            return z.T
         step = newton_step(p, gradient, rho)
-        decrease = (gradient * step).sum(1, keepdim=True)
-        width = (step.amax(1, keepdim=True) - step.amin(1, keepdim=True)).clamp_(min=torch.finfo(z.dtype).tiny)
-        length = width.log1p().div_(width)
-        present = _objective(z, c, target, rho)
-        # The damped step is cautious by far where the quadratic term rules.
-        for longer in (length.sqrt(), torch.ones_like(length)):
-            passed = above(present - longer * decrease * ARMIJO, _objective(z - step * longer, c, target, rho))
-            length = torch.lerp(length, longer, passed)
-        z -= step * length
-    return z
+        width = step.amax(0) - step.amin(0)
+        if not wait or float(width.max()) > SHORT:
+            step = step * _length(z, step, width, (gradient * step).sum(0), c, target, rho)
+        z = z - step
+    # An unfinished iteration may be no gain.
+    worse = above(_objective(z, c, target, rho), _objective(start, c, target, rho))
+    return z.lerp_(start, worse).T
 
 
 def newton_step(p: Tensor, gradient: Tensor, rho: Scalar) -> Tensor:
-    """Solve ``(diag(p) - p p' + rho I) step = gradient`` row by row, by the formula of Sherman and Morrison.
+    """Solve ``(diag(p) - p p' + rho I) step = gradient`` column by column, by the formula of Sherman and Morrison.
 
     Args:
-        p: Probabilities, rows that sum to 1.
+        p: Probabilities, columns that sum to 1.
         gradient: Right sides.
         rho: > 0.
     """
-    share = p / (p + rho)
-    step = gradient / (p + rho)
+    scale = p + rho
+    share = p / scale
+    step = gradient / scale
     # 1 - p'(p / (p + rho)) is rho times the sum of p / (p + rho), which does not cancel.
-    return step.add_(share * ((p * step).sum(1, keepdim=True) / (share.sum(1, keepdim=True) * rho)))
+    return step.add_(share * ((p * step).sum(0) / (share.sum(0) * rho)))
 
 
-def _accelerated(c: Tensor, target: Tensor, rho: float, z: Tensor, close: float, tolerance: float | None) -> Tensor:
-    root = (rho / (0.5 + rho)) ** 0.5
-    momentum = (1 - root) / (1 + root)
-    # Every step takes at least the fraction `root` off the distance to the minimum.
-    steps = MOST_STEPS if root == 1 else min(MOST_STEPS, 2 + ceil(2 * log(close) / log(1 - root)))
-    previous = z
-    for _ in range(MOST_STEPS if tolerance is not None else steps):
-        point = torch.lerp(previous, z, 1 + momentum)
-        gradient = (point - c).mul_(rho).add_(point.softmax(1)).sub_(target)
-        previous = z
-        z = point - gradient / (0.5 + rho)
-        if tolerance is not None and float(gradient.abs().max()) <= tolerance:
-            break
-    return z
+def _length(z: Tensor, step: Tensor, width: Tensor, decrease: Tensor, c: Tensor, target: Tensor, rho: Scalar) -> Tensor:
+    """How much of a Newton step to take, one number per column: all of it, the damped step, or between."""
+    width = width.clamp(min=torch.finfo(z.dtype).tiny)
+    length = width.log1p().div_(width)
+    present = _objective(z, c, target, rho)
+    # The damped step is cautious by far where the quadratic term rules.
+    for longer in (length.sqrt(), torch.ones_like(length)):
+        passed = above(present - longer * decrease * ARMIJO, _objective(z - step * longer, c, target, rho))
+        length = torch.lerp(length, longer, passed)
+    # Along the step the curvature grows by exp(width) at most, so that a short one lowers the objective for sure.
+    return length.lerp_(torch.ones_like(length), 1 - above(width, SHORT))
 
 
 def _objective(z: Tensor, c: Tensor, target: Tensor, rho: Scalar) -> Tensor:
-    """Cross-entropy plus the quadratic term, of shape (samples, 1)."""
-    loss = z.logsumexp(1, keepdim=True).sub_((z * target).sum(1, keepdim=True))
-    return loss.add_((z - c).square_().sum(1, keepdim=True).mul_(rho / 2))
+    """Cross-entropy plus the quadratic term of each column."""
+    loss = z.logsumexp(0).sub_((z * target).sum(0))
+    return loss.add_((z - c).square_().sum(0).mul_(rho / 2))
 
 
 def _one_hot(y: Tensor, like: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from openwork.altmin.objective import objective
+from openwork.altmin.blocks import Blocks
+from openwork.altmin.objective import total_objective
 from openwork.altmin.state import sum_of_squares
-from openwork.altmin.sweep import Blocks
 
 # A layer that shrinks this much while the next one grows that much has escaped from its penalty, not learned.
 SHRUNK, GROWN = 10.0, 3.0
@@ -39,6 +40,18 @@ class Measurement:
     coupling_gap: list[float]
 
 
+class ForwardGap(NamedTuple):
+    """The pair of losses that shows whether the objective still stands for the network; means over samples.
+
+    Args:
+        forward: Of the network on its training samples.
+        surrogate: Of the block z at the output.
+    """
+
+    forward: float
+    surrogate: float
+
+
 def measure(blocks: Blocks) -> Measurement:
     """Measure the present state; waits for a device once.
 
@@ -47,8 +60,8 @@ def measure(blocks: Blocks) -> Measurement:
     """
     problem, coupling = blocks.problem, blocks.coupling
     layers = problem.layers
-    squares = [sum_of_squares(layer.residual) for layer in layers]
-    numbers: list[Tensor] = [objective(problem, coupling, squares), problem.surrogate_loss(), *squares]
+    squares, loss = blocks.squares(), blocks.surrogate_loss()
+    numbers: list[Tensor] = [total_objective(layers, coupling, loss, squares), loss, *squares]
     numbers += [sum_of_squares(layer.weight.now) for layer in layers]
     numbers += [layer.weight_curvature * layer.rho + layer.mu for layer in layers]
     numbers += [layer.input_curvature * layer.rho for layer in layers]
@@ -56,10 +69,11 @@ def measure(blocks: Blocks) -> Measurement:
     first, surrogate, *rest = torch.stack([number.to(torch.float64) for number in numbers]).tolist()
     count = len(layers)
     square, norm, theta, tau = (rest[i * count : (i + 1) * count] for i in range(4))
+    entries = [problem.size * prod(layer.z.now.shape[1:]) for layer in layers]
     return Measurement(
         objective=first,
         surrogate_loss=surrogate / problem.size,
-        link_residual=[sqrt(s / layer.residual.numel()) for s, layer in zip(square, layers, strict=True)],
+        link_residual=[sqrt(s / n) for s, n in zip(square, entries, strict=True)],
         weight_norm=[sqrt(s) for s in norm],
         theta=theta,
         tau=tau,

@@ -1,129 +1,179 @@
 """Alternating minimization on mini-batches: ours, and not part of any of the papers that full-batch methods follow."""
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from openwork.altmin.losses import CrossEntropy, OutputLoss
-from openwork.altmin.models import links_of
-from openwork.altmin.samples import check_samples, output_sizes
-from openwork.altmin.weight_block import check_linear
+from openwork.altmin.losses import OutputLoss
+from openwork.altmin.network import Network
+from openwork.altmin.state import FLOOR
+from openwork.files import State
+from openwork.penalties import Zero
 
-__all__ = ["MiniBatchTrainer"]
-
-ME = "MiniBatchTrainer"
+__all__ = ["MiniBatch"]
 
 
-class MiniBatchTrainer:
-    """Trains linear layers on one mini-batch after the other, each with codes of its own.
-
-    A batch starts with a forward pass. A few passes from the outputs to the inputs move the codes ``(z, h(z))`` towards
-    what the loss and the next layer want; then every layer takes a damped ridge step towards its codes,
-    ``[dW, db] = (R A'/B) (A A'/B + damping I)^{-1}`` with ``A = [a; 1]`` and the residual R over B samples.
-
-    This is ours: TIAM is a full-batch method, and no objective falls from batch to batch. It is slower than Adam.
+@dataclass(frozen=True)
+class MiniBatch:
+    """Numbers of the method that ``AMTrainer.partial_fit`` describes.
 
     Args:
-        model: As for ``AMTrainer``, with linear layers only; its weights are written in place.
-        loss: Of the outputs; cross-entropy if None.
-        rho: Weight of the links, > 0.
         passes: Passes over the codes of a batch, >= 1.
         damping: Added to the mean of squares of the inputs, > 0.
         momentum: Fraction of the last step that is added to a step, in [0, 1).
 
     Raises:
         ValueError: If a number is out of range.
-
-    References:
-        Choromanska et al., Beyond backprop: online alternating minimization with auxiliary variables,
-        arXiv:1806.09077: codes by batch, from the output to the input. The joint block and the ridge step are ours.
     """
 
-    def __init__(
-        self,
-        model: nn.Sequential,
-        *,
-        loss: OutputLoss | None = None,
-        rho: float = 0.1,
-        passes: int = 3,
-        damping: float = 1.0,
-        momentum: float = 0.0,
-    ) -> None:
-        if not 0 < rho < float("inf"):
-            raise ValueError(f"{ME}: rho must be > 0 and finite, got {rho}")
-        if passes < 1:
-            raise ValueError(f"{ME}: passes must be >= 1, got {passes}")
-        if not 0 < damping < float("inf"):
-            raise ValueError(f"{ME}: damping must be > 0 and finite, got {damping}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"{ME}: momentum must be in [0, 1), got {momentum}")
-        self.model = model
-        self.loss = CrossEntropy() if loss is None else loss
-        self.rho, self.passes, self.damping, self.momentum = rho, passes, damping, momentum
-        self._links, self._activations = links_of(model)
-        check_linear(ME, "training on mini-batches", self._links)
-        self._steps: list[Tensor | None] = [None for _ in self._links]
+    passes: int = 3
+    damping: float = 1.0
+    momentum: float = 0.0
 
-    @torch.no_grad()
-    def partial_fit(self, X: Tensor, y: Tensor) -> Self:
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise ValueError(f"MiniBatch: passes must be >= 1, got {self.passes}")
+        if not 0 < self.damping < float("inf"):
+            raise ValueError(f"MiniBatch: damping must be > 0 and finite, got {self.damping}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"MiniBatch: momentum must be in [0, 1), got {self.momentum}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch with its codes.
+
+    Args:
+        codes: Block z of every layer.
+        inputs: What every layer reads.
+        y: Targets.
+    """
+
+    codes: list[Tensor]
+    inputs: list[Tensor]
+    y: Tensor
+
+
+class MiniBatches:
+    """Mini-batches that train a network one after the other.
+
+    Args:
+        network: The model, with linear layers only.
+        loss: Of its outputs.
+        rho: Weight of the links; penalties are weighed against a mean over samples.
+        numbers: Of the method.
+    """
+
+    def __init__(self, network: Network, loss: OutputLoss, rho: float, numbers: MiniBatch) -> None:
+        self.network, self.loss, self.rho, self.numbers = network, loss, rho, numbers
+        #: The last step of every layer, ``[dW, db]``; None before the first.
+        self.steps: list[Tensor | None] = [None for _ in network.links]
+
+    def train(self, x: Tensor, y: Tensor) -> None:
         """Train on one batch.
 
         Args:
-            X: Inputs, ``(B, ...)``.
+            x: Inputs.
             y: Targets.
-
-        Returns:
-            The trainer.
         """
-        x, y = check_samples(ME, X, y, self._links)
-        sizes = output_sizes(ME, x, self._links, self._activations)
-        self.loss.check(y, sizes[-1][0], len(x))
-        codes, inputs = self._forward(x)
-        for _ in range(self.passes):
-            self._pass(codes, inputs, y)
-        for index, link in enumerate(self._links):
-            flat = inputs[index].flatten(1)
-            read = flat if link.bias is None else torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
-            residual = codes[index] - link.bias_add(link.forward(inputs[index]))
-            gram = torch.mm(read.T, read).div_(len(x))
-            gram.diagonal().add_(self.damping)
-            factor = torch.linalg.cholesky(gram)
-            step = torch.cholesky_solve(torch.mm(read.T, residual).div_(len(x)), factor).T
-            before = self._steps[index]
-            if before is not None:
-                step = step.add(before, alpha=self.momentum)
-            self._steps[index] = step
-            link.weight.add_(step[:, : flat.shape[1]])
-            if link.bias is not None:
-                link.bias.add_(step[:, -1])
-        return self
+        batch = self.begin(x, y)
+        for _ in range(self.numbers.passes):
+            self.move_codes(batch)
+        self.move_weights(batch)
 
-    def _forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Block z of every layer, and what every layer reads."""
-        codes, inputs = [], [x]
-        for index, link in enumerate(self._links):
-            z = link.bias_add(link.forward(inputs[-1]))
-            if index < len(self._activations):
-                z = self._activations[index].project(z)
-                inputs.append(self._activations[index].forward(z))
-            codes.append(z)
-        return codes, inputs
+    def begin(self, x: Tensor, y: Tensor) -> Batch:
+        """A batch whose codes are those of the network; arguments as in ``train``."""
+        network = self.network
+        batch = Batch([], [x], y)
+        for index, link in enumerate(network.links):
+            link.refresh(batch.inputs[-1])
+            z = link.bias_add(link.forward(batch.inputs[-1]))
+            if index < len(network.activations):
+                z = network.activations[index].project(z)
+                batch.inputs.append(network.activations[index].forward(z))
+            batch.codes.append(z)
+        return batch
 
-    def _pass(self, codes: list[Tensor], inputs: list[Tensor], y: Tensor) -> None:
-        """Move the codes of every layer once, from the output to the input; writes the lists."""
+    def move_codes(self, batch: Batch) -> None:
+        """Move the codes of every layer once, from the output to the input.
+
+        Args:
+            batch: Written.
+        """
+        network, rho = self.network, self.rho
+        codes, inputs = batch.codes, batch.inputs
         last = len(codes) - 1
         for index in range(last, -1, -1):
-            link = self._links[index]
+            link = network.links[index]
             target = link.bias_add(link.forward(inputs[index]))
             if index == last:
-                codes[index] = self.loss.prox(target, y, self.rho, codes[index])
+                codes[index] = self.loss.prox(target, batch.y, rho, codes[index])
                 continue
-            following, activation = self._links[index + 1], self._activations[index]
+            following, activation = network.links[index + 1], network.activations[index]
             a = inputs[index + 1]
             # Twice the estimate from below, which power iterations approach from batch to batch.
-            curvature = following.input_curvature().mul(2).clamp(min=1e-12)
+            curvature = following.input_curvature().mul(2).clamp(min=FLOOR)
             residual = following.bias_add(following.forward(a)) - codes[index + 1]
             wanted = a - following.adjoint(residual).div_(curvature)
-            codes[index] = activation.solve(target, wanted, self.rho, curvature * self.rho, codes[index])
+            codes[index] = activation.solve(target, wanted, rho, curvature * rho, codes[index])
             inputs[index + 1] = activation.forward(codes[index])
+
+    def move_weights(self, batch: Batch) -> None:
+        """Take a step with the weights of every layer towards its codes: a damped ridge step, or a proximal one.
+
+        A penalized weight has no ridge solution and takes the step of a majorizer, whose curvature is the largest of
+        the ridge problem.
+
+        Args:
+            batch: With its codes.
+        """
+        network, numbers = self.network, self.numbers
+        taken: list[Tensor | None] = []
+        for link, penalty, z, a, before in zip(
+            network.links, network.penalties, batch.codes, batch.inputs, self.steps, strict=True
+        ):
+            flat = link.reading(a)
+            width, size = flat.shape[1], len(flat)
+            read = flat if link.bias is None else torch.cat([flat, flat.new_ones(size, 1)], 1)
+            residual = z - link.bias_add(link.forward(a))
+            gram = torch.mm(read.T, read).div_(size)
+            gram.diagonal().add_(numbers.damping)
+            wanted = torch.mm(read.T, residual).div_(size)
+            if isinstance(penalty, Zero):
+                step = _onward(torch.cholesky_solve(wanted, torch.linalg.cholesky(gram)).T, before, numbers.momentum)
+                link.weight.add_(step[:, :width])
+            else:
+                curvature = torch.linalg.eigvalsh(gram)[-1]
+                step = _onward(wanted.T / curvature, before, numbers.momentum)
+                point = penalty.prox(link.weight + step[:, :width], 1 / (curvature * self.rho))
+                step = torch.cat([point - link.weight, step[:, width:]], 1)
+                link.weight.copy_(point)
+            if link.bias is not None:
+                link.bias.add_(step[:, -1])
+            taken.append(step)
+        self.steps = taken
+
+    def saved(self) -> dict[str, State]:
+        """What goes from batch to batch besides the weights; references."""
+        return {"steps": list(self.steps), "probes": [link.probes[1] for link in self.network.links]}
+
+    def load(self, state: Mapping[str, Sequence[Tensor | None]]) -> None:
+        """Go on where ``saved`` was called.
+
+        Args:
+            state: From there.
+        """
+        device = self.network.device
+        steps, probes = (
+            [None if t is None else t.detach().to(device, copy=True) for t in state[name]]
+            for name in ("steps", "probes")
+        )
+        self.steps = steps
+        for link, probe in zip(self.network.links, probes, strict=True):
+            link.probes = link.probes[0], probe
+
+
+def _onward(step: Tensor, before: Tensor | None, momentum: float) -> Tensor:
+    return step if before is None else step.add(before, alpha=momentum)

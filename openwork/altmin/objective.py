@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 
 from openwork.altmin.couplings import Coupling
-from openwork.altmin.state import Layer, Problem, dot, sum_of_squares
+from openwork.altmin.state import Layer, dot, sum_of_squares
 
 
-def objective(problem: Problem, coupling: Coupling, squares: Sequence[Tensor] | None = None) -> Tensor:
+def total_objective(layers: Sequence[Layer], coupling: Coupling, loss: Tensor, squares: Sequence[Tensor]) -> Tensor:
     """The loss of the outputs plus the terms of all links, weights and couplings; no product is formed.
 
     With a multiplier it is the augmented Lagrangian. Losses and links are sums over samples.
 
     Args:
-        problem: All layers.
+        layers: All of them.
         coupling: Between codes and activations.
-        squares: Of all residuals, ``||R||^2``, where they are known.
+        loss: Of the block z of the output layer, a sum over samples.
+        squares: Of all residuals, ``||R||^2``.
 
     Returns:
         A 0-dim tensor in double precision.
     """
-    value = problem.surrogate_loss()
-    if squares is None:
-        squares = [sum_of_squares(layer.residual) for layer in problem.layers]
-    for layer, square in zip(problem.layers, squares, strict=True):
+    value = loss
+    for layer, square in zip(layers, squares, strict=True):
         value = value + link_term(layer, square) + weight_term(layer)
-    for layer in problem.layers[:-1]:
+    for layer in layers[:-1]:
         value = value + coupling.value(layer)
     return value
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from openwork.altmin.links import Link
 from openwork.penalties import Penalty, Zero
+from openwork.structure import Structure
 
 
 def penalties_of(
@@ -42,3 +43,19 @@ def penalties_of(
         penalty.check(links[index].weight)
         found[index] = penalty
     return found
+
+
+def structures_of(model: nn.Module, links: Sequence[Link], penalties: Sequence[Penalty]) -> dict[str, Structure]:
+    """What the penalties have left of each weight that has one, by the name of the parameter.
+
+    Args:
+        model: That holds the layers.
+        links: Of the model.
+        penalties: One per link.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    return {
+        f"{names[link.layer]}.weight": penalty.structure(link.weight)
+        for link, penalty in zip(links, penalties, strict=True)
+        if not isinstance(penalty, Zero)
+    }

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.altmin.elementwise import Activation, above, in_runs
+from openwork.altmin.elementwise import Activation, above, above_
+from openwork.altmin.entrywise import in_runs
 from openwork.kernels import Scalar
 
 
@@ -73,7 +74,7 @@ class PiecewiseLinear(Activation):
 
     @override
     def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
-        return in_runs(lambda c, d: self._solve(c, d, r, k), c, d)
+        return in_runs(lambda c, d: (self._solve(c, d, r, k),), c, d)[0]
 
     def _solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar) -> Tensor:
         best = lowest = None
@@ -86,7 +87,7 @@ class PiecewiseLinear(Activation):
                 best, lowest = z, cost
             else:
                 best.lerp_(z, above(lowest, cost))
-                lowest = torch.minimum(cost, lowest, out=lowest)
+                lowest = torch.minimum(cost, lowest)
         return c.clone() if best is None else best
 
     @override
@@ -134,19 +135,7 @@ class ReLU(PiecewiseLinear):
 
     @override
     def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
-        # The minimizers on the two pieces are max(0, m), with m the mean of c and d weighted by r and k, and min(0, c).
-        # Both are 0 if c > 0 >= m. For c <= 0 the first wins if d > 0 and its cost r k (c - d)^2 / (r + k) is below
-        # k d^2; roots of both sides give a test that is linear, and right for c > 0 too.
-        fraction = r / (r + k)
-        root = fraction**0.5
-
-        def relu(c: Tensor, d: Tensor) -> Tensor:
-            step = c - d
-            mean = (step * fraction).add_(d).clamp_(min=0)
-            test = step.mul_(root).add_(d)
-            return c.clamp(max=0).lerp_(mean, test.gt_(0))
-
-        return in_runs(relu, c, d)
+        return in_runs(lambda c, d: (_two_pieces(c, d, 0.0, r, k),), c, d)[0]
 
     @override
     def interval(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +164,11 @@ class LeakyReLU(PiecewiseLinear):
     @override
     def forward(self, z: Tensor) -> Tensor:
         return z.clamp(min=0).add_(z.clamp(max=0).mul_(self.pieces(z.ndim)[0].slope))
+
+    @override
+    def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
+        slope = self.pieces(c.ndim)[0].slope
+        return in_runs(lambda c, d: (_two_pieces(c, d, slope, r, k),), c, d)[0]
 
     @override
     def interval(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -296,11 +290,28 @@ class SignSteps(PiecewiseLinear):
         return torch.where(z >= 0, margin, -margin)
 
 
+def _two_pieces(c: Tensor, d: Tensor, slope: Scalar, r: Scalar, k: Scalar) -> Tensor:
+    """The problem of ``Activation.solve`` for slope 1 on the right of zero and ``slope`` on the left.
+
+    From zero, the right piece lowers the cost by ``(r + k) right^2 / 2`` and the left one by
+    ``(r + k slope^2) left^2 / 2``, with their minimizers ``right >= 0 >= left``. Roots of both sides are linear.
+    """
+    steep = r + k
+    right = torch.lerp(d, c, r / steep).clamp_(min=0)
+    if isinstance(slope, Tensor) or slope:
+        flat = r + k * slope * slope
+        left = (c * (r / flat)).add_(d * (k * slope / flat)).clamp_(max=0)
+    else:
+        flat, left = r, c.clamp(max=0)
+    root, other = steep**0.5, flat**0.5
+    better = torch.lerp(left, right, root / (root + other))
+    return left.lerp_(right, above_(better, 0))
+
+
 def _below(end: float, dtype: torch.dtype) -> float:
-    """The largest number below a finite ``end``; of 0, one that no flushing of small numbers turns into 0."""
-    if end in (0, inf):
-        return end or -torch.finfo(dtype).tiny
-    return torch.nextafter(torch.tensor(end, dtype=dtype), torch.tensor(-inf, dtype=dtype)).item()
+    """A number just below a finite ``end``; of 0, one that no flushing of small numbers turns into 0."""
+    info = torch.finfo(dtype)
+    return end - abs(end) * info.eps if end not in (0, inf) else end or -info.tiny
 
 
 def _value(piece: Piece, z: float) -> float:

@@ -169,6 +169,7 @@ def dladmm(
         safeguard="none",
         order=backward_forward,
         penalties=penalties,
+        w_solver=MajorizedWeights(),
         readout=False,
         balance=0,
         multiplier=True,

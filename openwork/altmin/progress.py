@@ -27,8 +27,9 @@ class Progress:
         objective: After the last sweep; None if something was rescheduled since.
         costs: Forward losses of the training samples since the last change of ``rho``.
         warned: Whether the user was warned of layers that escape.
-        best_loss: The smallest forward loss.
+        best_score: The smallest forward loss, penalties included.
         best_weights: Weights and biases that had it.
+        best_sweep: Sweeps before it.
         series: One entry per sweep or per evaluation.
     """
 
@@ -40,8 +41,9 @@ class Progress:
     objective: float | None = None
     costs: list[float] = field(default_factory=list)
     warned: bool = False
-    best_loss: float | None = None
+    best_score: float | None = None
     best_weights: list[Tensor] = field(default_factory=list)
+    best_sweep: int | None = None
     series: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SERIES})
 
     def record(self, measured: Measurement) -> None:
@@ -61,19 +63,24 @@ class Progress:
             self.warned = True
             warn_of_escape(index)
 
-    def record_forward(self, loss: float, accuracy: float | None, weights: Sequence[Tensor] | None) -> None:
+    def record_forward(
+        self, loss: float, accuracy: float | None, penalty: float, weights: Sequence[Tensor] | None
+    ) -> None:
         """Note how good the network is, and keep its weights if it never was better.
 
         Args:
             loss: Mean over samples.
             accuracy: Fraction of samples; None where there is none.
+            penalty: Of the present weights.
             weights: Present weights and biases; None if they are not to be kept.
         """
         self.series["forward_loss"].append(loss)
         if accuracy is not None:
             self.series["forward_accuracy"].append(accuracy)
-        if weights is not None and isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
-            self.best_loss, self.best_weights = loss, [weight.clone() for weight in weights]
+        score = loss + penalty
+        if weights is not None and isfinite(score) and (self.best_score is None or score < self.best_score):
+            self.best_score, self.best_sweep = score, self.sweeps
+            self.best_weights = [weight.clone() for weight in weights]
 
     def settled(self, tolerance: float) -> bool:
         """Whether 10 sweeps lowered neither the objective by this fraction nor the forward loss.

@@ -1,5 +1,7 @@
 """Refit of the last layer on the true features of the network: a convex problem."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,9 @@ STEPS = 100
 TOLERANCE = 1e-7
 
 
-def refit_readout(link: Link, features: Tensor, y: Tensor, loss: OutputLoss, mu: float, frozen: bool) -> bool:
+def refit_readout(
+    link: Link, samples: Sequence[tuple[Tensor, Tensor]], loss: OutputLoss, mu: float, frozen: bool
+) -> bool:
     """Minimize ``R(W a + b; y) + mu/2 ||W||^2`` over the last layer by L-BFGS.
 
     The gradient of this one layer is in closed form; no graph is made. The layer changes only if the loss of the
@@ -19,8 +23,7 @@ def refit_readout(link: Link, features: Tensor, y: Tensor, loss: OutputLoss, mu:
 
     Args:
         link: The last layer.
-        features: What it reads when the network runs.
-        y: Targets.
+        samples: What it reads when the network runs, and targets, in one or more parts, wherever they lie.
         loss: A sum over samples.
         mu: Weight of the quadratic term, >= 0.
         frozen: Whether weights that are exactly zero stay so.
@@ -28,31 +31,42 @@ def refit_readout(link: Link, features: Tensor, y: Tensor, loss: OutputLoss, mu:
     Returns:
         Whether the layer changed.
     """
-    size = features.shape[0]
+    size = sum(len(y) for _, y in samples)
     weight = link.weight.clone()
     bias = None if link.bias is None else link.bias.clone()
     alive = weight != 0 if frozen else torch.ones_like(weight)
     parameters = [weight] if bias is None else [weight, bias]
 
-    def outputs() -> Tensor:
-        mapped = link.map_with(weight, features)
-        return mapped if bias is None else mapped + bias
+    def parts() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Features, outputs and targets of one part after the other, where the weight is."""
+        for features, y in samples:
+            here = features.to(weight.device, non_blocking=True)
+            mapped = link.map_with(weight, here)
+            yield here, mapped if bias is None else mapped + bias, y.to(weight.device, non_blocking=True)
+
+    def value() -> float:
+        return float(sum(loss.value(z, y) for _, z, y in parts()))
 
     def closure() -> float:
         with torch.no_grad():
-            z = outputs()
-            pull = loss.gradient(z, y).div_(size)
-            weight.grad = (link.weight_grad(features, pull) + weight * (mu / size)) * alive
+            weight.grad = weight * (mu / size) * alive
+            total = weight.square().sum() * (mu / 2)
             if bias is not None:
-                bias.grad = pull.sum(0)
-            return float((loss.value(z, y) + weight.square().sum() * (mu / 2)) / size)
+                bias.grad = torch.zeros_like(bias)
+            for features, z, y in parts():
+                pull = loss.gradient(z, y).div_(size)
+                weight.grad += link.weight_grad(features, pull) * alive
+                if bias is not None and bias.grad is not None:
+                    bias.grad += pull.sum(0)
+                total = total + loss.value(z, y)
+            return float(total / size)
 
-    before = float(loss.value(outputs(), y))
+    before = value()
     solver = torch.optim.LBFGS(
         parameters, max_iter=STEPS, tolerance_grad=TOLERANCE, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
     solver.step(closure)
-    after = float(loss.value(outputs(), y))
+    after = value()
     if not after < before:
         return False
     link.weight.copy_(weight)

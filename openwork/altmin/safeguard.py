@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from openwork.altmin.blocks import PLAIN, Blocks, Snapshot
 from openwork.altmin.inertia import Inertia
 from openwork.altmin.measurement import Measurement, measure
-from openwork.altmin.rho import weigh
-from openwork.altmin.sweep import PLAIN, Blocks, Snapshot
+from openwork.altmin.sweep import WholeBlocks
 
 Safeguard = Literal["sweep", "block", "none"]
 # What the weight of the links grows by when the objective is not finite.
@@ -55,7 +55,7 @@ def guarded_sweep(blocks: Blocks, inertia: Inertia, safeguard: Safeguard, before
     slack = 1e-12 if blocks.problem.x.dtype == torch.float64 else 1e-6
     saved = blocks.snapshot()
     repeats = 0
-    if safeguard == "block":
+    if safeguard == "block" and isinstance(blocks, WholeBlocks):
         repeats = blocks.guarded_sweep(inertia, slack)
     else:
         blocks.sweep(inertia)
@@ -77,7 +77,7 @@ def guarded_sweep(blocks: Blocks, inertia: Inertia, safeguard: Safeguard, before
 def _repeat(blocks: Blocks, saved: Sequence[Snapshot], growth: float) -> Outcome:
     """Go back and sweep without inertia."""
     blocks.restore(saved)
-    blocks.problem.forget()
-    weigh(blocks.problem.layers, growth)
+    blocks.forget()
+    blocks.weigh(growth)
     blocks.sweep(PLAIN)
     return Outcome(measure(blocks), 1, True, growth)

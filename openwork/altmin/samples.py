@@ -7,22 +7,25 @@ from math import prod
 import torch
 from torch import Tensor
 
-from openwork.altmin.elementwise import Activation
-from openwork.altmin.links import Link
+from openwork.altmin.losses import OutputLoss
+from openwork.altmin.network import Network
 from openwork.forward_pass import first_line
 
 # Codes, residuals, histories, products and what a block needs in between, in copies of all layers' outputs.
 COPIES = 10
+# Checked at a time.
+ROWS = 1 << 14
 
 
-def check_samples(place: str, x: object, y: object, links: Sequence[Link]) -> tuple[Tensor, Tensor]:
+def check_samples(place: str, x: object, y: object, network: Network, loss: OutputLoss) -> tuple[Tensor, Tensor]:
     """Refuse samples that cannot be trained on.
 
     Args:
         place: Where they came in, for the message.
-        x: Inputs.
-        y: Targets.
-        links: Of the model.
+        x: Inputs; on the device of the model, unless it reads them in parts.
+        y: Targets, on the device of the inputs.
+        network: The model.
+        loss: Of its outputs.
 
     Returns:
         Both, as tensors.
@@ -39,8 +42,8 @@ def check_samples(place: str, x: object, y: object, links: Sequence[Link]) -> tu
         raise ValueError(
             f"{place}: {x.shape[0]} samples have targets of shape {tuple(y.shape)}; give each sample one target"
         )
-    weight = links[0].weight
-    if x.dtype != weight.dtype or x.device != weight.device:
+    weight = network.links[0].weight
+    if x.dtype != weight.dtype or (x.device != weight.device and network.rows is None):
         raise TypeError(
             f"{place}: X is {x.dtype} on {x.device}, the model's weights {weight.dtype} on {weight.device}; "
             "bring both to one kind with X.to(...)"
@@ -48,26 +51,26 @@ def check_samples(place: str, x: object, y: object, links: Sequence[Link]) -> tu
     if y.device != x.device:
         raise TypeError(f"{place}: y is on {y.device}, X on {x.device}; bring both to one device with y.to(...)")
     for name, tensor in (("X", x), ("y", y)):
-        if not tensor.isfinite().all():
+        if not all(part.isfinite().all() for part in tensor.split(ROWS)):
             raise ValueError(f"{place}: {name} has entries that are NaN or infinite; remove or replace them")
+    loss.check(y, output_sizes(place, x, network)[-1][0], x.shape[0])
     return x, y
 
 
-def output_sizes(place: str, x: Tensor, links: Sequence[Link], activations: Sequence[Activation]) -> list[torch.Size]:
+def output_sizes(place: str, x: Tensor, network: Network) -> list[torch.Size]:
     """Shapes of all layers' outputs for one sample.
 
     Args:
         place: For the message.
         x: Inputs.
-        links: Of the model.
-        activations: Between them.
+        network: The model.
 
     Raises:
         ValueError: If the samples do not fit the first layer.
     """
     sizes: list[torch.Size] = []
-    a = x[:1]
-    for index, link in enumerate(links):
+    a = x[:1].to(network.device)
+    for index, link in enumerate(network.links):
         try:
             z = link.bias_add(link.forward(a))
         except RuntimeError as error:
@@ -76,7 +79,7 @@ def output_sizes(place: str, x: Tensor, links: Sequence[Link], activations: Sequ
                 f"{first_line(error)}; pass X in the shape that the model takes"
             ) from error
         sizes.append(z.shape[1:])
-        a = activations[index].forward(z) if index < len(activations) else z
+        a = network.activations[index].forward(z) if index < len(network.activations) else z
     return sizes
 
 
@@ -97,7 +100,29 @@ def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: 
     if free is not None and needed > free:
         raise MemoryError(
             f"{place}: the blocks of {x.shape[0]} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are "
-            f"free; use ChunkedTrainer with chunk_size={max(1, int(x.shape[0] * free / needed))} or less"
+            f"free; pass chunk_size={max(1, int(x.shape[0] * free / needed))} or less"
+        )
+
+
+def check_memory_of_chunks(place: str, x: Tensor, sizes: Sequence[torch.Size], available: int | None = None) -> None:
+    """Refuse samples whose blocks z do not fit where the samples are.
+
+    Args:
+        place: For the message.
+        x: Inputs.
+        sizes: Shapes of all layers' outputs for one sample.
+        available: Bytes that are free; None to ask the system.
+
+    Raises:
+        MemoryError: If more is needed than there is.
+    """
+    free = free_bytes(x.device) if available is None else available
+    # Now, before, and while a sweep may still be taken back.
+    needed = 3 * x.shape[0] * sum(prod(size) for size in sizes) * x.element_size()
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{place}: the blocks z of {x.shape[0]} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB "
+            "are free; keep X where there is more memory, or train on mini-batches by partial_fit"
         )
 
 

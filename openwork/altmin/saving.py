@@ -1,24 +1,25 @@
 """Layers as tensors under string keys, to go on from bit for bit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.state import Layer
+from openwork.files import State
 
 ITERATES = ("weight", "bias", "z", "a")
 TENSORS = ("residual", "weight_curvature", "input_curvature", "dual", "weight_push", "input_push", "eps", "eps_floor")
 NUMBERS = ("rho", "mu", "penalty_weight")
 
 
-def saved_layer(layer: Layer) -> dict[str, Tensor | float | None]:
+def saved_layer(layer: Layer) -> dict[str, State]:
     """Everything of a layer that a sweep changes; references, no copies.
 
     Args:
         layer: Any.
     """
-    state: dict[str, Tensor | float | None] = {name: getattr(layer, name) for name in (*TENSORS, *NUMBERS)}
+    state: dict[str, State] = {name: getattr(layer, name) for name in (*TENSORS, *NUMBERS)}
     # Power iterations start where they ended.
     state["weight_probe"], state["input_probe"] = layer.link.probes
     for name in ITERATES:
@@ -26,6 +27,23 @@ def saved_layer(layer: Layer) -> dict[str, Tensor | float | None]:
         state[name] = None if iterate is None else iterate.now
         state[f"{name}_before"] = None if iterate is None else iterate.before
     return state
+
+
+def check_layers(place: str, layers: Sequence[Layer], state: Sequence[Mapping[str, object]]) -> None:
+    """Refuse the states of other layers.
+
+    Args:
+        place: Where they are loaded.
+        layers: What they are loaded into.
+        state: From ``saved_layer``, one per layer.
+
+    Raises:
+        ValueError: If there are more or fewer, or a shape does not match.
+    """
+    if len(state) != len(layers):
+        raise ValueError(f"{place}: the model has {len(layers)} weight layers, the state to load {len(state)}")
+    for index, (layer, one) in enumerate(zip(layers, state, strict=True)):
+        check_saved(place, index, layer, one)
 
 
 def check_saved(place: str, index: int, layer: Layer, state: Mapping[str, object]) -> None:

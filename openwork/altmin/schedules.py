@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from openwork.altmin.balancing import balance
+from openwork.altmin.blocks import Blocks
 from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.progress import Progress
-from openwork.altmin.rho import RhoPolicy, weigh
-from openwork.altmin.state import Problem
-from openwork.altmin.sweep import Blocks
+from openwork.altmin.rho import RhoPolicy
 
 # Sweeps between two computations of the residuals from scratch.
 REFRESH = 20
@@ -28,15 +26,15 @@ class Schedules:
     balance: int
     homotopy: SignHomotopy | None = None
 
-    def relate(self, problem: Problem, rho: float) -> None:
+    def relate(self, blocks: Blocks, rho: float) -> None:
         """Set the ``rho`` of every layer.
 
         Args:
-            problem: All layers.
+            blocks: Of the problem.
             rho: The present one.
         """
-        for layer in problem.layers:
-            layer.rho = self.rho.of_layer(rho, lambda here=layer: float((here.residual + here.z.now).square().mean()))
+        for index, layer in enumerate(blocks.problem.layers):
+            layer.rho = self.rho.of_layer(rho, lambda here=index: blocks.mean_square(here))
 
     def advance(self, blocks: Blocks, progress: Progress, surrogate: float, forward: Callable[[], float]) -> None:
         """Apply what is due after a sweep.
@@ -55,13 +53,11 @@ class Schedules:
             changed = True
         activations = [layer.activation for layer in problem.layers if layer.activation is not None]
         if self.homotopy is not None and self.homotopy.apply(activations, progress.sweeps):
-            problem.project()
-            blocks.coupling.settle(problem)
+            blocks.project()
             changed = True
         if self.balance and progress.sweeps % self.balance == 0:
-            balance(problem)
-            blocks.coupling.settle(problem)
-            self.relate(problem, progress.rho)
+            blocks.balance()
+            self.relate(blocks, progress.rho)
             changed = True
         if self.rho.period and progress.sweeps % self.rho.period == 0:
             progress.costs.append(forward())
@@ -69,11 +65,11 @@ class Schedules:
             if growth != 1:
                 progress.costs.clear()
                 progress.rho *= growth
-                weigh(problem.layers, growth)
-                problem.forget()
+                blocks.weigh(growth)
+                blocks.forget()
                 changed = True
         if progress.sweeps % REFRESH == 0:
-            problem.recompute()
+            blocks.recompute()
             changed = True
         if changed:
             progress.objective = None

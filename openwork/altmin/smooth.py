@@ -2,14 +2,15 @@
 
 from abc import abstractmethod
 from math import pi, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from openwork.altmin.elementwise import Activation, above, in_runs
+from openwork.altmin.elementwise import Activation, above, at_most
+from openwork.altmin.entrywise import in_runs
 from openwork.kernels import Scalar
 
 STEPS = 8
@@ -29,7 +30,7 @@ class Smooth(Activation):
     The problem of ``solve`` may have several local minimizers. On each branch a scan looks at the ends of the range in
     which they all lie, at points between, and at the minimizer for ``h(z) = z``, as which several functions end; then
     Newton's method is kept between the neighbors of the best point. A basin narrower than the scan may be missed: in
-    about one of 10 000 random problems another point was better, by up to 0.4 percent.
+    one to five of 10 000 random problems another point was better, by up to one percent.
 
     Args:
         bend: Interval outside which ``h`` is straight to within a few digits.
@@ -50,7 +51,7 @@ class Smooth(Activation):
 
     @override
     def solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, z: Tensor) -> Tensor:
-        return in_runs(lambda c, d, z: self._solve(c, d, r, k, z), c, d, z)
+        return in_runs(lambda c, d, z: (self._solve(c, d, r, k, z),), c, d, z)[0]
 
     def _cost(self, z: Tensor, c: Tensor, d: Tensor, r: Scalar, k: Scalar) -> Tensor:
         return (z - c).square_().mul_(r).add_((self.forward(z) - d).square_().mul_(k))
@@ -58,8 +59,7 @@ class Smooth(Activation):
     def _solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, present: Tensor) -> Tensor:
         best, lowest = present.clone(), self._cost(present, c, d, r, k)
         ends = [z for low, high in self.branches(c, d) for z in self._branch(low, high, c, d, r, k)]
-        # Costs are flat around a minimizer: among equal ones, up to rounding, Newton's point is far more accurate.
-        slack = 1 + 4 * torch.finfo(c.dtype).eps
+        slack = _slack(c)
         for z in (c, *ends):  # c is nearly best where h is flat
             cost = self._cost(z, c, d, r, k)
             best.lerp_(z, above(lowest * slack, cost))
@@ -78,7 +78,7 @@ class Smooth(Activation):
             cost = self._cost(point, c, d, r, k)
             better = above(lowest, cost)
             # The neighbor on the right is the first point that is really beyond.
-            right.lerp_(point, torch.maximum(better, torch.le(right, best, out=torch.empty_like(best))))
+            right.lerp_(point, torch.maximum(better, at_most(right, best)))
             best.lerp_(point, better)
             left.lerp_(previous, better)
             lowest = torch.minimum(lowest, cost)
@@ -104,6 +104,45 @@ class _Monotone(Smooth):
 
     # Beyond this distance from zero the function no longer changes in double precision.
     flat: float
+    # Bound of |h''|.
+    bow: float
+
+    @override
+    def _solve(self, c: Tensor, d: Tensor, r: Scalar, k: Scalar, present: Tensor) -> Tensor:
+        if c.device.type != "cpu" or torch.compiler.is_compiling():
+            return super()._solve(c, d, r, k, present)
+        # The second derivative of the cost is r + k h'^2 + k (h - d) h'', and |h - d| is largest at an end of the
+        # range: nearly everywhere the cost is convex there, and Newton's method from the present point needs no scan.
+        low, high = self.branches(c, d)[0]
+        error = torch.maximum((self.forward(low) - d).abs_(), (self.forward(high) - d).abs_())
+        scanned = (error * (k * self.bow) >= r) & (low < high)
+        best, moved = self._newton(torch.clamp(present, low, high), low, high, c, d, r, k, (~scanned).to(c.dtype))
+        scanned |= moved > 0
+        worse = above(self._cost(best, c, d, r, k), self._cost(present, c, d, r, k) * _slack(c))
+        best.lerp_(present, worse)
+        which = scanned.flatten().nonzero()[:, 0]
+        if len(which):
+            c, d, r, k, present = (_entries(x, which, like=best) for x in (c, d, r, k, present))
+            best.view(-1)[which] = super()._solve(c, d, r, k, present)
+        return best
+
+    def _newton(
+        self, z: Tensor, low: Tensor, high: Tensor, c: Tensor, d: Tensor, r: Scalar, k: Scalar, watched: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where Newton's method gets, and a positive number at each watched entry that it has not brought to rest."""
+        # It doubles the number of right digits.
+        close, moved = torch.finfo(z.dtype).eps ** 0.6, torch.zeros_like(z)
+        for _ in range(STEPS):
+            h, first, second = self.jet(z)
+            pull = (h - d).mul_(k)
+            slope = (z - c).mul_(r).addcmul_(pull, first)
+            curvature = (first * first).mul_(k).addcmul_(pull, second).add_(r).clamp_(min=1e-30)
+            point = torch.clamp(z - slope.div_(curvature), low, high)
+            moved = (z - point).abs_().sub_(point.abs().mul_(close)).sub_(close).mul_(watched)
+            z = point
+            if not float(moved.max()) > 0:
+                break
+        return z, moved
 
     @abstractmethod
     def inverse(self, v: Tensor) -> Tensor:
@@ -124,7 +163,7 @@ class _Monotone(Smooth):
 class Tanh(_Monotone):
     """``h(z) = tanh(z)``."""
 
-    flat = 20.0
+    flat, bow = 20.0, 4 / (3 * sqrt(3))
 
     def __init__(self) -> None:
         super().__init__((-4.0, 4.0), 12)
@@ -147,7 +186,7 @@ class Tanh(_Monotone):
 class Sigmoid(_Monotone):
     """``h(z) = 1 / (1 + exp(-z))``."""
 
-    flat = 40.0
+    flat, bow = 40.0, 1 / (6 * sqrt(3))
 
     def __init__(self) -> None:
         super().__init__((-8.0, 8.0), 12)
@@ -178,7 +217,7 @@ class Softplus(_Monotone):
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__((-8.0 / beta, 8.0 / beta), 12)
         self.beta, self.threshold = beta, threshold
-        self.flat = 40.0 / beta
+        self.flat, self.bow = 40.0 / beta, beta / 4
 
     @override
     def forward(self, z: Tensor) -> Tensor:
@@ -206,7 +245,7 @@ class ELU(_Monotone):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__((-8.0, 0.0), 12)
-        self.alpha = alpha
+        self.alpha = self.bow = alpha
 
     @override
     def forward(self, z: Tensor) -> Tensor:
@@ -302,3 +341,13 @@ class SiLU(_Dipped):
         s = z.sigmoid()
         first = s * (1 - s)
         return Jet(z * s, s + z * first, first * (2 + z * (1 - 2 * s)))
+
+
+def _slack(x: Tensor) -> float:
+    """Costs are flat around a minimizer: among equal ones, up to rounding, Newton's point is far more accurate."""
+    return 1 + 4 * torch.finfo(x.dtype).eps
+
+
+def _entries(x: Any, which: Tensor, like: Tensor) -> Any:
+    """Some entries of a tensor that broadcasts to the shape of ``like``; a number stays."""
+    return x.expand_as(like).flatten()[which] if isinstance(x, Tensor) and x.ndim else x

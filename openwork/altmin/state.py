@@ -1,11 +1,13 @@
 """What alternating minimization holds: the layers with their blocks, and the problem they are the blocks of."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from openwork.altmin.elementwise import Activation
+from openwork.altmin.entrywise import Entrywise, eager
 from openwork.altmin.fronts import Selection
 from openwork.altmin.inertia import Iterate
 from openwork.altmin.links import Link
@@ -16,6 +18,18 @@ __all__ = ["Layer", "Problem"]
 
 # Curvatures may be 0 (dead inputs, a zero weight), and steps divide by them.
 FLOOR = 1e-12
+
+
+class Factor(NamedTuple):
+    """A Cholesky factor.
+
+    Args:
+        ridge: What was added to the diagonal of the matrix.
+        matrix: The factor, lower triangular.
+    """
+
+    ridge: float
+    matrix: Tensor
 
 
 @dataclass(eq=False)
@@ -43,7 +57,8 @@ class Layer:
         input_curvature: The same in the layer's input.
         eps: Half width of the band around the activation, where the coupling has one.
         eps_floor: The smallest half width that the schedule goes to.
-        gram: ``x' x`` of the input, where it never changes and a solver asked for it.
+        factor: Of ``x' x`` of the input, where it never changes and a solver formed it.
+        entrywise: How functions of single entries are computed.
     """
 
     link: Link
@@ -64,7 +79,8 @@ class Layer:
     input_push: Tensor | None = None
     eps: Tensor | None = None
     eps_floor: Tensor | None = None
-    gram: Tensor | None = None
+    factor: Factor | None = None
+    entrywise: Entrywise = eager
 
     @property
     def penalized(self) -> bool:
@@ -195,7 +211,10 @@ def total(x: Tensor) -> Tensor:
 
 def sum_of_squares(x: Tensor) -> Tensor:
     """``||x||^2``, accumulated as ``total`` does."""
-    return total(x.square())
+    if x.device.type != "cpu" or x.dtype == torch.float64 or x.ndim < 2:
+        return total(x.square())
+    # Norms of rows read the entries once; a conversion to double precision would take ten times as long.
+    return torch.linalg.vector_norm(x.flatten(1), dim=1).to(torch.float64).square().sum()
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

@@ -1,37 +1,27 @@
 """One sweep over the blocks, and what happens when it raises the objective."""
 
-from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Self
 
+import torch
 from torch import Tensor
+from typing_extensions import override
 
+from openwork.altmin.balancing import balance
+from openwork.altmin.blocks import PLAIN, Blocks
 from openwork.altmin.couplings import Coupling
-from openwork.altmin.inertia import Inertia
-from openwork.altmin.objective import objective
+from openwork.altmin.inertia import Inertia, Iterate
+from openwork.altmin.losses import OutputLoss
+from openwork.altmin.network import Network
 from openwork.altmin.orders import Visit
-from openwork.altmin.state import Layer, Problem
+from openwork.altmin.saving import check_layers, load_layer, saved_layer
+from openwork.altmin.state import Layer, Problem, sum_of_squares
 from openwork.altmin.weight_block import WeightSolver, bias_step
-
-PLAIN = Inertia()
-
-
-class Snapshot(NamedTuple):
-    """One layer at one time.
-
-    Args:
-        layer: A copy of the object, whose tensors nobody writes into.
-        probes: Where its power methods were.
-    """
-
-    layer: Layer
-    probes: tuple[Tensor | None, Tensor | None]
+from openwork.files import State
 
 
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """The blocks of a problem, each of which can be moved.
+class WholeBlocks(Blocks):
+    """The blocks of a problem whose samples are all in memory at once, each of which can be moved.
 
     Args:
         problem: Layers and data.
@@ -40,10 +30,50 @@ class Blocks:
         visits: Blocks of a sweep, in order.
     """
 
-    problem: Problem
-    coupling: Coupling
-    weights: WeightSolver
-    visits: Sequence[Visit]
+    def __init__(self, problem: Problem, coupling: Coupling, weights: WeightSolver, visits: Sequence[Visit]) -> None:
+        super().__init__(problem, coupling, weights)
+        self.visits = visits
+
+    @classmethod
+    def start(
+        cls,
+        network: Network,
+        samples: tuple[Tensor, Tensor],
+        loss: OutputLoss,
+        mu: float,
+        coupling: Coupling,
+        weights: WeightSolver,
+        visits: Sequence[Visit],
+        multiplier: bool,
+    ) -> Self:
+        """Initialize every block by a forward pass from the model's weights.
+
+        Args:
+            network: The model.
+            samples: Inputs and targets.
+            loss: Of the outputs.
+            mu: Weight of ``mu/2 ||W||^2``.
+            coupling: Between codes and activations.
+            weights: How weights are updated.
+            visits: Blocks of a sweep, in order.
+            multiplier: Whether the link of the output has one.
+        """
+        x, y = samples
+        layers: list[Layer] = []
+        a = x
+        for index, link in enumerate(network.links):
+            link.refresh(a)
+            target = link.bias_add(link.forward(a))
+            z = target if index == len(network.activations) else network.activations[index].project(target)
+            curvature = link.weight_curvature(a, 50 if index == 0 else 4)
+            layer = network.layer(index, z, target - z, curvature, mu, len(x))
+            layers.append(layer)
+            if layer.a is not None:
+                coupling.prepare(layer)
+                a = layer.a.now
+        if multiplier:
+            layers[-1].dual = torch.zeros_like(layers[-1].residual)
+        return cls(Problem(x, y, loss, layers), coupling, weights, visits)
 
     def move(self, visit: Visit, inertia: Inertia) -> None:
         """Move one block.
@@ -66,8 +96,9 @@ class Blocks:
             case "a":
                 self.coupling.a_step(layer, layers[index + 1], inertia)
 
+    @override
     def sweep(self, inertia: Inertia) -> None:
-        """Move every block once, in order; nobody waits for a device."""
+        # Nobody waits for a device.
         for visit in self.visits:
             self.move(visit, inertia)
 
@@ -95,20 +126,71 @@ class Blocks:
             before = after
         return repeated
 
-    def objective(self) -> Tensor:
-        """The present objective, 0-dim."""
-        return objective(self.problem, self.coupling)
+    @override
+    def squares(self) -> list[Tensor]:
+        return [sum_of_squares(layer.residual) for layer in self.problem.layers]
 
-    def snapshot(self) -> list[Snapshot]:
-        """All layers as they are; only references are copied."""
-        return [Snapshot(copy(layer), layer.link.probes) for layer in self.problem.layers]
+    @override
+    def surrogate_loss(self) -> Tensor:
+        return self.problem.surrogate_loss()
 
-    def restore(self, snapshots: Sequence[Snapshot]) -> None:
-        """Go back to a snapshot, bit for bit."""
-        for layer, saved in zip(self.problem.layers, snapshots, strict=True):
-            layer.__dict__.update(saved.layer.__dict__)
-            layer.link.probes = saved.probes
-            layer.write_back()
+    @override
+    def mean_square(self, index: int) -> float:
+        layer = self.problem.layers[index]
+        return float((layer.residual + layer.z.now).square().mean())
+
+    @override
+    def forget(self) -> None:
+        self.problem.forget()
+
+    @override
+    def balance(self) -> None:
+        balance(self.problem)
+        self.coupling.settle(self.problem)
+
+    @override
+    def project(self) -> None:
+        self.problem.project()
+        self.coupling.settle(self.problem)
+
+    @override
+    def recompute(self) -> None:
+        self.problem.recompute()
+
+    @override
+    def select(self) -> bool:
+        return self.problem.select()
+
+    @override
+    def saved(self) -> list[dict[str, State]]:
+        return [saved_layer(layer) for layer in self.problem.layers]
+
+    @override
+    def check_saved(self, place: str, state: Sequence[Mapping[str, object]]) -> None:
+        check_layers(place, self.problem.layers, state)
+
+    @override
+    def load(self, state: Sequence[Mapping[str, object]]) -> None:
+        for layer, one in zip(self.problem.layers, state, strict=True):
+            load_layer(layer, one)
+
+
+def output_point(
+    loss: OutputLoss, y: Tensor, z: Iterate, target: Tensor, rho: float, inertia: Inertia, dual: Tensor | None = None
+) -> Tensor:
+    """Where the block z of the output layer goes: the proximal point of the loss.
+
+    Args:
+        loss: Of the outputs.
+        y: Targets.
+        z: The block.
+        target: ``W a + b``.
+        rho: Weight of the link.
+        inertia: Of this sweep.
+        dual: Multiplier of the link over ``rho``; None for none.
+    """
+    wanted = target if dual is None else target - dual
+    return inertia.relaxed(loss.prox(z.shifted(wanted, inertia.shift), y, rho, z.now), z.now)
 
 
 def output_step(problem: Problem, inertia: Inertia) -> None:
@@ -120,8 +202,6 @@ def output_step(problem: Problem, inertia: Inertia) -> None:
     """
     layer = problem.layers[-1]
     z, target = layer.z, layer.residual + layer.z.now
-    wanted = target if layer.dual is None else target - layer.dual
-    point = problem.loss.prox(z.shifted(wanted, inertia.shift), problem.y, layer.rho, z.now)
-    point = inertia.relaxed(point, z.now)
+    point = output_point(problem.loss, problem.y, z, target, layer.rho, inertia, layer.dual)
     layer.residual = target - point
     layer.z = z.move(point)

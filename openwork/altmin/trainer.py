@@ -2,51 +2,43 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
-from typing import Literal, NamedTuple, cast
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from openwork.altmin.blocks import Blocks
+from openwork.altmin.chunks import ChunkedBlocks, check_chunks
 from openwork.altmin.couplings import Coupling, Exact
-from openwork.altmin.curvature import MARGIN
+from openwork.altmin.entrywise import Compiled, eager
 from openwork.altmin.homotopy import SignHomotopy, hardened, signs
-from openwork.altmin.inertia import Inertia, InertiaSchedule, Iterate, check_stability
+from openwork.altmin.inertia import Inertia, InertiaSchedule, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
-from openwork.altmin.measurement import Measurement, measure
+from openwork.altmin.measurement import ForwardGap, Measurement, measure
+from openwork.altmin.minibatch import MiniBatch, MiniBatches
 from openwork.altmin.models import links_of
+from openwork.altmin.network import Network
 from openwork.altmin.orders import Order, forward
-from openwork.altmin.penalized import penalties_of
+from openwork.altmin.penalized import penalties_of, structures_of
 from openwork.altmin.progress import Progress
 from openwork.altmin.readout import refit_readout
 from openwork.altmin.rho import FixedRho, RhoPolicy
 from openwork.altmin.safeguard import Safeguard, guarded_sweep
-from openwork.altmin.samples import check_memory, check_samples, output_sizes
-from openwork.altmin.saving import check_saved, load_layer, saved_layer
+from openwork.altmin.samples import check_memory, check_memory_of_chunks, check_samples, output_sizes
 from openwork.altmin.schedules import Schedules
-from openwork.altmin.state import FLOOR, Layer, Problem
-from openwork.altmin.sweep import Blocks
-from openwork.altmin.weight_block import MajorizedWeights, WeightSolver
+from openwork.altmin.sweep import WholeBlocks
+from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver, check_linear
 from openwork.files import State
 from openwork.penalties import Penalty
+from openwork.structure import Structure
 
-__all__ = ["AMTrainer", "ForwardGap"]
+__all__ = ["AMTrainer"]
 
 # ``mu="auto"`` per sample.
 MU_PER_SAMPLE = 4e-4
 ME = "AMTrainer"
-
-
-class ForwardGap(NamedTuple):
-    """The pair of losses that shows whether the objective still stands for the network; means over samples.
-
-    Args:
-        forward: Of the network on its training samples.
-        surrogate: Of the block z at the output.
-    """
-
-    forward: float
-    surrogate: float
 
 
 class AMTrainer:
@@ -61,8 +53,9 @@ class AMTrainer:
     mean over samples. F never rises from one sweep to the next (``safeguard="sweep"``, while nothing is rescheduled),
     but says nothing about the network by itself: look at ``forward_gap()``.
 
-    A sweep costs two products per layer and two per hidden layer, each of the size of a forward pass through the layer.
-    Nothing waits for a device inside it, and no graph is made.
+    A sweep costs three products per layer (two for the first one) and two per hidden layer, each of the size of a
+    forward pass through the layer; with ``MajorizedWeights``, as in the paper, one less. Nothing waits for a device
+    inside it, and no graph is made.
 
     Args:
         model: ``nn.Sequential`` of linear or convolutional layers, elementwise activations and what ``links_of`` takes.
@@ -76,12 +69,19 @@ class AMTrainer:
             single blocks, as mDLAM does, which costs an evaluation of F and a wait per block; ``"none"`` repeats none.
         order: Of the blocks in a sweep.
         penalties: Penalties of weights, by the name of a layer or of its weight. Zeros are exact after every sweep.
-        w_solver: How weights are updated.
+        w_solver: How weights are updated. None solves for them, which takes a fraction of the sweeps; but for networks
+            with penalties or sign layers, where cautious steps train better, it is ``MajorizedWeights``.
         readout: Whether ``finish`` refits the last layer on the true features.
         balance: Sweeps between two balancings of positively homogeneous layers (ReLU and the like); 0 for never.
         multiplier: Whether the link of the output has a Lagrange multiplier.
         homotopy: How sign layers begin as ramps; None for signs from the start. The best weights are only looked for
             after it.
+        compile: Whether the steps of the codes are compiled by ``torch.compile``, which takes seconds at the first
+            sweep, or minutes for smooth activations.
+        chunk_size: Samples at a time, for data that does not fit where the model is; None for all at once. The iterates
+            are those of the full batch up to rounding, with the exact coupling and the forward order, for linear
+            layers, all of them ``fresh``. Only X, y and the blocks z, now and before, are kept, where X lies.
+        minibatch: Numbers of ``partial_fit``; those of ``MiniBatch()`` if None.
 
     Raises:
         TypeError: If the model has parts that cannot be trained like this, or an argument is of the wrong type.
@@ -109,8 +109,11 @@ class AMTrainer:
         balance: int = 10,
         multiplier: bool = False,
         homotopy: SignHomotopy | None = None,
+        compile: bool = False,
+        chunk_size: int | None = None,
+        minibatch: MiniBatch | None = None,
     ) -> None:
-        if (not isinstance(mu, str) and not 0 <= mu < float("inf")) or (isinstance(mu, str) and mu != "auto"):
+        if mu != "auto" and (isinstance(mu, str) or not 0 <= mu < inf):
             raise ValueError(f"{ME}: mu must be finite and >= 0, or 'auto', got {mu!r}")
         if safeguard not in ("sweep", "block", "none"):
             raise ValueError(f"{ME}: safeguard must be 'sweep', 'block' or 'none', got {safeguard!r}")
@@ -120,23 +123,34 @@ class AMTrainer:
             raise TypeError(f"{ME}: order must be a function such as openwork.altmin.forward, got {order!r}")
         self.model = model
         self.loss = CrossEntropy() if loss is None else loss
-        self.coupling = Exact() if coupling is None else coupling
+        fresh = chunk_size is not None
+        self.coupling = Exact(fresh=fresh) if coupling is None else coupling
         self.mu = mu
         self.inertia: InertiaSchedule = Inertia(*inertia) if isinstance(inertia, tuple) else inertia
         check_stability(ME, self.inertia)
         self.safeguard: Safeguard = safeguard
         self.order = order
-        self.w_solver = MajorizedWeights() if w_solver is None else w_solver
         self.readout = readout
         self._schedules = Schedules(FixedRho(rho) if isinstance(rho, (int, float)) else rho, balance, homotopy)
         self.multiplier = multiplier
-        self._links, self._activations = links_of(model)
-        self.w_solver.check(ME, self._links)
-        self.coupling.check(ME, self._links)
-        self._penalties = penalties_of(ME, model, self._links, penalties)
+        self.chunk_size = chunk_size
+        links, activations = links_of(model)
+        found, entrywise = penalties_of(ME, model, links, penalties), Compiled() if compile else eager
+        majorized = penalties or signs(activations)
+        default = MajorizedWeights(fresh=fresh) if majorized else ExactWeights()
+        self.w_solver = default if w_solver is None else w_solver
+        self._network = Network(model, links, activations, found, chunk_size, entrywise)
+        self._visits = order(len(links))
+        self.coupling.check(ME, links)
+        if chunk_size is not None:
+            check_chunks(
+                ME, chunk_size, links, self.coupling, self.w_solver, self._visits, self.safeguard, self.multiplier
+            )
         self._blocks: Blocks | None = None
         self._progress: Progress | None = None
         self._held: tuple[Tensor, Tensor] | None = None
+        numbers = MiniBatch() if minibatch is None else minibatch
+        self._batches = MiniBatches(replace(self._network, rows=None), self.loss, self._schedules.rho.start, numbers)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -154,53 +168,24 @@ class AMTrainer:
             ValueError: If samples or targets do not fit the model.
             MemoryError: If the blocks do not fit into memory.
         """
-        x, y = check_samples(ME, X, y, self._links)
-        sizes = output_sizes(ME, x, self._links, self._activations)
-        self.loss.check(y, sizes[-1][0], x.shape[0])
+        network = self._network
+        x, y = check_samples(ME, X, y, network, self.loss)
         if validation is not None:
-            held_x, held_y = check_samples(f"{ME} (validation)", *validation, self._links)
-            output_sizes(f"{ME} (validation)", held_x, self._links, self._activations)
-            self.loss.check(held_y, sizes[-1][0], held_x.shape[0])
-            validation = (held_x, held_y)
-        check_memory(ME, x, sizes)
+            validation = check_samples(f"{ME} (validation)", *validation, network, self.loss)
         if self._schedules.homotopy is not None:
-            self._schedules.homotopy.apply(self._activations, 0)
-        mu = MU_PER_SAMPLE * x.shape[0] if isinstance(self.mu, str) else self.mu
-        problem = Problem(x, y, self.loss, self._first_layers(x, mu))
-        self._schedules.relate(problem, self._schedules.rho.start)
-        self._blocks = Blocks(problem, self.coupling, self.w_solver, self.order(len(self._links)))
-        self._progress = Progress(self._schedules.rho.start, measure(self._blocks).weight_norm)
-        self._held = validation
-
-    def _first_layers(self, x: Tensor, mu: float) -> list[Layer]:
-        layers: list[Layer] = []
-        a = x
-        for index, (link, penalty) in enumerate(zip(self._links, self._penalties, strict=True)):
-            activation = self._activations[index] if index < len(self._activations) else None
-            link.refresh(a)
-            target = link.bias_add(link.forward(a))
-            z = target if activation is None else activation.project(target)
-            curvature = link.weight_curvature(a, 50 if index == 0 else 4)
-            layer = Layer(
-                link=link,
-                activation=activation,
-                weight=Iterate(link.weight.clone()),
-                bias=None if link.bias is None else Iterate(link.bias.clone()),
-                z=Iterate(z),
-                a=None if activation is None else Iterate(activation.forward(z)),
-                residual=target - z,
-                weight_curvature=(curvature * MARGIN).clamp(min=FLOOR),
-                input_curvature=torch.zeros_like(curvature),
-                mu=mu,
-                penalty=penalty,
-                penalty_weight=float(x.shape[0]),
-                dual=torch.zeros_like(z) if activation is None and self.multiplier else None,
-            )
-            layers.append(layer)
-            if layer.a is not None:
-                self.coupling.prepare(layer)
-                a = layer.a.now
-        return layers
+            self._schedules.homotopy.apply(network.activations, 0)
+        mu = MU_PER_SAMPLE * len(x) if isinstance(self.mu, str) else self.mu
+        parts = network, (x, y), self.loss, mu, self.coupling, self.w_solver
+        sizes = output_sizes(ME, x, network)
+        if self.chunk_size is None:
+            check_memory(ME, x, sizes)
+            blocks: Blocks = WholeBlocks.start(*parts, self._visits, self.multiplier)
+        else:
+            check_memory_of_chunks(ME, x, sizes)
+            blocks = ChunkedBlocks.start(*parts, self.chunk_size)
+        self._schedules.relate(blocks, self._schedules.rho.start)
+        self._progress = Progress(self._schedules.rho.start, measure(blocks).weight_norm)
+        self._blocks, self._held = blocks, validation
 
     # -- sweeps -----------------------------------------------------------------------------------------------------
 
@@ -220,8 +205,8 @@ class AMTrainer:
         for layer in blocks.problem.layers:
             layer.write_back()
         if self._schedules.homotopy is not None:
-            self._schedules.homotopy.apply(self._activations, progress.sweeps)
-        if blocks.problem.select():
+            self._schedules.homotopy.apply(self._network.activations, progress.sweeps)
+        if blocks.select():
             progress.objective = None
         before = float(blocks.objective()) if progress.objective is None else progress.objective
         outcome = guarded_sweep(blocks, self.inertia.at(progress.clock), self.safeguard, before)
@@ -233,7 +218,7 @@ class AMTrainer:
             blocks,
             progress,
             outcome.measured.surrogate_loss,
-            lambda: self._forward_loss(blocks.problem.x, blocks.problem.y),
+            lambda: self._network.loss(self.loss, blocks.problem.x, blocks.problem.y),
         )
         return outcome.measured
 
@@ -274,7 +259,7 @@ class AMTrainer:
             self.start(X, y, validation)
         _, progress = self._started()
         began = time.monotonic()
-        if progress.best_loss is None:
+        if progress.best_score is None:
             self.evaluate()
         for _ in range(sweeps):
             self.sweep()
@@ -285,20 +270,19 @@ class AMTrainer:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Forward loss of the network on the validation samples, a mean; the weights are kept if it is the best so far.
+        """Forward loss of the network on the validation samples, a mean.
 
-        Without validation samples the training samples take their place.
+        The weights are kept if it is the best so far, penalties included: sparse weights would lose against dense ones
+        otherwise. Without validation samples the training samples take their place.
         """
         blocks, progress = self._started()
         x, y = (blocks.problem.x, blocks.problem.y) if self._held is None else self._held
-        with hardened(self._activations):
-            outputs = self.model(x)
-        loss = float(self.loss.value(outputs, y)) / x.shape[0]
-        labels = not y.is_floating_point() and y.ndim == 1 and outputs.ndim == 2
-        accuracy = float((outputs.argmax(1) == y).double().mean()) if labels else None
+        with hardened(self._network.activations):
+            loss, accuracy = self._network.score(self.loss, x, y)
         homotopy = self._schedules.homotopy
         ready = homotopy is None or progress.sweeps >= homotopy.sweeps
-        progress.record_forward(loss, accuracy, self._parameters() if ready else None)
+        weights = self._network.parameters() if ready else None
+        progress.record_forward(loss, accuracy, self._network.penalty(), weights)
         return loss
 
     @torch.no_grad()
@@ -311,42 +295,26 @@ class AMTrainer:
         blocks, progress = self._started()
         problem = blocks.problem
         if progress.best_weights:
-            self._write(progress.best_weights)
-        for steps in signs(self._activations):
+            self._network.write(progress.best_weights)
+        for steps in signs(self._network.activations):
             steps.slope = inf
         if self.readout:
-            before = [tensor.clone() for tensor in self._parameters()]
-            held = None if self._held is None else self._forward_loss(*self._held)
+            before = [tensor.clone() for tensor in self._network.parameters()]
+            held = None if self._held is None else self._network.loss(self.loss, *self._held)
             output = problem.layers[-1]
-            refit_readout(self._links[-1], self._features(problem.x), problem.y, self.loss, output.mu, output.penalized)
-            if held is not None and self._held is not None and not self._forward_loss(*self._held) <= held:
-                self._write(before)
+            samples = self._network.features(problem.x, problem.y)
+            refit_readout(output.link, samples, self.loss, output.mu, output.penalized)
+            if held is not None and self._held is not None and not self._network.loss(self.loss, *self._held) <= held:
+                self._network.write(before)
         return self.model
-
-    # -- the network ------------------------------------------------------------------------------------------------
-
-    def _parameters(self) -> list[Tensor]:
-        return [tensor for link in self._links for tensor in (link.weight, link.bias) if tensor is not None]
-
-    def _write(self, tensors: list[Tensor]) -> None:
-        for own, tensor in zip(self._parameters(), tensors, strict=True):
-            own.copy_(tensor)
-
-    def _features(self, x: Tensor) -> Tensor:
-        for link, activation in zip(self._links, self._activations, strict=False):
-            link.refresh(x)
-            x = activation.forward(link.bias_add(link.forward(x)))
-        self._links[-1].refresh(x)
-        return x
-
-    def _forward_loss(self, x: Tensor, y: Tensor) -> float:
-        return float(self.loss.value(self.model(x), y)) / x.shape[0]
 
     @torch.no_grad()
     def forward_gap(self) -> ForwardGap:
         """Loss of the network with the model's present weights, and of the block z, on the training samples."""
-        problem = self._started()[0].problem
-        return ForwardGap(self._forward_loss(problem.x, problem.y), float(problem.surrogate_loss()) / problem.size)
+        blocks = self._started()[0]
+        problem = blocks.problem
+        forward_loss = self._network.loss(self.loss, problem.x, problem.y)
+        return ForwardGap(forward_loss, float(blocks.surrogate_loss()) / problem.size)
 
     def report(self) -> dict[str, list[State]]:
         """Series with one entry per sweep: those of ``Measurement``, ``rho`` and the number of ``restarts`` so far.
@@ -355,20 +323,78 @@ class AMTrainer:
         """
         return {name: list(values) for name, values in self._started()[1].series.items()}
 
+    @property
+    def chosen_sweep(self) -> int | None:
+        """The sweep whose weights ``finish`` hands over; None for the last one, without any ``evaluate``."""
+        return self._started()[1].best_sweep
+
+    def structures(self) -> dict[str, Structure]:
+        """What the penalties have left of each weight that has one, by the name of the parameter."""
+        return structures_of(self.model, self._network.links, self._network.penalties)
+
+    # -- mini-batches -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def partial_fit(self, X: Tensor, y: Tensor) -> Self:
+        """Train on one mini-batch; a later ``fit`` starts anew from the model's weights.
+
+        A batch starts with a forward pass. A few passes from the outputs to the inputs move the codes ``(z, h(z))``
+        towards what the loss and the next layer want; then every layer takes a damped ridge step towards its codes,
+        ``[dW, db] = (R A'/B) (A A'/B + damping I)^{-1}`` with ``A = [a; 1]`` and the residual R over B samples. A
+        penalized weight takes a proximal step instead, by the largest eigenvalue of ``A A'/B + damping I``.
+
+        This is ours: TIAM is a full-batch method, and no objective falls from batch to batch. It is slower than Adam.
+        Of the options it uses ``loss``, ``rho``, ``penalties`` and ``minibatch``.
+
+        Args:
+            X: Inputs, ``(B, ...)``, on the device of the model.
+            y: Targets.
+
+        Returns:
+            The trainer.
+
+        Raises:
+            TypeError: If the model has other than linear layers, or see ``start``.
+            ValueError: If an option does not go with mini-batches, or see ``start``.
+
+        References:
+            Choromanska et al., Beyond backprop: online alternating minimization with auxiliary variables,
+            arXiv:1806.09077: codes by batch, from the output to the input. The joint block and the ridge step are ours.
+        """
+        place, policy = f"{ME}.partial_fit", self._schedules.rho
+        check_linear(place, "training on mini-batches", self._network.links)
+        if not isinstance(policy, FixedRho):
+            raise ValueError(f"{place}: rho must be a number, since there are no sweeps to adapt it by, got {policy}")
+        if not isinstance(self.coupling, Exact) or self.multiplier or self._schedules.homotopy is not None:
+            raise ValueError(
+                f"{place}: mini-batches need coupling=Exact() without multiplier and homotopy, got coupling "
+                f"{self.coupling}, multiplier {self.multiplier} and homotopy {self._schedules.homotopy}"
+            )
+        x, y = check_samples(place, X, y, self._batches.network, self.loss)
+        self._batches.train(x, y)
+        self._blocks = self._progress = None
+        return self
+
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, State]:
-        """All blocks, histories, counters and series; references, so save or copy them at once."""
-        blocks, progress = self._started()
+        """All blocks, histories, counters and series; references, so save or copy them at once.
+
+        Before ``start``, and after ``partial_fit``, there are only the weights and the steps of mini-batches.
+        """
+        progress = self._progress
         return {
-            "layers": [saved_layer(layer) for layer in blocks.problem.layers],
-            "model": list(self._parameters()),
-            "progress": progress.saved(),
+            "layers": None if self._blocks is None else self._blocks.saved(),
+            "progress": None if progress is None else progress.saved(),
+            "model": list(self._network.parameters()),
+            "minibatch": self._batches.saved(),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on where ``state_dict`` was taken, bit for bit; ``start`` has to come first, with the same samples.
+        """Go on where ``state_dict`` was taken, bit for bit.
+
+        If that was after ``start``, ``start`` has to come first here as well, with the same samples.
 
         Args:
             state: From a trainer of the same model with the same configuration.
@@ -376,19 +402,23 @@ class AMTrainer:
         Raises:
             ValueError: If it is the state of another model or of other samples; nothing has changed then.
         """
-        blocks, progress = self._started()
-        layers = blocks.problem.layers
-        saved = cast("list[Mapping[str, object]]", state["layers"])
-        if len(saved) != len(layers):
-            raise ValueError(f"{ME}: the model has {len(layers)} weight layers, the state to load {len(saved)}")
-        for index, (layer, one) in enumerate(zip(layers, saved, strict=True)):
-            check_saved(ME, index, layer, one)
-        for layer, one in zip(layers, saved, strict=True):
-            load_layer(layer, one)
-        self._write(cast("list[Tensor]", state["model"]))
-        progress.load(cast("Mapping[str, object]", state["progress"]))
-        if self._schedules.homotopy is not None:
-            self._schedules.homotopy.apply(self._activations, progress.sweeps)
+        weights = cast("list[Tensor]", state["model"])
+        expected, found = ([tuple(w.shape) for w in ws] for ws in (self._network.parameters(), weights))
+        saved = cast("list[Mapping[str, object]] | None", state["layers"])
+        if saved is not None:
+            self._started()[0].check_saved(ME, saved)
+        elif expected != found:
+            raise ValueError(f"{ME}: the model has weights of shapes {expected}, the state to load {found}")
+        self._batches.load(cast("Mapping[str, list[Tensor | None]]", state["minibatch"]))
+        if saved is None:
+            self._blocks = self._progress = None
+        else:
+            blocks, progress = self._started()
+            blocks.load(saved)
+            progress.load(cast("Mapping[str, object]", state["progress"]))
+            if self._schedules.homotopy is not None:
+                self._schedules.homotopy.apply(self._network.activations, progress.sweeps)
+        self._network.write(weights)
 
     def _started(self) -> tuple[Blocks, Progress]:
         if self._blocks is None or self._progress is None:

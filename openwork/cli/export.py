@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from openwork.cli.mistakes import Mistake, sentence
+from openwork.cli.mistakes import REFUSALS, Mistake, sentence
 from openwork.cli.options import parse, parser
 from openwork.cli.runs import finished
 from openwork.cli.stages import stages
@@ -62,7 +62,7 @@ def export(arguments: Sequence[str]) -> int:
                     export_program(model, run.example, out)
                 case _:
                     export_tensors(model, out)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (*REFUSALS, ModuleNotFoundError) as error:
         raise Mistake(sentence(error)) from error
     print(f"{out}: {out.stat().st_size:,} bytes, {type(model).__name__}{said}")
     return 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from openwork.cli.mistakes import Mistake, as_options, sentence
+from openwork.cli.mistakes import REFUSALS, Mistake, as_options, sentence
 from openwork.cli.options import parse, parser
 from openwork.cli.recipe_options import chosen_recipe
 from openwork.cli.stages import stages
@@ -43,7 +43,7 @@ def inspect(arguments: Sequence[str]) -> int:
                 collapse(model, threshold=0.0)
             say(f"tracing {type(model).__name__}")
             found = wiring_of(model, run.example)
-    except (ValueError, TypeError, OSError) as error:
+    except REFUSALS as error:
         raise Mistake(as_options(sentence(error), recipe.arguments)) from error
     print(found)
     return 0

@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# What is raised because of what a user gave, and not by a mistake of ours.
+REFUSALS = (ValueError, TypeError, OSError, MemoryError)
+
 
 class Mistake(Exception):
     """Ends a command with exit code 2; the message is one sentence with place, value and way out."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from openwork.cli.mistakes import Mistake, as_options, sentence
+from openwork.cli.mistakes import REFUSALS, Mistake, as_options, sentence
 from openwork.cli.options import parse, parser
 from openwork.cli.runs import finished
 from openwork.cli.stages import stages
@@ -62,7 +62,7 @@ def shrink(arguments: Sequence[str]) -> int:
         raise Mistake(
             f"nothing in the model of {folder} is exactly zero; train with a larger strength, or for longer"
         ) from error
-    except (ValueError, TypeError, OSError) as error:
+    except REFUSALS as error:
         raise Mistake(as_options(sentence(error), made.get_defaults().as_dict())) from error
     said = as_options(str(gains), made.get_defaults().as_dict())
     print(f"{shrunk.report}\n\n{said}\n\n{folder / SMALL}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from openwork.cli.mistakes import Mistake, as_options, sentence
+from openwork.cli.mistakes import REFUSALS, Mistake, as_options, sentence
 from openwork.cli.options import parse, parser
 from openwork.cli.recipe_options import chosen_recipe
 from openwork.training import (
@@ -66,7 +66,7 @@ def train(arguments: Sequence[str]) -> int:
         run = recipe.build()
         if main:
             write_recipe(new_folder(out), recipe)
-    except (ValueError, TypeError, OSError) as error:
+    except REFUSALS as error:
         raise Mistake(as_options(sentence(error), recipe.arguments)) from error
     return _drive(run, out, chosen)
 
@@ -86,7 +86,7 @@ def _resume(name: str | None, arguments: Sequence[str]) -> int:
                 f"{folder} is a run of {recipe.name}, not of {name}; leave the name out, or begin a run of {name}"
             )
         run = recipe.build()
-    except (ValueError, TypeError, OSError) as error:
+    except REFUSALS as error:
         raise Mistake(sentence(error)) from error
     return _drive(run, folder, chosen)
 

@@ -6,6 +6,7 @@ from openwork.data.cifar10 import cifar10
 from openwork.data.digits import digits
 from openwork.data.fsdd import fsdd
 from openwork.data.idx import fashion_mnist, kmnist, mnist, read_idx
+from openwork.data.planted import planted
 from openwork.data.splits import Data, Split
 from openwork.data.svmlight import svmlight
 from openwork.data.tables import california_housing, letter_recognition
@@ -26,6 +27,7 @@ __all__ = [
     "kmnist",
     "letter_recognition",
     "mnist",
+    "planted",
     "read_idx",
     "shakespeare",
     "svmlight",

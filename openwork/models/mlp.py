@@ -1,6 +1,6 @@
 """Fully connected networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -33,11 +33,14 @@ def logistic(features: int = 784, classes: int = 10, *, zero_init: bool = True, 
     return nn.Sequential(nn.Flatten(), linear)
 
 
-def mlp(widths: Sequence[int] = (64, 128, 64, 10), *, seed: int = 0) -> nn.Sequential:
-    """Linear layers with ReLU between them.
+def mlp(
+    widths: Sequence[int] = (64, 128, 64, 10), *, activation: Callable[[], nn.Module] = nn.ReLU, seed: int = 0
+) -> nn.Sequential:
+    """Linear layers with an activation between them.
 
     Args:
         widths: Numbers in one sample, units of each hidden layer, and logits. The default suits the 8 x 8 digits.
+        activation: Makes one of them.
         seed: Of the initial weights.
 
     Returns:
@@ -52,7 +55,7 @@ def mlp(widths: Sequence[int] = (64, 128, 64, 10), *, seed: int = 0) -> nn.Seque
     layers: list[nn.Module] = [nn.Flatten()]
     with seeded(seed):
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
 

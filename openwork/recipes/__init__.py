@@ -1,5 +1,13 @@
 """Experiments: one typed function each, whose signature is its only configuration."""
 
+from openwork.recipes.alternating import (
+    tiam_digits,
+    tiam_fashion,
+    tiam_mnist,
+    tiam_sign,
+    tiam_sparse,
+    tiam_tabular,
+)
 from openwork.recipes.digits import nuclear_digits, proxadamw_digits, proxsgd_digits, ramda_digits, rmda_digits
 from openwork.recipes.factorized import (
     dwf_digits,
@@ -49,4 +57,10 @@ __all__ = [
     "rmda_digits",
     "rmda_fashion_lenet5",
     "rmda_mnist_logistic",
+    "tiam_digits",
+    "tiam_fashion",
+    "tiam_mnist",
+    "tiam_sign",
+    "tiam_sparse",
+    "tiam_tabular",
 ]

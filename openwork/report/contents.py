@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from openwork.files import Json
+from openwork.report.alternating import AlternatingContents, read_alternating
 from openwork.report.factors import FactorsContents, alarms, read_factors
 from openwork.report.read import RunFolder, number, table
 from openwork.report.shrunk import Shrunk
@@ -14,6 +15,7 @@ from openwork.report.sketched import SketchContents, read_sketch
 from openwork.report.text import Unit, percent
 
 REPORT_SCHEMA = 1
+Clock = Literal["epoch", "sweep", "unit"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,13 @@ class RunContents:
         headline: The result in one sentence.
         notes: What a reader must know to read the numbers right.
         results: The final table.
-        clock: Whether ``curves`` are over epochs or over units of training.
+        clock: Whether ``curves`` are over epochs, sweeps, or other units of training.
         curves: Numbers over time by name, None where one is missing; ``clock`` itself is one of them.
         layers: What survives in each weight.
         shrunk: What shrink took out; None if nobody has shrunk the run.
         factors: What there is to say about factors; None if the weights have none.
         sketch: What there is to say about sketches; None if it was trained without.
+        alternating: What there is to say about alternating minimization; None if it was trained otherwise.
         alive: Groups of each weight that were not zero, over time.
         arguments: Arguments of the recipe.
         machine: Where it ran.
@@ -92,12 +95,13 @@ class RunContents:
     headline: str
     notes: Sequence[str]
     results: Sequence[Result]
-    clock: Literal["epoch", "unit"]
+    clock: Clock
     curves: Mapping[str, Sequence[float | None]]
     layers: Sequence[Layer]
     shrunk: Shrunk | None
     factors: FactorsContents | None
     sketch: SketchContents | None
+    alternating: AlternatingContents | None
     alive: Mapping[str, Sequence[float | None]]
     arguments: Mapping[str, Json]
     machine: Mapping[str, Json]
@@ -155,6 +159,10 @@ CURVES = (
         "mean_penalty",
         "weight_norm",
         "sign_flips",
+        "objective",
+        "surrogate_loss",
+        "rho",
+        "restarts",
     ),
     *(key for key, _, _ in EVALUATIONS),
     *(f"structured_{key}" for key, _, _ in EVALUATIONS),
@@ -186,12 +194,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _run(run: RunFolder, name: str) -> RunContents:
     last = run.records[-1]
-    clock = "epoch" if all(number(record, "epoch") is not None for record in run.records) else "unit"
+    clock = _clock(run.records)
     curves = {key: [number(record, key) for record in run.records] for key in CURVES}
     curves = {key: values for key, values in curves.items() if any(value is not None for value in values)}
     times = [number(record, clock) for record in run.records]
     layers = _layers(run.final or {}) or _layers(last)
-    results = _results(last, run.final, layers)
+    alternating = read_alternating(run)
+    results = _results(last, run.final, layers, in_weights=alternating is not None)
     return RunContents(
         name=name,
         recipe=str(run.recipe.get("recipe", name)),
@@ -207,6 +216,7 @@ def _run(run: RunFolder, name: str) -> RunContents:
         shrunk=run.shrunk,
         factors=read_factors(run),
         sketch=read_sketch(run),
+        alternating=alternating,
         alive={
             name: [number(table(table(record, "layers"), name), "alive") for record in run.records]
             for name in table(last, "layers")
@@ -217,16 +227,25 @@ def _run(run: RunFolder, name: str) -> RunContents:
     )
 
 
-def _results(last: Mapping[str, Json], final: Mapping[str, Json] | None, layers: Sequence[Layer]) -> list[Result]:
+def _clock(records: Sequence[Mapping[str, Json]]) -> Clock:
+    known: Sequence[Clock] = ("epoch", "sweep")
+    counted: list[Clock] = [key for key in known if all(number(record, key) is not None for record in records)]
+    return counted[0] if counted else "unit"
+
+
+def _results(
+    last: Mapping[str, Json], final: Mapping[str, Json] | None, layers: Sequence[Layer], *, in_weights: bool
+) -> list[Result]:
     end = final or {}
     found = [
         Result(key, label, unit, number(last, key), number(last, f"structured_{key}"), number(end, key))
         for key, label, unit in EVALUATIONS
     ]
-    # Zeros are counted in the structured weights: the weights have none until the optimizer settles.
-    found += [
-        Result(key, label, unit, None, number(last, key), number(end, key)) for key, label, unit in _structures(layers)
-    ]
+    # Zeros are counted in the structured weights, where these are apart: the weights have none until they settle.
+    for key, label, unit in _structures(layers):
+        now = number(last, key)
+        weights, structured = (now, None) if in_weights else (None, now)
+        found.append(Result(key, label, unit, weights, structured, number(end, key)))
     return [result for result in found if result.best_known is not None]
 
 

@@ -26,7 +26,7 @@ def training(run: RunContents) -> list[Chart]:
     ]
     sparsities = _chart(
         run,
-        "Sparsity of the structured weights",
+        "Sparsity of the structured weights" if run.alternating is None else "Sparsity",
         Line("penalized weights" if run.single else "groups", _values(run, "group_sparsity"), "b"),
         *([] if run.single else [Line("groups, by size", _values(run, "weighted_group_sparsity"), "c", "dashed")]),
         Line("singular values", _values(run, "low_rank_level"), "d"),
@@ -35,7 +35,8 @@ def training(run: RunContents) -> list[Chart]:
         unit="fraction",
     )
     losses = _chart(run, "Training loss", Line("loss", _values(run, "train_loss"), "a"), unit="loss", log="auto")
-    return [*charts, sparsities, losses]
+    # Alternating minimization has the loss beside that of its surrogate.
+    return [*charts, sparsities, *([losses] if run.alternating is None else [])]
 
 
 def factors(run: RunContents) -> list[Chart]:
@@ -126,14 +127,14 @@ def comparison(runs: Sequence[RunContents]) -> list[Chart]:
 
 def _chart(run: RunContents, title: str, *lines: Line, unit: Unit, log: Log = False, caption: str = "") -> Chart:
     times = [0.0 if time is None else time for time in run.curves[run.clock]]
-    return Chart(title, times, lines, unit, run.clock, caption, log, _changes(times, _values(run, "lr")))
+    return Chart(title, times, lines, unit, run.clock, caption, log, changes(times, _values(run, "lr")))
 
 
 def _values(run: RunContents, key: str) -> Sequence[float | None]:
     return run.curves.get(key, [None] * len(run.curves[run.clock]))
 
 
-def _changes(times: Sequence[float], rates: Sequence[float | None]) -> list[float]:
-    """Times at which the learning rate stepped; none if it moves all the time."""
+def changes(times: Sequence[float], rates: Sequence[float | None]) -> list[float]:
+    """Times at which a number such as the learning rate stepped; none if it moves all the time."""
     steps = [times[n] for n in range(1, len(times)) if rates[n] != rates[n - 1]]
     return steps if len(steps) <= MOST_MARKS else []

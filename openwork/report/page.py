@@ -5,6 +5,7 @@ from html import escape
 from importlib.resources import files
 
 from openwork.files import Json
+from openwork.report.alternating_section import alternating_section
 from openwork.report.charts import Chart
 from openwork.report.contents import EVALUATIONS, STRUCTURES, Contents, Layer, RunContents
 from openwork.report.curves import certificate, comparison, factors, training
@@ -108,9 +109,11 @@ def _results(run: RunContents) -> str:
         for result in run.results
     ]
     says = {
-        "weights": "Weights: as trained, at the last epoch.",
+        "weights": f"Weights: as trained, at the last {run.clock}.",
         "structured": "Structured weights: the same with exact zeros, as the optimizer holds them at the last epoch.",
-        "final": "Finished network: after the zeros were made final.",
+        "final": "Finished network: after the zeros were made final."
+        if run.alternating is None
+        else "Finished network: the weights that were chosen.",
     }
     head = "".join(f"<th scope=col>{label}</th>" for _, label in columns)
     return (
@@ -194,6 +197,7 @@ def _sections(run: RunContents, folder: RunFolder) -> list[str]:
         _charts("Training", charts, say=marked, place=run.name),
         _factors(run),
         sketched_section(run, lambda title, drawn, say: _charts(title, drawn, say=say, place=run.name)),
+        alternating_section(run, lambda title, drawn, say: _charts(title, drawn, say=say, place=run.name)),
         _layers(run.layers, single=run.single),
         _lives(lives(folder), single=run.single),
         _charts("Certificate", certificate(run), say=exact, place=run.name),

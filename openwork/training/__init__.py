@@ -1,5 +1,6 @@
 """Training runs: built from a model, an optimizer and data, driven to the end, stopped and resumed bit for bit."""
 
+from openwork.training.alternating import alternating_run
 from openwork.training.checkpoint import BadCheckpoint
 from openwork.training.evaluation import evaluate
 from openwork.training.finding import find_function
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "StopRequest",
     "Stopped",
+    "alternating_run",
     "check_new",
     "drive",
     "evaluate",

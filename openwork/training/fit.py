@@ -76,7 +76,7 @@ def drive(run: Run, out: Path, *, tracker: Literal["tensorboard"] | None = None,
     with bar or nullcontext(), stop_requests() as stop:
         while position.unit < run.units:
             # Small enough to stop soon, large enough not to matter.
-            units = min(max(1, run.period // 20), run.period - position.unit % run.period)
+            units = min(max(1, run.period // 20), run.period - position.unit % run.period, run.units - position.unit)
             begin = perf_counter()
             metrics = run.advance(units)
             position = position.after(units, perf_counter() - begin)
@@ -162,7 +162,8 @@ def _bar(console: Console) -> Progress:
 
 
 def _brief(metrics: Metrics) -> str:
-    accuracy, sparsity = metrics.get("structured_valid_accuracy"), metrics.get("weighted_group_sparsity")
+    accuracy = metrics.get("structured_valid_accuracy", metrics.get("valid_accuracy"))
+    sparsity = metrics.get("weighted_group_sparsity")
     parts = [f"loss {metrics['train_loss']:.3f}"] if isinstance(metrics.get("train_loss"), float) else []
     parts += [f"valid {accuracy:.1%}"] if isinstance(accuracy, float) else []
     parts += [f"sparsity {sparsity:.1%}"] if isinstance(sparsity, float) else []

@@ -5,6 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from openwork.altmin import AMTrainer
+from openwork.altmin.sweep import WholeBlocks
+
 Samples = tuple[Tensor, Tensor]
 
 
@@ -49,3 +52,10 @@ def linear(model: nn.Module, index: int) -> nn.Linear:
     layer = model[index]
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def blocks_of(trainer: AMTrainer) -> WholeBlocks:
+    """The blocks of a trainer that has all its samples at once."""
+    blocks, _ = trainer._started()
+    assert isinstance(blocks, WholeBlocks)
+    return blocks

@@ -93,7 +93,10 @@ def test_many_entries_at_a_time_give_the_same(name: str) -> None:
     activation = activation_of(MODULES[name])
     together = activation.solve(c, d, 0.1, 0.4, z)
     one_by_one = [activation.solve(c[i : i + 1], d[i : i + 1], 0.1, 0.4, z[i : i + 1]) for i in range(0, 1400, 50)]
-    assert torch.equal(together[::50], torch.cat(one_by_one))
+    if name == "tanh":  # the last digit of torch's own tanh depends on where in memory an entry is
+        torch.testing.assert_close(together[::50], torch.cat(one_by_one), rtol=0, atol=1e-12)
+    else:
+        assert torch.equal(together[::50], torch.cat(one_by_one))
     assert all(torch.equal(now, before) for now, before in zip((c, d, z), given, strict=True))
     weights = torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
     torch.testing.assert_close(activation.solve(c, d, *weights, z), together)

@@ -73,7 +73,14 @@ def extras(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_sweep_takes_the_fewest_products(
     products: list[int], extras: list[int], coupling: Coupling, p: tuple[float, float, float]
 ) -> None:
-    trainer = AMTrainer(network(widths=WIDTHS), coupling=coupling, inertia=p, safeguard="none", balance=0)
+    trainer = AMTrainer(
+        network(widths=WIDTHS),
+        coupling=coupling,
+        inertia=p,
+        safeguard="none",
+        balance=0,
+        w_solver=MajorizedWeights(),
+    )
     trainer.start(*labelled())
     trainer.sweep()
     sizes = [40 * a * b for a, b in pairwise(WIDTHS)]
@@ -90,7 +97,9 @@ def test_a_sweep_takes_the_fewest_products(
 
 
 def test_red_black_costs_the_same(products: list[int], extras: list[int]) -> None:
-    trainer = AMTrainer(network(widths=WIDTHS), order=red_black, safeguard="none", balance=0)
+    trainer = AMTrainer(
+        network(widths=WIDTHS), order=red_black, safeguard="none", balance=0, w_solver=MajorizedWeights()
+    )
     trainer.start(*labelled())
     for _ in range(3):
         trainer.sweep()
@@ -98,6 +107,17 @@ def test_red_black_costs_the_same(products: list[int], extras: list[int]) -> Non
     extras.clear()
     trainer.sweep()
     assert len(products) - len(extras) == 2 * LAYERS + 2 * (LAYERS - 1)
+
+
+def test_solving_for_weights_costs_one_more_behind_the_first_layer(products: list[int], extras: list[int]) -> None:
+    trainer = AMTrainer(network(widths=WIDTHS), safeguard="none", balance=0)
+    trainer.start(*labelled())
+    for _ in range(3):
+        trainer.sweep()
+    products.clear()
+    extras.clear()
+    trainer.sweep()
+    assert len(products) - len(extras) == 2 * LAYERS + 3 * (LAYERS - 1)
 
 
 def test_fresh_products_cost_two_more_per_hidden_layer(products: list[int], extras: list[int]) -> None:

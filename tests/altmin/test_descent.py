@@ -24,7 +24,7 @@ from openwork.altmin import (
 )
 from openwork.altmin.orders import Order
 from openwork.penalties import L1, GroupLasso, GroupMCP, NuclearNorm, Penalty
-from tests.altmin.tasks import labelled, network, targets
+from tests.altmin.tasks import blocks_of, labelled, network, targets
 
 COUPLINGS: dict[str, Coupling] = {
     "band": Band(0.3, 1.0),
@@ -43,7 +43,7 @@ SEEDS = range(5)
 
 def check_every_block(trainer: AMTrainer, seed: int, sweeps: int) -> None:
     trainer.start(*labelled(seed))
-    blocks, _ = trainer._started()
+    blocks = blocks_of(trainer)
     first = before = float(blocks.objective())
     for _ in range(sweeps):
         for visit in blocks.visits:

@@ -12,6 +12,7 @@ from openwork.altmin import (
     Exact,
     Inertia,
     LinearLink,
+    MajorizedWeights,
     Nesterov,
     QuadraticPenalty,
     Squared,
@@ -22,7 +23,7 @@ from openwork.altmin import (
 )
 from openwork.altmin.orders import Visit
 from openwork.penalties import L1
-from tests.altmin.tasks import labelled, linear, network, targets
+from tests.altmin.tasks import blocks_of, labelled, linear, network, targets
 
 
 def weights(trainer: AMTrainer) -> list[Tensor]:
@@ -94,6 +95,7 @@ def test_one_layer_with_squared_loss_is_proximal_gradient_on_least_squares(metho
         inertia=Nesterov() if p is None else (*p, 0.0),
         penalties={"0": L1(lam / 40)} if lam else {},
         safeguard="none",
+        w_solver=MajorizedWeights(),
     )
     trainer.start(x, y)
     trainer.sweep()
@@ -116,7 +118,7 @@ def test_one_layer_with_squared_loss_is_proximal_gradient_on_least_squares(metho
 def test_one_layer_with_a_large_rho_follows_logistic_regression() -> None:
     x, y = labelled()
     model = nn.Sequential(nn.Linear(5, 3, bias=False, dtype=torch.float64))
-    trainer = AMTrainer(model, rho=1e5, mu=0.0, inertia=(0, 0, 0))
+    trainer = AMTrainer(model, rho=1e5, mu=0.0, inertia=(0, 0, 0), w_solver=MajorizedWeights())
     trainer.start(x, y)
     trainer.sweep()
     layer = trainer._started()[0].problem.layers[0]
@@ -130,9 +132,10 @@ def test_one_layer_with_a_large_rho_follows_logistic_regression() -> None:
 
 @pytest.mark.parametrize("coupling", [Exact(), QuadraticPenalty(), Band(0.5, 1.0)], ids=repr)
 def test_inertia_is_live(coupling: Exact | QuadraticPenalty | Band) -> None:
-    plain = run(AMTrainer(network(), coupling=coupling, inertia=(0, 0, 0)), 2)
+    solver = MajorizedWeights()
+    plain = run(AMTrainer(network(), coupling=coupling, inertia=(0, 0, 0), w_solver=solver), 2)
     for p in ((0.5, 0.5, 0.0), (0.0, 0.0, 0.5), (0.5, 0.0, 0.0)):
-        moved = run(AMTrainer(network(), coupling=coupling, inertia=p), 2)
+        moved = run(AMTrainer(network(), coupling=coupling, inertia=p, w_solver=solver), 2)
         assert max(float((a - b).abs().max()) for a, b in zip(plain, moved, strict=True)) > 1e-6
 
 
@@ -144,7 +147,7 @@ def test_weights_of_different_layers_do_not_see_each_other() -> None:
         trainer = AMTrainer(network())
         run(trainer, 3)
         for visit in order:
-            trainer._started()[0].move(visit, Inertia(0.5, 0.5, 0.3))
+            blocks_of(trainer).move(visit, Inertia(0.5, 0.5, 0.3))
         results.append(weights(trainer))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -158,7 +161,7 @@ def test_codes_two_layers_apart_do_not_see_each_other() -> None:
         trainer = AMTrainer(network(widths=(5, 6, 6, 6, 3)))
         run(trainer, 2)
         for visit in order:
-            trainer._started()[0].move(visit, Inertia())
+            blocks_of(trainer).move(visit, Inertia())
         results.append([layer.z.now for layer in trainer._started()[0].problem.layers])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 

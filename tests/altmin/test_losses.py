@@ -72,13 +72,13 @@ def test_the_newton_step_solves_the_dense_system(rho: float) -> None:
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     assert torch.linalg.matrix_norm(hessian, 2).max() <= 0.5 + 1e-12
     dense = torch.linalg.solve(hessian + rho * torch.eye(6, dtype=torch.float64), g)
-    torch.testing.assert_close(newton_step(p, g, rho), dense, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(newton_step(p.T, g.T, rho).T, dense, rtol=1e-8, atol=1e-8)
 
 
 def test_the_hessian_reaches_one_half() -> None:
     p = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
     v = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
-    torch.testing.assert_close(newton_step(p, v, 0.3), v / 0.8)
+    torch.testing.assert_close(newton_step(p.T, v.T, 0.3), v.T / 0.8)
 
 
 def test_the_prox_never_loses_against_the_present_point_and_writes_nothing() -> None:

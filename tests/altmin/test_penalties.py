@@ -41,6 +41,9 @@ def test_irrelevant_inputs_are_dropped_exactly_and_shrink_takes_them_out() -> No
     structure = GroupLasso(0.016, Slices(1)).structure(weight)
     assert isinstance(structure, Support)
     assert torch.equal(structure.kept, alive)
+    found = trainer.structures()
+    assert list(found) == ["0.weight"]
+    assert torch.equal(found["0.weight"].kept, alive)
     outputs = trainer.model(x)
     small = ow.shrink(trainer.model, x[:4]).model
     assert small(x).shape == outputs.shape
@@ -61,6 +64,19 @@ def test_zeros_are_exact_after_every_sweep(inertia: tuple[float, float, float]) 
         # Nothing is nearly zero: what a proximal step drops is exactly so.
         assert not ((weight != 0) & (weight.abs() < 1e-9)).any()
     assert seen > 15
+
+
+def test_fit_chooses_among_networks_with_their_penalties() -> None:
+    x, y = planted()
+    penalty = GroupLasso(0.016, Slices(1))
+    trainer = AMTrainer(network(widths=(10, 16, 3)), penalties={"0": penalty}, rho=1.0, mu=0.05, readout=False)
+    model = trainer.fit(x, y, 60)
+    weight = linear(model, 0).weight.detach()
+    # The loss alone is smallest early on, when no input is dropped yet.
+    losses = trainer.report()["forward_loss"]
+    chosen = float(torch.nn.functional.cross_entropy(model(x), y).detach())
+    assert chosen > min(float(str(loss)) for loss in losses)
+    assert (weight == 0).all(0).any()
 
 
 def test_removed_units_leave_the_same_network() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openwork.altmin import AMTrainer, Band, FixedRho, Inertia, Squared, bcd, dladmm, mdlam, tiam
-from tests.altmin.tasks import blobs, labelled, network, targets
+from tests.altmin.tasks import blobs, blocks_of, labelled, network, targets
 
 
 def test_the_multiplier_of_dladmm_is_that_of_the_augmented_lagrangian() -> None:
@@ -22,7 +22,7 @@ def test_the_multiplier_of_dladmm_is_that_of_the_augmented_lagrangian() -> None:
         u = u - 0.4 * output.residual
         assert output.dual is not None
         torch.testing.assert_close(output.dual * 0.4, u)
-    blocks, _ = trainer._started()
+    blocks = blocks_of(trainer)
     a, target = blocks.problem.input_of(2), output.z.now
     residual = output.residual
     value = float(blocks.objective())

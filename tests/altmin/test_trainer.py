@@ -10,9 +10,23 @@ import pytest
 import torch
 from torch import nn
 
-from openwork.altmin import AdaptiveRho, AMTrainer, Band, Coupling, Exact, Inertia, Nesterov, QuadraticPenalty, Squared
+from openwork.altmin import (
+    AdaptiveRho,
+    AMTrainer,
+    Band,
+    Coupling,
+    Exact,
+    ExactWeights,
+    Inertia,
+    MajorizedWeights,
+    Nesterov,
+    QuadraticPenalty,
+    Sign,
+    Squared,
+)
 from openwork.altmin.samples import check_memory
 from openwork.altmin.state import Layer
+from openwork.penalties import L1
 from tests.altmin.tasks import blobs, labelled, network, targets
 
 
@@ -205,7 +219,7 @@ def test_too_little_memory_says_how_much_and_offers_chunks() -> None:
     x = torch.zeros(1000, 5, dtype=torch.float64)
     sizes = [torch.Size([100]), torch.Size([3])]
     needs = r"the blocks of 1000 samples need about 0.00824 GB and 0.001 GB are free"
-    message = rf"{needs}; use ChunkedTrainer with chunk_size=121 or less"
+    message = rf"{needs}; pass chunk_size=121 or less"
     with pytest.raises(MemoryError, match=message):
         check_memory("AMTrainer", x, sizes, available=1_000_000)
     check_memory("AMTrainer", x, sizes, available=10_000_000)
@@ -263,3 +277,10 @@ def test_convolutions_and_pooling_are_trained(pool: type[nn.AvgPool1d] | type[nn
         trainer._started()[0].problem.recompute()
     for old, layer in zip(residuals, trainer._started()[0].problem.layers, strict=True):
         torch.testing.assert_close(old, layer.residual, rtol=1e-8, atol=1e-9)
+
+
+def test_weights_are_solved_for_unless_they_are_penalized_or_there_are_signs() -> None:
+    assert AMTrainer(network()).w_solver == ExactWeights()
+    assert AMTrainer(network(), penalties={"0": L1(0.1)}).w_solver == MajorizedWeights()
+    assert AMTrainer(nn.Sequential(nn.Linear(2, 3), Sign(), nn.Linear(3, 2))).w_solver == MajorizedWeights()
+    assert AMTrainer(network(), penalties={"0": L1(0.1)}, chunk_size=5).w_solver == MajorizedWeights(fresh=True)

@@ -1,10 +1,12 @@
 """Blocks W and b: the surrogate's minimizer, the test of the curvature, exact solutions, mean residuals."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from openwork.altmin import AMTrainer, ExactWeights, Inertia, MajorizedWeights, Squared
+from openwork.altmin import AMTrainer, ExactWeights, Inertia, MajorizedWeights, Squared, Visit
 from openwork.altmin.curvature import majorized
 from openwork.altmin.state import Layer
 from openwork.altmin.weight_block import bias_step
@@ -24,6 +26,7 @@ def layer_of(rho: float = 0.4, mu: float = 0.3, penalty: Penalty | None = None) 
         mu=mu,
         inertia=(0, 0, 0),
         penalties={} if penalty is None else {"2": penalty},
+        w_solver=MajorizedWeights(),
     )
     trainer.start(*targets())
     for _ in range(3):
@@ -116,22 +119,56 @@ def test_the_exact_step_solves_the_normal_equations() -> None:
     torch.testing.assert_close(layer.residual - before, a @ (layer.weight.now - weight).T)
 
 
-def test_an_exact_step_without_samples_enough_needs_mu_or_t() -> None:
+def test_an_exact_step_needs_no_more_samples_than_there_are() -> None:
     x, y = targets(size=3)
-    trainer = AMTrainer(network(), loss=Squared(), mu=0.0, w_solver=ExactWeights())
+    trainer = AMTrainer(network(), loss=Squared(), mu=0.0, w_solver=ExactWeights(), inertia=(0.0, 0.0, 0.0))
     trainer.start(x, y)
-    weights = [p.clone() for p in trainer.model.parameters()]
-    with pytest.raises(FloatingPointError, match=r"the objective is nan, even without inertia"):
-        trainer.sweep()
-    assert all(torch.equal(old, new) for old, new in zip(weights, trainer.model.parameters(), strict=True))
-    with pytest.raises(ValueError, match=r"ExactWeights: t must be >= 0, got -1"):
-        ExactWeights(-1.0)
+    values = [trainer.sweep().objective for _ in range(5)]
+    assert values == sorted(values, reverse=True)
+    for arguments, message in (
+        ((-1.0,), "t must be >= 0, got -1"),
+        ((0.0, -1), "limit must be a number of inputs >= 0"),
+    ):
+        with pytest.raises(ValueError, match=f"ExactWeights: {message}"):
+            ExactWeights(*arguments)
 
 
-def test_exact_steps_refuse_convolutions() -> None:
-    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
-    with pytest.raises(TypeError, match=r"ExactWeights needs linear layers, the model has a Conv1d"):
-        AMTrainer(model, w_solver=ExactWeights())
+def test_the_factor_of_a_constant_input_is_kept_and_follows_rho() -> None:
+    layer, a = layer_of()
+    ExactWeights().step(layer, a, PLAIN, constant=True)
+    kept = layer.factor
+    layer.rho, layer.mu = 2 * layer.rho, 2 * layer.mu
+    ExactWeights().step(layer, a, PLAIN, constant=True)
+    assert layer.factor is kept
+    layer.rho = 2 * layer.rho
+    other, _ = layer_of()
+    for name in ("weight", "residual", "rho", "mu"):
+        setattr(other, name, getattr(layer, name))
+    ExactWeights().step(layer, a, PLAIN, constant=True)
+    ExactWeights().step(other, a, PLAIN, constant=False)
+    torch.testing.assert_close(layer.weight.now, other.weight.now, rtol=1e-12, atol=1e-12)
+    assert layer.factor is not kept
+    assert other.factor is None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)),
+        nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)),
+    ],
+    ids=["a convolution", "a wide layer"],
+)
+def test_layers_that_are_not_solved_for_take_majorized_steps(model: nn.Sequential) -> None:
+    model = model.to(torch.float64)
+    x, y = targets(inputs=8, outputs=2)
+    x = x[:, None] if isinstance(model[0], nn.Conv1d) else x
+    models = model, deepcopy(model)
+    for one, solver in zip(models, (ExactWeights(limit=7), MajorizedWeights()), strict=True):
+        trainer = AMTrainer(one, loss=Squared(), w_solver=solver)
+        trainer.start(x, y)
+        trainer._blocks.move(Visit("W", 0), PLAIN)  # pyright: ignore
+    assert torch.equal(*(next(one.parameters()) for one in models))
 
 
 def test_the_bias_takes_the_mean_residual_away() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,32 @@ def test_an_option_or_a_value(says: Says, option: tuple[str, ...], sentence: str
 def test_a_choice(says: Says) -> None:
     said = says("train", "rmda_cifar10_vgg19", "--precision", "fp8")
     assert "--precision must be one of 'no', 'bf16', 'fp16', got 'fp8'; see openwork train rmda_cifar10_vgg19" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (("tiam_digits", "--rho", "0"), "--rho must be above 0, since it holds the layers together, got 0.0"),
+        (("tiam_digits", "--mu", "-1"), "AMTrainer: --mu must be finite and >= 0, or 'auto', got -1.0"),
+        (("tiam_digits", "--lam", "-1"), "GroupLasso: --lam must be >= 0, got -1.0"),
+        (("tiam_digits", "--sweeps", "0"), "alternating_run: --sweeps must be at least 1, got 0"),
+        (("tiam_digits", "--method", "adam"), "train tiam_digits: --method must be one of 'ours', 'tiam', 'mdlam', "),
+        (("tiam_sign", "--ramp", "201"), "tiam_sign: --ramp must be from 0 to the number of sweeps, which is 200"),
+        (("tiam_sign", "--margin", "-1"), "Sign: --margin must be >= 0 and finite, got -1.0"),
+        (("tiam_sparse", "--informative", "0"), "planted: --informative must be at least 1, got 0"),
+    ],
+)
+def test_an_option_of_alternating_minimization(says: Says, command: tuple[str, ...], sentence: str) -> None:
+    said = says("train", *command)
+    assert said.startswith(sentence), said
+
+
+def test_too_little_memory(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openwork.altmin.samples.free_bytes", lambda device: 1_000_000)
+    said = says("train", "tiam_digits")
+    assert re.match(
+        r"AMTrainer: the blocks of \d+ samples need about .* GB and 0.001 GB are free; pass chunk_size=", said
+    )
 
 
 # -- data -----------------------------------------------------------------------------------------------------------

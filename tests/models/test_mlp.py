@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from openwork.models import logistic, mlp, mlp7
 
@@ -21,6 +22,11 @@ def test_mlp_has_the_widths_given():
     assert count(model) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     assert model(torch.zeros(5, 8, 8)).shape == (5, 10)
     assert [type(layer).__name__ for layer in model] == ["Flatten", "Linear", "ReLU", "Linear", "ReLU", "Linear"]
+
+
+def test_mlp_has_the_activation_asked_for():
+    model = mlp((4, 3, 2), activation=nn.Tanh)
+    assert [type(layer).__name__ for layer in model] == ["Flatten", "Linear", "Tanh", "Linear"]
 
 
 def test_mlp7_is_the_published_network():
