@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from openwork import (
         altmin,
+        baselines,
         comparison,
         data,
         factorizations,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 _FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 __all__ = [
     "altmin",
+    "baselines",
     "compare",
     "comparison",
     "data",

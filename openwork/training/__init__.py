@@ -8,6 +8,7 @@ from openwork.training.fit import CHECKPOINT, METRICS, drive, fit, last_report, 
 from openwork.training.folder import Recipe, check_new, find_recipe, machine, new_folder, read_recipe, write_recipe
 from openwork.training.gains import GAINS, SMALL, Gains, measure
 from openwork.training.processes import processes
+from openwork.training.pruned import pruned
 from openwork.training.run import Metrics, Run
 from openwork.training.signals import Stopped, StopRequest, stop_requests
 from openwork.training.supervised import Precision, supervised
@@ -37,6 +38,7 @@ __all__ = [
     "measure",
     "new_folder",
     "processes",
+    "pruned",
     "read_recipe",
     "rebuild",
     "stop_requests",

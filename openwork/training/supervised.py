@@ -99,7 +99,7 @@ def supervised(
         )
     if select == "best" and not data.valid:
         raise ValueError(f"supervised: select='best' needs validation samples, and {data.name} has none")
-    accelerator = _accelerator(precision)
+    accelerator = accelerator_of(precision)
     data = data.to(accelerator.device)
     batches = Batches(
         data.train,
@@ -135,7 +135,15 @@ def supervised(
     )
 
 
-def _accelerator(precision: Precision) -> Accelerator:
+def accelerator_of(precision: Precision) -> Accelerator:
+    """The accelerator of this process.
+
+    Args:
+        precision: Of the forward pass.
+
+    Raises:
+        ValueError: If an earlier run of this process had another precision.
+    """
     processes()
     try:
         return Accelerator(mixed_precision=precision)
