@@ -91,9 +91,7 @@ class Alternating(Method):
             found: Metrics = {}
             for name, split in (("valid", data.valid), ("test", data.test)):
                 if split:
-                    numbers = evaluate(
-                        module, task.loss, split.to(device), batch_size=EVALUATED, classes=data.classes
-                    )
+                    numbers = evaluate(module, task.loss, split.to(device), batch_size=EVALUATED, classes=data.classes)
                     found |= {f"{name}_{key}": value for key, value in numbers.items()}
             return found
 
