@@ -37,15 +37,15 @@ class Alternating(Method):
         penalty: Of single weights (l1), or of the input features of each weight (group lasso).
         rho: Weight of the links between layers, above 0.
         sweeps_per_epoch: Sweeps that cost as much as an epoch, > 0.
-        weakest: First strength of a path, as a fraction of ``strength_max``.
-        strongest: Last strength of a path, as a fraction of ``strength_max``.
+        weakest: First strength of a path, as a fraction of ``largest_strength``.
+        strongest: Last strength of a path, as a fraction of ``largest_strength``.
     """
 
     penalty: Literal["l1", "group"]
     rho: float = 0.3
     sweeps_per_epoch: float = 2.0
-    weakest: float = 1 / 300
-    strongest: float = 1 / 3
+    weakest: float = 1e-3
+    strongest: float = 0.1
 
     def _penalty(self, strength: float) -> Penalty:
         match self.penalty:

@@ -28,15 +28,15 @@ class Proximal(Method):
         kind: Which.
         lr: Learning rate.
         averaging: Fraction moved towards the prox point at each step, in (0, 1]; ProxAdamW has none.
-        weakest: First strength of a path, as a fraction of ``strength_max``.
-        strongest: Last strength of a path, as a fraction of ``strength_max``.
+        weakest: First strength of a path, as a fraction of ``largest_strength``.
+        strongest: Last strength of a path, as a fraction of ``largest_strength``.
     """
 
     kind: Kind
     lr: float
     averaging: float = 0.1
-    weakest: float = 1 / 300
-    strongest: float = 1 / 3
+    weakest: float = 2e-4
+    strongest: float = 1e-2
 
     def _optimizer(self, groups: list[dict[str, Any]], averaging: float) -> ProximalOptimizer:
         match self.kind:
@@ -51,7 +51,7 @@ class Proximal(Method):
 
     @override
     def strengths(self, task: Task, count: int) -> list[float]:
-        largest = largest_strength(task, GroupLasso(1.0), lambda groups: self._optimizer(groups, self.averaging))
+        largest = largest_strength(task, GroupLasso(1.0))
         return geometric(largest * self.weakest, largest * self.strongest, count)
 
     @override

@@ -178,11 +178,11 @@ class Unproximal(Masked):
 
     Args:
         penalty: Of single weights (l1), or of the input features of each weight (group lasso).
-        fraction: Strength of the penalty over its ``strength_max``.
+        fraction: Strength of the penalty over its ``largest_strength``.
     """
 
     penalty: Literal["l1", "group"] = "l1"
-    fraction: float = 0.01
+    fraction: float = 1e-3
 
     @override
     def baseline(self, task: Task, density: float, steps: int) -> Baseline:
@@ -194,7 +194,7 @@ class Unproximal(Masked):
 
     @override
     def choices(self) -> Mapping[str, Sequence[float]]:
-        return {**super().choices(), "fraction": [0.001, 0.01, 0.1]}
+        return {**super().choices(), "fraction": [1e-4, 1e-3, 1e-2]}
 
 
 __all__ = ["Masked", "Pruner", "Ticket", "Unproximal"]
