@@ -35,17 +35,17 @@ def proxadamw() -> Proximal:
 
 def dwf2() -> Factorized:
     """Deep weight factorization with two factors: single weights, as with an L1 penalty."""
-    return Factorized(2, weakest=16.0, strongest=160.0)
+    return Factorized(2, weakest=13.0, strongest=100.0)
 
 
 def dwf3() -> Factorized:
     """Deep weight factorization with three factors."""
-    return Factorized(3, weakest=15.0, strongest=60.0)
+    return Factorized(3, weakest=13.0, strongest=40.0)
 
 
 def dwf4() -> Factorized:
     """Deep weight factorization with four factors."""
-    return Factorized(4, weakest=14.5, strongest=40.0)
+    return Factorized(4, weakest=12.5, strongest=28.0)
 
 
 def mast_magnitude() -> Sketched:
