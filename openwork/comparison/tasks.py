@@ -23,7 +23,7 @@ def digits() -> Task:
         "digits",
         model=lambda seed: models.he_normal_(models.mlp((64, 128, 64, 10), seed=seed), seed=seed),
         data=lambda seed: data.digits(seed=seed),
-        epochs=30,
+        epochs=40,
         batch_size=64,
     )
 

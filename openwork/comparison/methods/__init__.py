@@ -20,12 +20,12 @@ def ramda() -> Proximal:
 
 def rmda() -> Proximal:
     """RMDA with group lasso."""
-    return Proximal("rmda", lr=0.3)
+    return Proximal("rmda", lr=0.3, weakest=12.0)
 
 
 def proxsgd() -> Proximal:
     """ProxSGD with group lasso."""
-    return Proximal("proxsgd", lr=0.3)
+    return Proximal("proxsgd", lr=0.3, weakest=12.0)
 
 
 def proxadamw() -> Proximal:
@@ -35,17 +35,17 @@ def proxadamw() -> Proximal:
 
 def dwf2() -> Factorized:
     """Deep weight factorization with two factors: single weights, as with an L1 penalty."""
-    return Factorized(2, weakest=13.0, strongest=100.0)
+    return Factorized(2, lr=1.0, strongest=100.0)
 
 
 def dwf3() -> Factorized:
     """Deep weight factorization with three factors."""
-    return Factorized(3, weakest=13.0, strongest=40.0)
+    return Factorized(3, lr=1.0, strongest=40.0)
 
 
 def dwf4() -> Factorized:
     """Deep weight factorization with four factors."""
-    return Factorized(4, weakest=12.5, strongest=28.0)
+    return Factorized(4, lr=0.5, strongest=28.0)
 
 
 def mast_magnitude() -> Sketched:
@@ -125,7 +125,7 @@ def subgradient_l1() -> Unproximal:
 
 def subgradient_group() -> Unproximal:
     """A group lasso by its plain subgradient, then a cut of whole groups."""
-    return Unproximal(penalty="group")
+    return Unproximal(penalty="group", weakest=1.2, strongest=10.0)
 
 
 def lottery() -> Ticket:

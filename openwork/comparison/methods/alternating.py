@@ -44,8 +44,8 @@ class Alternating(Method):
     penalty: Literal["l1", "group"]
     rho: float = 0.3
     sweeps_per_epoch: float = 2.0
-    weakest: float = 1e-3
-    strongest: float = 0.1
+    weakest: float = 2e-3
+    strongest: float = 0.05
 
     def _penalty(self, strength: float) -> Penalty:
         match self.penalty:

@@ -31,7 +31,7 @@ class Sketched(Method):
     """
 
     lr: float = 3e-3
-    ratio: float = 0.5
+    ratio: float = 0.8
     weakest: float = 1.5
     strongest: float = 20.0
 
@@ -73,7 +73,7 @@ class Sketched(Method):
 
     @override
     def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [1e-3, 3e-3, 1e-2], "ratio": [0.2, 0.5, 0.8]}
+        return {"lr": [1e-3, 3e-3, 1e-2], "ratio": [0.5, 0.8, 0.9]}
 
 
 __all__ = ["Sketched"]
