@@ -153,13 +153,15 @@ class Pruner(Masked):
 class Ticket(Masked):
     """Lottery tickets with rewinding, all rounds within the budget: few epochs are left for each.
 
+    The papers prune a fifth in each round, and give every round the whole budget; fewer rounds are better here.
+
     Args:
         rate: Fraction of what is left that one round prunes, in (0, 1).
         rewind: How far the first training is when its weights are those to go back to, a fraction of it, in [0, 1).
     """
 
     strongest: float = 20.0
-    rate: float = 0.2
+    rate: float = 0.5
     rewind: float = 0.1
 
     @override
