@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from openwork.comparison.plan import Plan
 from openwork.comparison.search import with_settings
 from openwork.comparison.study import Claim, Study
@@ -43,9 +45,14 @@ def work(plan: Plan, study: Study, folder: Path, kept: Callable[[], object], sai
             if claim is not None:
                 said(f"{claim.cell.name}, {_progress(study)}")
                 try:
-                    _train(plan, study, claim, runs / claim.cell.name)
+                    _alone(plan, study, claim, runs)
                 except Stopped as stopped:
                     raise Stopped(stopped.number, f"everything is saved in {folder}") from None
+                except Timeout:
+                    said(f"{claim.cell.name} is still being trained by a process that had fallen silent")
+                    study.give_back(claim)
+                    time.sleep(PATIENCE)
+                    continue
                 kept()
             elif study.known().running:
                 said("waiting for the other workers")
@@ -60,6 +67,21 @@ def work(plan: Plan, study: Study, folder: Path, kept: Callable[[], object], sai
 def _progress(study: Study) -> str:
     known = study.known()
     return f"{sum(map(known.finished, known.cells))} of {len(known.cells)} trained"
+
+
+def _alone(plan: Plan, study: Study, claim: Claim, runs: Path) -> None:
+    """Train a claimed cell as the only process in its folder.
+
+    A worker that was given up may live on, after a machine was asleep, say.
+
+    Raises:
+        Timeout: If another process is at it.
+    """
+    runs.mkdir(exist_ok=True)
+    file = runs / f".{claim.cell.name}.lock"
+    with FileLock(file, timeout=0):
+        _train(plan, study, claim, runs / claim.cell.name)
+    file.unlink(missing_ok=True)
 
 
 def _train(plan: Plan, study: Study, claim: Claim, folder: Path) -> None:

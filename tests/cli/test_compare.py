@@ -80,12 +80,12 @@ def test_the_help_lists_tasks_and_methods(capsys: pytest.CaptureFixture[str]) ->
         (["own_task:task", "--target", "size=1"], "target: there is no measure 'size'; there are density, macs, laten"),
         (["own_task:task", "--out", "own_task.py"], "own_task.py is a file; choose another folder with --out=FOLDER"),
         (["own_task:task", "--storage", "a b"], "storage 'a b' cannot be used (Could not parse SQLAlchemy URL"),
-        (["own_task:task", "--method", "dense"], "compare has no option --method; did you mean --methods"),
+        (["own_task:task", "--metods", "dense"], "compare has no option --metods; did you mean --methods"),
         (["own_task:task", "more"], "compare takes no argument 'more' there; leave it out"),
     ],
 )
 def test_mistakes(says: Callable[..., str], arguments: list[str], sentence: str) -> None:
-    methods = [] if "--methods" in arguments or "--method" in arguments else ["--methods", "dense"]
+    methods = [] if "--methods" in arguments or "--metods" in arguments else ["--methods", "dense"]
     said = says("compare", *arguments, *methods)
     assert said.startswith(sentence), said
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_comparison
 import torch
+from filelock import FileLock
 from tiny_comparison import LOG, Largest, Plain, samples, task
 from torch import nn
 from typing_extensions import override
@@ -161,6 +162,28 @@ def test_a_cell_that_fails_is_said_and_the_others_go_on(tmp_path: Path, log: Cal
 def test_weights_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:
     table = compare(task(), {"plain": Plain(lr=1e30)}, seeds=1, out=tmp_path / "c")
     assert table[0].failures == ("seed 0: training diverged: weights or loss are not finite in the end",)
+
+
+def test_two_processes_are_never_in_one_folder(tmp_path: Path, log: Callable[[], list[str]]) -> None:
+    runs = tmp_path / "c" / "runs"
+    heard: list[str] = []
+
+    def hear(what: str) -> None:
+        first = what.startswith("plain-0-s0, ") and what not in heard
+        heard.append(what)
+        if first:
+            # Another process, which was thought dead, is at it.
+            runs.mkdir(exist_ok=True)
+            other.acquire()
+        elif "still being trained" in what:
+            assert log() == ["1 0"]
+            other.release()
+
+    other = FileLock(runs / ".plain-0-s0.lock")
+    table = compare(task(), {"plain": Plain()}, seeds=1, out=tmp_path / "c", said=hear)
+    assert "plain-0-s0 is still being trained by a process that had fallen silent" in heard
+    assert (table[0].seeds, log()) == (1, ["1 0", "1 0"])
+    assert [path.name for path in runs.iterdir()] == ["plain-0-s0"]
 
 
 # -- budgets --------------------------------------------------------------------------------------------------------
