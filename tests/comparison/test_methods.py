@@ -27,7 +27,7 @@ EPOCHS = 2
 MORE = 20
 FACTORIZED = ("dwf2", "dwf3", "dwf4")
 # The diagnostics of factorized training speak up, since the tiny network does collapse at a large strength.
-collapsing = pytest.mark.filterwarnings("ignore:supervised. the :UserWarning")
+collapsing = pytest.mark.filterwarnings("ignore:supervised. :UserWarning")
 # Pruners that cut whole groups, keep a layer dense, or let weights grow that have no gradient.
 ROUGH = ("rigl_uniform", "set", "subgradient_group")
 # Two strengths between which every method of a kind has room on the tiny task.
