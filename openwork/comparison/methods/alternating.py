@@ -27,8 +27,9 @@ WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Alternating(Method):
     """TIAM with exact couplings, on all training samples at once, without backpropagation.
 
-    The budget is one of time: a sweep takes about as long as an epoch of a few hundred samples a step, with its
-    gradients, optimizer and reports, so there are ``sweeps_per_epoch`` of them for each epoch.
+    The budget is one of time: there are ``sweeps_per_epoch`` sweeps for each epoch. On the digits two of them take as
+    long as an epoch of 64 samples a step does with its optimizer and reports: 80 sweeps 3.4 s, 40 epochs 2.4 s (RigL)
+    to 6.5 s (RAMDA), on one busy core.
 
     Inputs of a fully connected network are centered and scaled while it trains, and the network that is handed over
     takes them as they are. A strength is that of the penalty.
