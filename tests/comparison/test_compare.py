@@ -360,7 +360,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         compare("digts")
     with pytest.raises(ValueError, match=r"^there is no method 'ramdaa'; did you mean ramda or "):
         compare(task(), ["ramdaa"])
-    with pytest.raises(ValueError, match=r"^there is no method 'zzz'; there are dense, "):
+    with pytest.raises(ValueError, match=r"^there is no method 'zzz'; there are acdc, dense, "):
         compare(task(), ["zzz"])
     with pytest.raises(ValueError, match=r"^there is no task 'tiny_comparison:tsk'; did you mean task"):
         compare("tiny_comparison:tsk")
