@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from typing_extensions import override
@@ -57,12 +57,14 @@ class Masked(Method):
         strongest: Last strength of a path.
     """
 
+    baseline: ClassVar[bool] = True
+
     lr: float = 3e-3
     weakest: float = 2.0
     strongest: float = 100.0
 
     @abstractmethod
-    def baseline(self, task: Task, density: float, steps: int) -> Baseline:
+    def pruning(self, task: Task, density: float, steps: int) -> Baseline:
         """The pruning method.
 
         Args:
@@ -87,7 +89,7 @@ class Masked(Method):
             model,
             task.loss,
             torch.optim.Adam(model.parameters(), lr=self.lr),
-            self.baseline(task, 1 / strength, steps),
+            self.pruning(task, 1 / strength, steps),
             data=data,
             epochs=epochs,
             batch_size=task.batch_size,
@@ -122,7 +124,7 @@ class Pruner(Masked):
     finetune: float = 0.3
 
     @override
-    def baseline(self, task: Task, density: float, steps: int) -> Baseline:
+    def pruning(self, task: Task, density: float, steps: int) -> Baseline:
         every = min(100, max(1, steps // CHANGES))
         match self.kind:
             case "magnitude":
@@ -165,7 +167,7 @@ class Ticket(Masked):
     rewind: float = 0.1
 
     @override
-    def baseline(self, task: Task, density: float, steps: int) -> Baseline:
+    def pruning(self, task: Task, density: float, steps: int) -> Baseline:
         rounds = LotteryTicket(density, self.rate).rounds
         return LotteryTicket(density, self.rate, rewind=int(self.rewind * steps / (rounds + 1)))
 
@@ -187,7 +189,7 @@ class Unproximal(Masked):
     fraction: float = 1e-3
 
     @override
-    def baseline(self, task: Task, density: float, steps: int) -> Baseline:
+    def pruning(self, task: Task, density: float, steps: int) -> Baseline:
         match self.penalty:
             case "l1":
                 return Subgradient(L1(self.fraction * largest_strength(task, L1(1.0))), density)
