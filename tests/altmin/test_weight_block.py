@@ -48,6 +48,7 @@ def test_the_step_minimizes_its_surrogate() -> None:
     torch.testing.assert_close(layer.link.weight, layer.weight.now)
 
 
+@pytest.mark.filterwarnings("ignore:AMTrainer. the weight of layer 2 shrank")
 @pytest.mark.parametrize("penalty", [L1(0.05), GroupLasso(0.05, Slices(1)), GroupLasso(0.05, Slices(0))])
 def test_the_penalized_step_is_never_beaten_on_a_grid(penalty: Penalty) -> None:
     layer, a = layer_of(penalty=penalty)

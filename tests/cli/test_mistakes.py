@@ -236,9 +236,9 @@ def test_a_recipe_of_ones_own(says: Says, tmp_path: Path, name: str, text: str |
 
 def test_reporting_what_is_no_run(says: Says, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "empty is not a run, it has no recipe.json; name a folder that `openwork train` wrote" in says(
-        "report", "empty"
-    )
+    assert (
+        "empty is not a run, it has no recipe.json; name a folder that `openwork train` or `openwork compare` wrote"
+    ) in says("report", "empty")
     assert says("report").startswith("report: the following arguments are required: runs; see openwork report --help")
 
 
