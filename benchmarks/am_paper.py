@@ -419,8 +419,8 @@ def main(names: list[str]) -> None:
         "one that the trainer lowers. Plain is 'exact, no inertia' after all of its sweeps with the same seed: 150 on "
         "digits, 40 on letter and MNIST-10k, 20 on all of MNIST and Fashion-MNIST; optimizers have three steps for "
         "each sweep. F is compared with that of the same method without inertia and with the same rho. Medians over "
-        "seeds; in brackets how many seeds get there. Times are medians of 7 rounds (3 on all images) side by side with "
-        "ReLU. Tuning, selection and splits: see the script.",
+        "seeds; in brackets how many seeds get there. Times are medians of 7 rounds (3 on all images) side by side, "
+        "with ReLU. Tuning, selection and splits: see the script.",
     )
 
 
