@@ -91,6 +91,14 @@ def output_sizes(place: str, x: Tensor, network: Network) -> list[torch.Size]:
     return sizes
 
 
+def _needed_and_free(
+    x: Tensor, sizes: Sequence[torch.Size], copies: int, available: int | None
+) -> tuple[int, int | None]:
+    """Bytes of so many copies of all layers' outputs, and those that are free where the samples are, if known."""
+    free = free_bytes(x.device) if available is None else available
+    return copies * x.shape[0] * sum(prod(size) for size in sizes) * x.element_size(), free
+
+
 def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: int | None = None) -> None:
     """Refuse samples whose blocks do not fit into memory.
 
@@ -103,8 +111,7 @@ def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: 
     Raises:
         MemoryError: If more is needed than there is.
     """
-    free = free_bytes(x.device) if available is None else available
-    needed = COPIES * x.shape[0] * sum(prod(size) for size in sizes) * x.element_size()
+    needed, free = _needed_and_free(x, sizes, COPIES, available)
     if free is not None and needed > free:
         raise MemoryError(
             f"{place}: the blocks of {x.shape[0]} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are "
@@ -124,9 +131,8 @@ def check_memory_of_chunks(place: str, x: Tensor, sizes: Sequence[torch.Size], a
     Raises:
         MemoryError: If more is needed than there is.
     """
-    free = free_bytes(x.device) if available is None else available
     # Now, before, and while a sweep may still be taken back.
-    needed = 3 * x.shape[0] * sum(prod(size) for size in sizes) * x.element_size()
+    needed, free = _needed_and_free(x, sizes, 3, available)
     if free is not None and needed > free:
         raise MemoryError(
             f"{place}: the blocks z of {x.shape[0]} samples need about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB "

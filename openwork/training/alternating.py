@@ -1,7 +1,6 @@
 """Runs of alternating minimization, whose unit is a sweep."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.altmin import AMTrainer, Sign
+from openwork.altmin.homotopy import hardened
 from openwork.data import Data, Split
 from openwork.files import Json, State
 from openwork.metrics import sparsity
@@ -114,7 +114,8 @@ class _Alternation:
         series = cast("dict[str, list[Json]]", self.trainer.report())
         names = ("objective", "surrogate_loss", "link_residual", "coupling_gap", "weight_norm", "rho", "restarts")
         metrics: Metrics = {"unit": self.unit, "sweep": self.unit, **{name: series[name][-1] for name in names}}
-        with _as_used(self.model):
+        # Ramps are evaluated as the signs that they become.
+        with hardened([sign.activation for sign in _signs(self.model)]):
             metrics["train_loss"] = self.trainer.forward_gap().forward
             metrics |= self._evaluate(self.model, "valid", self.data.valid)
         return metrics | self._sparsity(self.model)
@@ -174,19 +175,6 @@ class _Alternation:
 
 def _signs(model: nn.Module) -> list[Sign]:
     return [module for module in model.modules() if isinstance(module, Sign)]
-
-
-@contextmanager
-def _as_used(model: nn.Module) -> Iterator[None]:
-    """Inside, ramps are the signs that they become."""
-    slopes = [(sign.activation, sign.activation.slope) for sign in _signs(model)]
-    try:
-        for activation, _ in slopes:
-            activation.slope = torch.inf
-        yield
-    finally:
-        for activation, slope in slopes:
-            activation.slope = slope
 
 
 def _zero_inputs(model: nn.Module) -> list[Json]:
