@@ -51,7 +51,7 @@ def check_numbers(place: str, mu: float | str, balance: int, safeguard: str) -> 
     Raises:
         ValueError: If there is one.
     """
-    if mu != "auto" and not (isinstance(mu, Real) and 0 <= mu < inf):
+    if mu != "auto" and not (isinstance(mu, (int, float)) and 0 <= mu < inf):
         raise ValueError(f"{place}: mu must be finite and >= 0, or 'auto', got {mu!r}")
     if safeguard not in ("sweep", "block", "none"):
         raise ValueError(f"{place}: safeguard must be 'sweep', 'block' or 'none', got {safeguard!r}")

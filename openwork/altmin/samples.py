@@ -150,6 +150,8 @@ def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: 
     Raises:
         MemoryError: If more is needed than there is.
     """
+    # Where chunks would not fit either, they are not offered.
+    check_memory_of_chunks(place, x, sizes, available)
     needed, free = _needed_and_free(x, sizes, COPIES, available)
     if free is not None and needed > free:
         raise MemoryError(

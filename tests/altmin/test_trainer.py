@@ -223,9 +223,12 @@ def test_samples_that_cannot_be_trained_on_are_refused(case: str) -> None:
 def test_too_little_memory_says_how_much_and_offers_chunks() -> None:
     x = torch.zeros(1000, 5, dtype=torch.float64)
     sizes = [torch.Size([100]), torch.Size([3])]
-    needs = r"the blocks of 1000 samples need about 0.00824 GB and 0.001 GB are free"
-    message = rf"{needs}; pass chunk_size=121 or less"
+    needs = r"the blocks of 1000 samples need about 0.00824 GB and 0.004 GB are free"
+    message = rf"{needs}; pass chunk_size=485 or less"
     with pytest.raises(MemoryError, match=message):
+        check_memory("AMTrainer", x, sizes, available=4_000_000)
+    # Not enough for chunks.
+    with pytest.raises(MemoryError, match=r"the blocks z of 1000 samples need .*; keep X where there is more memory"):
         check_memory("AMTrainer", x, sizes, available=1_000_000)
     check_memory("AMTrainer", x, sizes, available=10_000_000)
 
