@@ -28,12 +28,12 @@ help:
 	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
 	@echo "make lint | types | format | clean"
 
-# torch first and alone: see requirements/torch.txt.
+# torch first and alone: see requirements/torch.txt. Files are compiled when they are first imported, the others never.
 $(INSTALLED): requirements/torch.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "openwork needs Python >= 3.11; say which one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --requirement requirements/torch.txt
-	$(BIN)/pip install --requirement requirements/dev.txt
+	$(BIN)/pip install --no-compile --requirement requirements/torch.txt
+	$(BIN)/pip install --no-compile --requirement requirements/dev.txt
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -44,11 +44,14 @@ demo: $(INSTALLED)
 	$(BIN)/openwork report runs/demo-$$n && \
 	echo "Report: $(CURDIR)/runs/demo-$$n/report.html"
 
+# Each process takes a half in order and, when done, from the other's end, so that what a file's tests share is made once.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+
 test: lint types
-	$(BIN)/pytest -n 2
+	$(PYTEST)
 
 test-quick: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check

@@ -1,7 +1,9 @@
 """Commands in a folder of their own, and the sentence that they end with when something is wrong."""
 
+import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,22 @@ def says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., st
     return command
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folder of a run of ramda_digits with these options, trained for the first test that asks for it."""
+
+    @cache
+    def train(*options: str) -> Path:
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        assert main(["train", "--out", str(folder), "--averaging", "0.3", *options]) == 0
+        return folder
+
+    return train
+
+
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> str:
+def run(once: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> str:
     """Folder of a finished run of ramda_digits."""
-    assert main(["train", "--out", "run", "--epochs", "4", "--averaging", "0.3", "--hidden", "[4]"]) == 0
+    folder = shutil.copytree(once("--epochs", "4", "--hidden", "[4]"), "run")
     capsys.readouterr()
-    return "run"
+    return str(folder)

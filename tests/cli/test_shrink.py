@@ -23,12 +23,11 @@ QUICK = ("--seconds", "0.05")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> str:
+def run(once: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> str:
     """A finished run whose model has zero units, and many rows of its files."""
-    arguments = ("--epochs", "12", "--averaging", "0.3", "--hidden", "[24]", "--lam", "2e-3")
-    assert main(["train", "--out", "run", *arguments]) == 0
+    folder = shutil.copytree(once("--epochs", "12", "--hidden", "[24]", "--lam", "2e-3"), "run")
     capsys.readouterr()
-    return "run"
+    return str(folder)
 
 
 def found(folder: str) -> dict[str, Any]:

@@ -40,10 +40,10 @@ def test_depth_two_is_the_lasso(where: str) -> None:
     layer = nn.Linear(50, 1, bias=False, dtype=torch.float64)
     if where == "model":
         handle = factorize(layer, 2, lam, form=Entries(Split()))
-        optimizer = torch.optim.SGD(handle.param_groups(), lr=0.05, momentum=0.9)
+        optimizer = torch.optim.SGD(handle.param_groups(), lr=0.1, momentum=0.9)
     else:
-        optimizer = FactorizedSGD(layer.parameters(), lr=0.05, depth=2, lam=lam, momentum=0.9, init=Split())
-    for _ in range(6000):
+        optimizer = FactorizedSGD(layer.parameters(), lr=0.1, depth=2, lam=lam, momentum=0.9, init=Split())
+    for _ in range(3000):
         optimizer.zero_grad()
         # Half of the mean square: scikit-learn's objective.
         ((layer(x)[:, 0] - y).square().mean() / 2).backward()

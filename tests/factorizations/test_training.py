@@ -1,16 +1,13 @@
 """Training with factors in the model: any optimizer, several processes, and what comes out of it."""
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 import openwork as ow
 from openwork.factorizations import (
@@ -25,6 +22,7 @@ from openwork.factorizations import (
     param_groups,
 )
 from openwork.optim import FactorizedSGD
+from tests.sketches.launch import forked
 
 
 def network() -> nn.Sequential:
@@ -151,21 +149,14 @@ def test_a_gradient_scaler_changes_nothing() -> None:
         torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-14)
 
 
-PROGRAM = """
-import sys
-import torch
-from torch import distributed, nn
-from openwork.factorizations import factorize, param_groups
-from openwork.optim import FactorizedSGD
-
-
-def trained(where, size, rank):
+def trained(where: str, size: int, rank: int) -> list[Tensor]:
+    """Weights after training, by each of ``size`` processes on its part of every batch."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)).double()
     generator = torch.Generator().manual_seed(1)
     if where == "model":
         handle = factorize(model, 3, 0.01, generator=generator)
-        optimizer = torch.optim.SGD(handle.param_groups(), lr=0.1, momentum=0.9)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(handle.param_groups(), lr=0.1, momentum=0.9)
     else:
         optimizer = FactorizedSGD(param_groups(model, 3, 0.01), lr=0.1, generator=generator)
     net = model if size == 1 else nn.parallel.DistributedDataParallel(model)
@@ -173,25 +164,20 @@ def trained(where, size, rank):
         optimizer.zero_grad()
         net(batch.chunk(size)[rank]).sin().mean().backward()
         optimizer.step()
-    return [layer.weight.detach() for layer in (model[0], model[2])]
+    return [layer.weight.detach() for layer in model.modules() if isinstance(layer, nn.Linear)]
 
 
-distributed.init_process_group("gloo")
-rank = distributed.get_rank()
-found = [[trained(where, 2, rank), trained(where, 1, 0)] for where in ("model", "optimizer")]
-torch.save(found, f"{sys.argv[1]}/{rank}.pt")
-distributed.destroy_process_group()
-"""
+def one_of_two(folder: Path) -> None:
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    found = [[trained(where, 2, rank), trained(where, 1, 0)] for where in ("model", "optimizer")]
+    torch.save(found, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    env = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(Path(ow.__file__).parents[1])}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    subprocess.run(
-        [*launch, str(tmp_path / "program.py"), str(tmp_path)], check=True, capture_output=True, timeout=120, env=env
-    )
+    ended = forked(2, tmp_path, one_of_two, tmp_path)
+    assert ended.codes == [0, 0], ended.said
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for (two, one), (same, _) in zip(*ranks, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-12, atol=1e-14)

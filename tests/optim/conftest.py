@@ -1,15 +1,19 @@
 """What the transcriptions of the papers' algorithms share: noisy gradients, and a naive solver of the subproblem."""
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from openwork.optim import groups
+
 Gradient = Callable[[Tensor, int], Tensor]
 Follow = Callable[[Optimizer, Tensor, int], None]
 Solve = Callable[[Tensor, Tensor, float], Tensor]
+Through = Callable[[str], None]
 
 
 @pytest.fixture
@@ -58,3 +62,17 @@ def solve() -> Solve:
         return high * b / (high * d + kappa)
 
     return lambda b, d, kappa: torch.stack([one(b[:, j], d[:, j], kappa) for j in range(b.shape[1])], dim=1)
+
+
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch) -> Through:
+    """Sets the backend of ``compile=True``, whose own one takes up to a minute.
+
+    What ``eager`` captures is the whole step as one graph, with the guards that decide what is compiled again.
+    """
+
+    def through(backend: str) -> None:
+        compiled = cache(partial(torch.compile, fullgraph=True, recompile_limit=128, backend=backend))  # pyright: ignore[reportCallIssue]
+        monkeypatch.setattr(groups, "_compiled", compiled)
+
+    return through

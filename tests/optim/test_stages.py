@@ -1,8 +1,5 @@
 import copy
 import json
-import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -10,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from openwork.optim import RAMDA, RMDA, ProxAdamW, ProximalOptimizer, ProxSGD, Stages, unwrap
+from openwork.optim import RAMDA, RMDA, ProxAdamW, ProximalOptimizer, ProxSGD, Stages, regularize, unwrap
 from openwork.penalties import GroupLasso
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.sketches.launch import forked
 
 
 def averaging(optimizer: ProximalOptimizer) -> float:
@@ -275,65 +271,39 @@ def test_unwrap_finds_the_innermost() -> None:
     assert unwrap(inner) is inner
 
 
-TWO_PROCESSES = """
-import json, os
-import torch
-from accelerate import Accelerator
-from openwork.optim import RMDA, Stages, regularize
-from openwork.penalties import GroupLasso
+def one_of_two(folder: Path) -> None:
+    from accelerate import Accelerator
 
-accelerator = Accelerator(cpu=True, step_scheduler_with_optimizer=True)
-torch.manual_seed(0)
-model = torch.nn.Linear(6, 4)
-optimizer = RMDA(regularize(model, GroupLasso(0.05)), lr=0.1, averaging=0.5)
-scheduler = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD(model.parameters()), lambda step: 1.0)
-model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-stages = Stages(optimizer, [3])
-torch.manual_seed(accelerator.process_index)
-for _ in range(5):
-    x = torch.randn(8, 6)
-    optimizer.zero_grad()
-    accelerator.backward(model(x).square().mean())
-    optimizer.step()
-    scheduler.step()
-inner = optimizer.optimizer
-print(json.dumps({
-    "processes": accelerator.num_processes,
-    "scheduler": scheduler.scheduler.last_epoch,
-    "position": stages.state_dict()["position"],
-    "step": inner.param_groups[0]["step"],
-    "lr": inner.param_groups[0]["lr"],
-    "alive": inner.read_out().alive,
-    "weights": [p.tolist() for p in model.parameters()],
-}), flush=True)
-accelerator.wait_for_everyone()
-# gloo's threads abort now and then when the interpreter takes them down; what is tested is done.
-os._exit(0)
-"""
+    accelerator = Accelerator(cpu=True, step_scheduler_with_optimizer=True)
+    torch.manual_seed(0)
+    inner = RMDA(regularize(bare := nn.Linear(6, 4), GroupLasso(0.05)), lr=0.1, averaging=0.5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD(bare.parameters()), lambda step: 1.0)
+    model, optimizer, scheduler = accelerator.prepare(bare, inner, schedule)
+    stages = Stages(optimizer, [3])
+    torch.manual_seed(accelerator.process_index)
+    for _ in range(5):
+        x = torch.randn(8, 6)
+        optimizer.zero_grad()
+        accelerator.backward(model(x).square().mean())
+        optimizer.step()
+        scheduler.step()
+    found = {
+        "processes": accelerator.num_processes,
+        "scheduler": schedule.last_epoch,
+        "position": stages.state_dict()["position"],
+        "step": inner.param_groups[0]["step"],
+        "lr": inner.param_groups[0]["lr"],
+        "alive": inner.read_out().alive,
+        "weights": [p.tolist() for p in bare.parameters()],
+    }
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(found))
+    accelerator.wait_for_everyone()
 
 
 def test_under_two_processes_each_step_counts_once(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES, encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PYTHONPATH": str(REPOSITORY)}
-    from os import environ
-
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            env={**environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], outputs
-    first, second = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
+    ended = forked(2, tmp_path, one_of_two, tmp_path)
+    assert ended.codes == [0, 0], ended.said
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first["processes"] == 2
     # What the wrapper of schedulers does to a scheduler: two steps for one.

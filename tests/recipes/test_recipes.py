@@ -4,14 +4,15 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import docstring_parser
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from openwork import data, recipes
+from openwork import data, models, recipes
 from openwork.data import Data, Split
 from openwork.training import Recipe, Run, fit, new_folder, rebuild, write_recipe
 
@@ -50,8 +51,15 @@ def recipe(name: str) -> Callable[..., Run]:
     return getattr(recipes, name)
 
 
+@cache
+def read_once(name: str) -> Callable[..., Data]:
+    return cache(getattr(data, name))
+
+
 def need_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip without the files; CIFAR-10, slow to decode, is a few random images of one class here."""
+    for reader in ("mnist", "fashion_mnist"):
+        monkeypatch.setattr(data, reader, read_once(reader))
     if "cifar10" in name:
         monkeypatch.setattr(data, "cifar10", lambda data_dir=None: images())
     for word, folder in FOLDERS.items():
@@ -97,6 +105,8 @@ def test_a_few_steps_lower_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["dwf_resnet18_cifar10", "dwf_vgg19_cifar10"])
 def test_a_subset_makes_an_epoch_shorter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     need_data(name, monkeypatch)
+    for network in ("resnet18", "vgg19_bn"):  # millions of factors to draw
+        monkeypatch.setattr(models, network, lambda seed: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)))
     assert recipe(name)(batch_size=8, subset=24).period == 3
     with pytest.raises(ValueError, match="cifar10: subset must be from 1 to 40 training samples, got 41"):
         recipe(name)(subset=41)
@@ -112,7 +122,8 @@ def test_finetuning_starts_from_the_network_of_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", DIGITS)
 def test_digits_end_to_end(name: str, tmp_path: Path) -> None:
-    asked = Recipe(name, {"epochs": 12, "seed": 3})
+    arguments = {"epochs": 12, "seed": 3, **({"dense_epochs": 1} if name == "dwf_finetune" else {})}
+    asked = Recipe(name, arguments)
     write_recipe(new_folder(tmp_path / "run"), asked)
     run = asked.build()
     final = fit(run, tmp_path / "run")
@@ -125,4 +136,4 @@ def test_digits_end_to_end(name: str, tmp_path: Path) -> None:
     again.finish()
     states = (again.model.state_dict().values(), run.model.state_dict().values())
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(*states, strict=True))
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["arguments"] == {"epochs": 12, "seed": 3}
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["arguments"] == arguments

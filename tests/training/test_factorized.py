@@ -1,6 +1,8 @@
 """Runs with factorized weights: schedule, budget, records, phases, and both places of the factors."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from math import cos, pi
 from pathlib import Path
@@ -18,7 +20,7 @@ from openwork.optim import RMDA, FactorizedSGD, regularize
 from openwork.penalties import GroupLasso
 from openwork.training import Metrics, Run, fit, supervised
 
-EPOCHS, BATCH = 30, 64
+EPOCHS, REFIT, BATCH = 30, 4, 64
 
 Build = Callable[..., Run]
 
@@ -63,6 +65,23 @@ def number(metrics: Metrics, key: str) -> float:
     value = metrics[key]
     assert isinstance(value, int | float)
     return value
+
+
+@dataclass
+class Trained:
+    """A whole training, for the tests that only look at it."""
+
+    run: Run
+    reports: list[Metrics]
+    module: nn.Module
+
+
+@cache
+def trained(build: Build, refit: int = 0) -> Trained:
+    """Thirty epochs, and some with the zeros kept and without the penalty."""
+    one = build(refit=refit, select="best") if refit else build()
+    reports = epochs(one)
+    return Trained(one, reports, one.finish())
 
 
 def weights(module: nn.Module) -> list[Tensor]:
@@ -131,8 +150,7 @@ def test_a_factorized_model_is_not_shrunk_in_between() -> None:
 
 @pytest.mark.parametrize("build", [in_optimizer, in_model])
 def test_records_of_an_epoch_and_of_the_end(build: Build) -> None:
-    one = build()
-    reports = epochs(one)
+    one, reports, module = trained(build).run, trained(build).reports, trained(build).module
     steps = one.units
     planned = plan_budget(8e-3, 0.3, steps, momentum=0.9, warmup=2 * one.period).budget
     assert [number(report, "budget_planned") for report in reports] == pytest.approx([planned] * EPOCHS)
@@ -143,7 +161,6 @@ def test_records_of_an_epoch_and_of_the_end(build: Build) -> None:
     assert number(last, "relative_misalignment") < number(reports[0], "relative_misalignment")
     assert last["factorized"] == 64 * 32 + 320
     assert last["alarms"] == []
-    module = one.finish()
     final = one.evaluate(module)
     nonzero = sum(int(w.count_nonzero()) for w in weights(module))
     assert 0 < nonzero < 1000
@@ -161,11 +178,11 @@ def test_records_of_an_epoch_and_of_the_end(build: Build) -> None:
 
 
 def test_both_places_of_the_factors_are_the_same_training() -> None:
-    inside, outside = in_optimizer(refit=2), in_model(refit=2)
-    for one, other in zip(epochs(inside), epochs(outside), strict=True):
+    inside, outside = trained(in_optimizer, REFIT), trained(in_model, REFIT)
+    for one, other in zip(inside.reports, outside.reports, strict=True):
         for key in ("train_loss", "lr", "budget_spent", "misalignment", "penalty_weights", "weight_norm", "sign_flips"):
             assert number(one, key) == pytest.approx(number(other, key), rel=2e-2, abs=1e-6), key
-    for a, b in zip(weights(inside.finish()), weights(outside.finish()), strict=True):
+    for a, b in zip(weights(inside.module), weights(outside.module), strict=True):
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
 
 
@@ -197,12 +214,12 @@ def test_a_naive_start_is_found_out() -> None:
 
 @pytest.mark.parametrize("build", [in_optimizer, in_model])
 def test_a_refit_keeps_the_zeros_and_has_no_penalty(build: Build) -> None:
-    plain, refitted = build(), build(refit=4, select="best")
-    before, after = epochs(plain), epochs(refitted)
+    plain, refitted = trained(build), trained(build, REFIT)
+    before, after = plain.reports, refitted.reports
     assert number(after[-1], "train_loss") < number(before[-1], "train_loss")
     assert number(after[-1], "budget_spent") == pytest.approx(number(before[-1], "budget_spent"))
     assert number(after[-1], "penalty_factors") == 0
-    zeros = [[w == 0 for w in weights(one.finish())] for one in (plain, refitted)]
+    zeros = [[w == 0 for w in weights(one.module)] for one in (plain, refitted)]
     assert sum(int(z.sum()) for z in zeros[0]) > 1000
     # A weight at the threshold may fall below it, and none comes back.
     assert all(bool((now | ~then).all()) for then, now in zip(*zeros, strict=True))
@@ -235,24 +252,26 @@ def test_factors_follow_a_model_that_becomes_smaller(tied: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore:supervised:UserWarning")
 @pytest.mark.parametrize("build", [in_optimizer, in_model])
-@pytest.mark.parametrize("stop", [3, 12, 14])
-def test_a_run_goes_on_to_the_same_bits(build: Build, stop: int, tmp_path: Path) -> None:
+def test_a_run_goes_on_to_the_same_bits(build: Build) -> None:
     options: dict[str, Any] = {"epochs": 12, "refit": 3, "lam": 2e-2, "select": "best"}
-    whole, file = build(**options), BytesIO()
+    whole = build(**options)
+    # Early, when the learning rate is nearly zero, and in the refit; each in the middle of an epoch.
+    states = {stop * whole.period + 5: BytesIO() for stop in (3, 12, 14)}
     reports: list[Metrics] = []
     for unit in range(whole.units):
-        if unit == stop * whole.period + 5:
-            torch.save(whole.state_dict(), file)
-        if (report := whole.advance(1)) and unit >= stop * whole.period + 5:
-            reports.append(report)
-    again = build(**options)
-    file.seek(0)
-    again.load_state_dict(torch.load(file, weights_only=True))
-    found = [report for _ in range(stop * whole.period + 5, again.units) if (report := again.advance(1))]
-    assert found == reports
-    one, other = whole.finish(), again.finish()
-    assert whole.evaluate(one) == again.evaluate(other)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+        if unit in states:
+            torch.save(whole.state_dict(), states[unit])
+        reports.append(whole.advance(1))
+    one = whole.finish()
+    for unit, file in states.items():
+        again = build(**options)
+        file.seek(0)
+        again.load_state_dict(torch.load(file, weights_only=True))
+        assert [again.advance(1) for _ in range(unit, again.units)] == reports[unit:]
+        other = again.finish()
+        assert whole.evaluate(one) == again.evaluate(other)
+        pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_folder_has_it_all(tmp_path: Path) -> None:

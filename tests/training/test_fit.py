@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openwork.cli import main
 from openwork.files import read_records, read_tensors, write_tensors
 from openwork.training import BadCheckpoint, Recipe, Run, Stopped, fit, last_report, new_folder, rebuild, write_recipe
 
@@ -134,10 +135,14 @@ def test_interrupted_in_an_epoch_it_goes_on_to_the_same_bits(
     assert_same(whole, out)
 
 
-def test_terminated_it_saves_says_how_to_go_on_and_exits_with_143(own: str, openwork: OpenWork) -> None:
-    done = openwork("train", own, "--out", "run", DIES_OF="SIGTERM", DIES_AT="13")
-    assert done.returncode == 143, done.stderr
-    assert "stopped by SIGTERM; everything is saved in run; go on with: openwork train --resume run" in done.stderr
+def test_terminated_it_saves_says_how_to_go_on_and_exits_with_143(
+    own: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dies(monkeypatch, "SIGTERM", 13)
+    assert main(["train", own, "--out", "run"]) == 143
+    assert "stopped by SIGTERM; everything is saved in run; go on with: openwork train --resume run" in (
+        capsys.readouterr().err
+    )
     assert read_tensors(Path("run/checkpoint.pt"))["unit"] == 13
 
 
@@ -149,9 +154,7 @@ def test_killed_it_goes_on_to_the_same_bits(own: str, tmp_path: Path, openwork: 
     recipe = json.loads((out / "recipe.json").read_text())
     assert recipe["machine"]["threads"] == torch.get_num_threads()
     resume(out)
-    whole = openwork("train", own, "--out", "whole")
-    assert whole.returncode == 0, whole.stderr
-    assert_same(tmp_path / "whole", out)
+    assert_same(trained(own, tmp_path / "whole"), out)
 
 
 def test_a_crash_keeps_the_last_checkpoint(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import torch
 
+from openwork.cli import main
 from openwork.files import read_json, read_records, read_tensors
 
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-TRAIN = ["-m", "openwork.cli", "train", "ramda_digits", "--epochs", "4", "--lam", "0.001"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "openwork.cli"]
 
 
-def train(launch: list[str], out: Path, batch_size: int) -> str:
-    command = [sys.executable, *launch, *TRAIN, "--batch_size", str(batch_size), "--out", str(out)]
-    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=env).stdout
+def train(out: Path, batch_size: int) -> list[str]:
+    options = {"--epochs": 4, "--lam": 0.001, "--batch_size": batch_size, "--out": out}
+    return ["train", "ramda_digits", *(str(word) for option in options.items() for word in option)]
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None:
-    printed = train(LAUNCH, tmp_path / "two", batch_size=32)
-    train([], tmp_path / "one", batch_size=64)
+    command = [*LAUNCH, *train(tmp_path / "two", batch_size=32)]
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=env).stdout
+    assert main(train(tmp_path / "one", batch_size=64)) == 0
 
     assert printed.count("test accuracy") == 1
     two, one = (read_records(tmp_path / run / "metrics.jsonl") for run in ("two", "one"))

@@ -121,7 +121,7 @@ def test_a_deep_model_takes_no_recursion_and_time_in_proportion() -> None:
         start = time.process_time()  # of this process: a busy machine does not matter
         wiring = inspect(nn.Sequential(*layers), torch.randn(2, 8))
         assert len(wiring.removable) == depth - 1
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(10)
     # Generous: a quadratic cost would be 64 times as much.
@@ -138,10 +138,12 @@ def test_large_models_take_less_than_20_seconds(name: str) -> None:
         if name == "gpt2":
             model: nn.Module = hf.GPT2LMHeadModel(hf.GPT2Config())
         else:
-            model = hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=8))
+            # A quarter of the layers, in a quarter of the time; that it goes in proportion is tested above.
+            model = hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=8, num_hidden_layers=8))
         inputs = {"input_ids": torch.zeros(1, 8, dtype=torch.int64)}
     start = time.process_time()  # of this process: a busy machine does not matter
     wiring = inspect(model, inputs)
-    assert time.process_time() - start < 40  # two threads, so 20 seconds
-    layers = 12 if name == "gpt2" else 32
+    # Two threads, so 20 seconds.
+    assert time.process_time() - start < {"gpt2": 40, "llama": 10}[name]
+    layers = {"gpt2": 12, "llama": 8}[name]
     assert len([c for c in wiring.removable if c.width in (12, 8)]) == layers
