@@ -20,12 +20,12 @@ def ramda() -> Proximal:
 
 def rmda() -> Proximal:
     """RMDA with group lasso."""
-    return Proximal("rmda", lr=0.3, weakest=12.0)
+    return Proximal("rmda", lr=0.3, weakest=0.7, strongest=6.0, fraction=0.06)
 
 
 def proxsgd() -> Proximal:
     """ProxSGD with group lasso."""
-    return Proximal("proxsgd", lr=0.3, weakest=12.0)
+    return Proximal("proxsgd", lr=0.3, weakest=0.7, strongest=6.0, fraction=0.06)
 
 
 def proxadamw() -> Proximal:

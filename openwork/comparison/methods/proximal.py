@@ -28,16 +28,18 @@ class Proximal(Method):
         kind: Which.
         lr: Learning rate.
         averaging: Fraction moved towards the prox point at each step, in (0, 1]; ProxAdamW has none.
-        weakest: First strength of a path, as a fraction of ``largest_strength``, times the steps of the task's own
-            budget: what is not needed shrinks step by step, and has to get to zero in time.
-        strongest: Last strength of a path, as a fraction of ``largest_strength``.
+        weakest: First strength of a path, times the steps of the task's own budget: what is not needed shrinks step by
+            step, and has to get to zero in time.
+        strongest: Last strength of a path, times these steps, ...
+        fraction: ... or as a fraction of ``largest_strength``, whichever is less.
     """
 
     kind: Kind
     lr: float
     averaging: float = 0.1
-    weakest: float = 0.6
-    strongest: float = 0.03
+    weakest: float = 0.04
+    strongest: float = 12.0
+    fraction: float = 0.03
 
     def _optimizer(self, groups: list[dict[str, Any]], averaging: float) -> ProximalOptimizer:
         match self.kind:
@@ -54,7 +56,8 @@ class Proximal(Method):
     def strengths(self, task: Task, count: int) -> list[float]:
         largest = largest_strength(task, GroupLasso(1.0))
         steps = task.epochs * ceil(len(task.data(0).train) / task.batch_size)
-        return geometric(largest * min(self.weakest / steps, self.strongest / 10), largest * self.strongest, count)
+        last = min(self.strongest / steps, self.fraction * largest)
+        return geometric(min(self.weakest / steps, last / 5), last, count)
 
     @override
     def run(self, task: Task, strength: float, epochs: int, seed: int) -> Run:
