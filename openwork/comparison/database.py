@@ -115,7 +115,8 @@ def database_errors() -> Generator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    original = getattr(error, "orig", None) or error.__cause__ or error
+    cause = error.__cause__ or error
+    original = getattr(error, "orig", None) or getattr(cause, "orig", None) or cause
     return " ".join(str(original).split()).rstrip(".") or type(error).__name__
 
 

@@ -40,6 +40,10 @@ class Method(ABC):
             seed: Of everything that is random.
         """
 
+    def about(self) -> str:
+        """One sentence on the method as it is configured, for reports."""
+        return (type(self).__doc__ or "").partition("\n")[0]
+
     def strength_at(self, task: Task, density: float) -> float | None:
         """The strength that leaves this fraction of the parameters nonzero, if the method knows it.
 

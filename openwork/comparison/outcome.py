@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar, cast
 
-from openwork.comparison.method import Method
 from openwork.comparison.plan import Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
@@ -21,22 +20,25 @@ SPARSE = 0.01
 T = TypeVar("T", Result, Failure)
 
 
-def outcome(plan: Plan, study: Study, folder: Path) -> Table:
+def outcome(plan: Plan, study: Study, folder: Path, done: bool) -> Table:
     """The table of what is there, also of methods and seeds that other calls asked for.
 
     Args:
         plan: What was to be compared.
         study: Where the results are.
         folder: Of the comparison.
+        done: Whether all that this call asked for is trained and measured.
     """
     known, fits = study.known(), plan.fits(study)
+    finished = done and not (known.waiting or known.running)
     rows: list[Row] = []
     for name, fit in fits.items():
         if plan.target is not None and any(fit.strengths):
             rows += _row_at(known, plan.target, name)
         else:
             rows += _rows(known, name)
-    notes = [f"{name} is left out: {fit.refused}" for name, fit in fits.items() if fit.refused]
+    notes = [] if finished else [_unfinished(plan, known)]
+    notes += [f"{name} is left out: {fit.refused}" for name, fit in fits.items() if fit.refused]
     if plan.target is None:
         notes += [note for name, fit in fits.items() if (note := _degenerate(known, name, fit))]
     if known.searched:
@@ -44,12 +46,20 @@ def outcome(plan: Plan, study: Study, folder: Path) -> Table:
         said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         notes.append(f"settings were chosen on validation samples, at a middle strength and seed 0; trials: {said}")
     untimed = [r for r in known.results.values() if r.latency_ms is None]
-    if untimed and not known.running:
+    if untimed and finished:
         notes.append(
             f"{len(untimed)} networks have no time: they are on another machine, where the same command measures them, "
             "or are no smaller form of the task's network"
         )
-    return Table(rows, [*known.results.values()], [*known.failures.values()], [*known.searched.values()], notes, folder)
+    return Table(
+        rows,
+        [*known.results.values()],
+        [*known.failures.values()],
+        [*known.searched.values()],
+        notes,
+        folder,
+        finished=finished,
+    )
 
 
 def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
@@ -79,11 +89,9 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
             "openwork": __version__,
             "task": plan.task.name,
             "budget": str(plan.budget),
+            "finished": table.finished,
             "configuration": plan.configuration(),
-            "methods": {
-                name: cast("dict[str, Json]", asdict(fit)) | _about(plan.methods.get(name))
-                for name, fit in plan.fits(study).items()
-            },
+            "methods": {name: cast("Json", asdict(fit)) for name, fit in plan.fits(study).items()},
             "machine": machine(),
             "results": plain(table.results),
             "failures": plain(table.failures),
@@ -95,11 +103,15 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
     return file
 
 
-def _about(method: Method | None) -> dict[str, Json]:
-    """What a report says of a method, if this process knows it."""
-    if method is None:
-        return {}
-    return {"baseline": method.baseline, "about": (type(method).__doc__ or "").partition("\n")[0]}
+def _unfinished(plan: Plan, known: Known) -> str:
+    """How far a comparison is."""
+    ended = sum(map(known.finished, known.cells))
+    # The next networks are only known once these are there.
+    more = " so far" if plan.target is not None or plan.search else ""
+    return (
+        f"this comparison is not finished: {ended} of {len(known.cells)} networks{more} are trained or have failed; "
+        "the same call goes on with it"
+    )
 
 
 def _rows(known: Known, name: str) -> list[Row]:

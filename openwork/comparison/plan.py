@@ -27,12 +27,16 @@ class Fit:
         strengths: To try, increasing.
         epochs: Passes over the training samples.
         refused: Why the method cannot be used, one sentence; nothing if it can.
+        baseline: Whether reports show it as a baseline.
+        about: One sentence on the method.
     """
 
     settings: Mapping[str, Json]
     strengths: Sequence[float]
     epochs: int
     refused: str = ""
+    baseline: bool = False
+    about: str = ""
 
     @classmethod
     def from_json(cls, value: Json) -> Self:
@@ -113,7 +117,19 @@ class Plan:
         first = [cell.method for cell in study.known().cells.values()]
         # Those without a cell, which are refused, come last.
         names = dict.fromkeys([*first, *sorted(name.removeprefix(FIT) for name in facts if name.startswith(FIT))])
-        return {name: Fit.from_json(facts.get(CHOSEN + name, facts[FIT + name])) for name in names}
+        found = {name: facts.get(CHOSEN + name) or facts.get(FIT + name) for name in names}
+        return {name: Fit.from_json(fit) for name, fit in found.items() if fit}
+
+    def retry(self, study: Study) -> None:
+        """Let what failed or was left out be tried again; to be called while the study is locked.
+
+        Args:
+            study: Of the comparison.
+        """
+        study.retry()
+        for name, fit in study.facts().items():
+            if name.startswith((FIT, CHOSEN)) and fit and Fit.from_json(fit).refused:
+                study.note(name, None)
 
     def _settled(self, study: Study, name: str, method: Method) -> Fit:
         """How a method is used with the settings that it has."""
@@ -130,7 +146,7 @@ class Plan:
                 refused = "" if epochs else f"one epoch takes {pace:.2g} s, which is more than the budget"
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             refused = " ".join(str(error).split())
-        fit = Fit(_settings(method), strengths, epochs, refused)
+        fit = Fit(_settings(method), strengths, epochs, refused, method.baseline, method.about())
         study.note(FIT + name, cast("dict[str, Json]", asdict(fit)))
         return fit
 
@@ -159,7 +175,8 @@ class Plan:
             return None
         if done := [known.searched[cell.name] for cell in trials if cell.name in known.searched]:
             settings = best(done)
-            fit = replace(fit, settings=settings, strengths=self.grid(with_settings(self.methods[name], settings)))
+            method = with_settings(self.methods[name], settings)
+            fit = replace(fit, settings=settings, strengths=self.grid(method), about=method.about())
         else:
             reason = known.failures[trials[0].name].reason
             fit = replace(fit, refused=f"all trials of the search failed: {reason}")

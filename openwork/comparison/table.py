@@ -59,7 +59,8 @@ class Row:
         unstructured: Fraction of zero parameters.
         group: Fraction of zero groups, the same for every method.
         weighted_group: The same, groups counted by their entries.
-        compression: Parameters of the dense network for each that is not zero.
+        compression: Parameters of the dense network for each that is not zero after training. There are fewer left in
+            the shrunk network where nothing reads a unit, or a layer of low rank became two.
         params: Of the shrunk network.
         bytes: Of its file.
         macs: Of the shrunk network, for a sample.
@@ -140,6 +141,7 @@ class Table(Sequence[Row]):
         searched: Trials of the searches for settings.
         notes: What a reader must know of the whole, one sentence each.
         folder: Of the comparison.
+        finished: Whether nothing is left to train, for this call or another.
     """
 
     rows: Sequence[Row]
@@ -148,6 +150,7 @@ class Table(Sequence[Row]):
     searched: Sequence[Searched]
     notes: Sequence[str]
     folder: Path
+    finished: bool = True
 
     @overload
     def __getitem__(self, index: int) -> Row: ...

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 import openwork as ow
 from openwork.comparison import Method, Result, Row, Table, Task, compare, trial
-from openwork.training import Run
+from openwork.training import Run, Stopped
 
 METHODS: Mapping[str, Method] = {"plain": Plain(), "largest": Largest()}
 # What differs from one run to the next, whatever is computed.
@@ -96,6 +96,73 @@ def test_the_file_for_reports(tmp_path: Path) -> None:
     assert len(json.dumps(found["results"])) / len(found["results"]) < 30_000
 
 
+def test_methods_of_earlier_calls_are_described(tmp_path: Path) -> None:
+    for name, method in METHODS.items():
+        compare(task(), {name: method}, strengths=1, seeds=1, out=tmp_path / "c")
+    said = json.loads((tmp_path / "c" / "comparison.json").read_text(encoding="utf-8"))["methods"]
+    assert {name: (one["baseline"], one["about"]) for name, one in said.items()} == {
+        "plain": (True, "SGD, nothing removed."),
+        "largest": (
+            False,
+            "SGD, then the largest entries of the weights: one in ``strength`` of them, if ``faithful``.",
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class LowRank(Plain):
+    """The first weight has rank one, and one of its entries is zero."""
+
+    @override
+    def run(self, task: Task, strength: float, epochs: int, seed: int) -> Run:
+        run = super().run(task, strength, epochs, seed)
+
+        def finish() -> nn.Module:
+            model = run.finish()
+            weight = next(p for p in model.parameters() if p.ndim > 1)
+            with torch.no_grad():
+                weight.copy_(torch.outer(torch.arange(1.0, 9), torch.ones(6)))
+                weight[0, 0] = 0.0
+            return model
+
+        return replace(run, finish=finish)
+
+
+def test_a_layer_of_low_rank_is_said_where_it_makes_a_network_small(tmp_path: Path) -> None:
+    (result,) = compare(task(), {"low": LowRank()}, seeds=1, out=tmp_path / "c").results
+    (note,) = result.notes
+    assert note.startswith("layers of low rank were split in two: ") and note.endswith(" (rank 2 of 6)")
+    assert result.nonzero == 82
+    assert result.params == (83, 83 - 48 + 2 * (8 + 6))
+
+
+def test_what_is_not_finished_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openwork.comparison import work
+
+    def stopped(*_: object) -> None:
+        raise Stopped(15, "everything is saved")
+
+    def called() -> Table:
+        return compare(task(), {"largest": Largest()}, strengths=3, seeds=1, out=tmp_path / "c")
+
+    train, count = work.train_cell, [0]
+
+    def second_stops(*args: object) -> Result:
+        count[0] += 1
+        return stopped() if count[0] == 2 else train(*args)  # pyright: ignore[reportReturnType, reportArgumentType]
+
+    monkeypatch.setattr(work, "train_cell", second_stops)
+    with pytest.raises(Stopped):
+        called()
+    said = json.loads((tmp_path / "c" / "comparison.json").read_text(encoding="utf-8"))
+    assert said["finished"] is False
+    assert said["notes"] == [
+        "this comparison is not finished: 1 of 3 networks are trained or have failed; the same call goes on with it"
+    ]
+    table = called()
+    assert (table.finished, table.notes) == (True, [])
+
+
 def test_a_second_call_computes_nothing(tmp_path: Path, log: Callable[[], list[str]]) -> None:
     first = compare(task(), METHODS, strengths=2, seeds=1, out=tmp_path / "c")
     done = log()
@@ -157,6 +224,40 @@ def test_a_cell_that_fails_is_said_and_the_others_go_on(tmp_path: Path, log: Cal
     done = log()
     compare(task(), methods, strengths=3, seeds=2, out=tmp_path / "c")
     assert log() == done
+
+
+def test_what_failed_is_trained_again_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Callable[[], list[str]]
+) -> None:
+    broken = [True]
+
+    def inputs(seed: int) -> nn.Module:
+        if broken[0] and seed == 1:
+            raise ZeroDivisionError("a mistake in the task")
+        return task().model(seed)
+
+    def called(retry: bool = False) -> Table:
+        own = replace(task(), model=inputs)
+        return compare(own, {"largest": Largest()}, strengths=1, seeds=2, out=tmp_path / "c", retry=retry)
+
+    table = called()
+    assert [(f.cell.name, f.reason) for f in table.failures] == [
+        ("largest-2-s1", "ZeroDivisionError: a mistake in the task")
+    ]
+    broken[0] = False
+    assert called().failures == table.failures
+    before = log()
+    table = called(retry=True)
+    assert (table[0].seeds, table.failures, log()[len(before) :]) == (2, [], ["2 1"])
+    called(retry=True)
+    assert log()[len(before) :] == ["2 1"]
+
+
+def test_what_was_left_out_is_tried_again_on_demand(tmp_path: Path) -> None:
+    methods, search = {"largest": Largest(diverges=0.0)}, 2
+    assert len(compare(task(), methods, strengths=1, seeds=1, search=search, out=tmp_path / "c")) == 0
+    table = compare(task(), methods, strengths=1, seeds=1, search=search, out=tmp_path / "c", retry=True)
+    assert len(table) == 0 and table.notes[0].startswith("largest is left out: all trials of the search failed")
 
 
 def test_weights_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,8 @@ class Largest(Method):
 @dataclass(frozen=True)
 class Plain(Method):
     """SGD, nothing removed."""
+
+    baseline: ClassVar[bool] = True
 
     lr: float = 0.1
 

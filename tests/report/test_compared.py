@@ -73,6 +73,19 @@ def test_a_strength_with_a_failure_says_so_and_is_on_no_frontier(page: Path):
     assert not any(failed in front for front in report["frontiers"].values())
 
 
+def test_what_is_not_finished_says_so_at_the_top(tmp_path: Path):
+    said = comparison()
+    said.update(
+        finished=False, notes=["this comparison is not finished: 19 of 24 networks are trained", *said["notes"]]
+    )
+    page = write_report([write_comparison(tmp_path / "a", said)])
+    report = report_of(page)
+    assert report["finished"] is False
+    assert report["headline"].startswith("4 methods on digits <small> so far: ")
+    assert report["notes"][0] == "This comparison is not finished: 19 of 24 networks are trained."
+    assert "This comparison is not finished" in Page(page).source.split("</header>")[0]
+
+
 def test_nothing_loads_and_no_name_is_markup(page: Path):
     found = Page(page)
     assert not re.search(r"https?:|@import|url\((?!#)", found.source)

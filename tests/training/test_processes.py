@@ -10,7 +10,7 @@ import torch
 from openwork.files import read_json, read_records, read_tensors
 
 LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-TRAIN = ["-m", "openwork.cli", "train", "ramda_digits", "--epochs", "4", "--lam", "0.001"]
+TRAIN = ["-m", "openwork", "train", "ramda_digits", "--epochs", "4", "--lam", "0.001"]
 
 
 def train(launch: list[str], out: Path, batch_size: int) -> str:

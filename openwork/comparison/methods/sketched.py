@@ -36,6 +36,13 @@ class Sketched(Method):
     strongest: float = 20.0
 
     @override
+    def about(self) -> str:
+        return (
+            f"Sketched training (MAST): Adam on a random {self.ratio:.0%} of each weight at every step, then magnitude "
+            "pruning of each layer."
+        )
+
+    @override
     def strengths(self, task: Task, count: int) -> list[float]:
         return geometric(self.weakest, self.strongest, count)
 
