@@ -9,7 +9,7 @@ from openwork.comparison.plan import Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
 from openwork.comparison.table import Row, Table
-from openwork.comparison.target import Target, nearest
+from openwork.comparison.target import Target, nearest, next_strength
 from openwork.files import Json, write_json
 from openwork.training import machine
 
@@ -143,8 +143,10 @@ def _row_at(known: Known, target: Target, name: str) -> list[Row]:
         chosen.append(cast("Result", result))
         reached = cast("float", probe.reached) * target.value
         if not target.met(reached):
+            probes = [probe for probe, _ in tried]
+            so_far = " yet" if next_strength(probes, probe.strength) is not None else ""
             notes.append(
-                f"seed {seed}: {target} was not met with {len(tried)} networks, the nearest is "
+                f"seed {seed}: {target} was not met{so_far} with {len(tried)} networks, the nearest is "
                 f"{target.measure}={reached:.3g} at strength {probe.strength:g}"
             )
     return [Row.of(chosen, lost, notes)] if chosen or lost else []
