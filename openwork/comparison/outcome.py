@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar, cast
 
-from openwork.comparison.plan import Fit, Plan, probed
+from openwork.comparison.plan import ABOUT, Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
 from openwork.comparison.table import Row, Table
@@ -81,7 +81,7 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
     def plain(rows: Sequence[Result] | Sequence[Failure]) -> list[Json]:
         return [row.to_json() for row in rows]
 
-    file = table.folder / FILE
+    file, facts = table.folder / FILE, study.facts()
     write_json(
         file,
         {
@@ -91,7 +91,10 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
             "budget": str(plan.budget),
             "finished": table.finished,
             "configuration": plan.configuration(),
-            "methods": {name: cast("Json", asdict(fit)) for name, fit in plan.fits(study).items()},
+            "methods": {
+                name: cast("dict[str, Json]", asdict(fit)) | cast("dict[str, Json]", facts.get(ABOUT + name, {}))
+                for name, fit in plan.fits(study).items()
+            },
             "machine": machine(),
             "results": plain(table.results),
             "failures": plain(table.failures),

@@ -14,8 +14,9 @@ from openwork.comparison.task import Task
 from openwork.comparison.trial import noted
 from openwork.files import Json
 
-# Prefixes of facts of a study, by methods: how it is used as it is, trials of its search, how it is used after that.
-FIT, TRIALS, CHOSEN = "fit:", "trials:", "chosen:"
+# Prefixes of facts of a study, by methods: how it is used as it is, trials of its search, how it is used after that,
+# and what it is.
+FIT, TRIALS, CHOSEN, ABOUT = "fit:", "trials:", "chosen:", "about:"
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,12 @@ class Fit:
         strengths: To try, increasing.
         epochs: Passes over the training samples.
         refused: Why the method cannot be used, one sentence; nothing if it can.
-        baseline: Whether reports show it as a baseline.
-        about: One sentence on the method.
     """
 
     settings: Mapping[str, Json]
     strengths: Sequence[float]
     epochs: int
     refused: str = ""
-    baseline: bool = False
-    about: str = ""
 
     @classmethod
     def from_json(cls, value: Json) -> Self:
@@ -72,7 +69,8 @@ class Plan:
             "task": self.task.name,
             "batch_size": self.task.batch_size,
             "budget": str(self.budget),
-            "strengths": str(self.target) if self.target else cast("Json", self.strengths),
+            "target": str(self.target) if self.target else None,
+            "strengths": None if self.target else cast("Json", self.strengths),
             "search": self.search,
         }
 
@@ -133,7 +131,10 @@ class Plan:
 
     def _settled(self, study: Study, name: str, method: Method) -> Fit:
         """How a method is used with the settings that it has."""
-        there = study.facts().get(FIT + name)
+        facts = study.facts()
+        if ABOUT + name not in facts:
+            study.note(ABOUT + name, _about(method))
+        there = facts.get(FIT + name)
         if there is not None:
             return Fit.from_json(there)
         strengths, epochs, refused = list[float](), 0, ""
@@ -146,7 +147,7 @@ class Plan:
                 refused = "" if epochs else f"one epoch takes {pace:.2g} s, which is more than the budget"
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             refused = " ".join(str(error).split())
-        fit = Fit(_settings(method), strengths, epochs, refused, method.baseline, method.about())
+        fit = Fit(_settings(method), strengths, epochs, refused)
         study.note(FIT + name, cast("dict[str, Json]", asdict(fit)))
         return fit
 
@@ -176,7 +177,8 @@ class Plan:
         if done := [known.searched[cell.name] for cell in trials if cell.name in known.searched]:
             settings = best(done)
             method = with_settings(self.methods[name], settings)
-            fit = replace(fit, settings=settings, strengths=self.grid(method), about=method.about())
+            fit = replace(fit, settings=settings, strengths=self.grid(method))
+            study.note(ABOUT + name, _about(method))
         else:
             reason = known.failures[trials[0].name].reason
             fit = replace(fit, refused=f"all trials of the search failed: {reason}")
@@ -226,8 +228,13 @@ def probed(known: Known, target: Target, method: str, seed: int) -> list[tuple[P
     return found
 
 
+def _about(method: Method) -> dict[str, Json]:
+    """What reports say of a method."""
+    return {"baseline": method.baseline, "about": method.about()}
+
+
 def _settings(method: Method) -> dict[str, Json]:
     return cast("dict[str, Json]", asdict(method))
 
 
-__all__ = ["Fit", "Plan", "probed"]
+__all__ = ["ABOUT", "Fit", "Plan", "probed"]

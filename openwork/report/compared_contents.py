@@ -144,6 +144,7 @@ def _headline(compared: Compared, reached: Sequence[Reach], methods: int) -> str
 
 def _notes(compared: Compared) -> list[str]:
     notes = [f"{text[:1].upper()}{text[1:].removesuffix('.')}." for text in compared.notes]
+    notes += [f"{point.method}: {note.removesuffix('.')}." for point in compared.points for note in point.notes]
     if failed := len(compared.failed):
         notes.append(
             f"{failed} network{'' if failed == 1 else 's'} could not be trained; see Failures. A strength with a "

@@ -504,7 +504,7 @@ def test_a_network_without_groups_is_no_task_for_a_structured_method(tmp_path: P
         ({"seconds": 5.0}, "begun with budget 2 epochs and cannot go on with 5 s; ask for the same, or choose"),
         ({"strengths": 2}, "begun with strengths 1 and cannot go on with 2; "),
         ({"strengths": [1.0, 2.0]}, "begun with strengths 1 and cannot go on with [1.0, 2.0]; "),
-        ({"target": "macs=0.5"}, "begun with strengths 1 and cannot go on with macs=0.5; "),
+        ({"target": "macs=0.5"}, "begun with target None and cannot go on with macs=0.5; "),
         ({"search": 2}, "begun with search 0 and cannot go on with 2; "),
         ({"methods": {"plain": Plain(lr=0.5)}}, "begun with lr of plain 0.1 and cannot go on with 0.5; "),
         ({"task": replace(task(), name="other")}, "begun with task tiny and cannot go on with other; "),

@@ -86,6 +86,16 @@ def test_what_is_not_finished_says_so_at_the_top(tmp_path: Path):
     assert "This comparison is not finished" in Page(page).source.split("</header>")[0]
 
 
+def test_a_target_is_named_and_where_it_was_not_met(tmp_path: Path):
+    said = comparison()
+    said["configuration"].update(target="density=0.3", strengths=None)
+    said["rows"][1]["notes"] = ["seed 1: density=0.3 was not met with 14 networks"]
+    found = Page(write_report([write_comparison(tmp_path / "a", said)]))
+    assert "target density=0.3" in found.words
+    assert "ramda: seed 1: density=0.3 was not met with 14 networks." in found.words
+    assert "One mark is one method at the strengths that come nearest to the target, the mean" in found.text
+
+
 def test_nothing_loads_and_no_name_is_markup(page: Path):
     found = Page(page)
     assert not re.search(r"https?:|@import|url\((?!#)", found.source)
