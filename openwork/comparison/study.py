@@ -90,8 +90,12 @@ class Study:
     """
 
     def __init__(self, folder: Path, name: str, storage: str | None = None) -> None:
-        url = storage or f"sqlite:///{(folder / FILE).resolve()}"
-        self._database, self.lock = opened(url, name)
+        if storage is None:
+            file = f"sqlite:///{(folder / FILE).resolve()}"
+            found = opened(file, name, "free some space there, or choose another folder with out=FOLDER")
+        else:
+            found = opened(storage, name)
+        self._database, self.lock = found
         with self.lock, quiet():
             self._study = optuna.create_study(storage=self._database, study_name=name, load_if_exists=True)
 

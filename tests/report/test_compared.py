@@ -86,6 +86,15 @@ def test_what_is_not_finished_says_so_at_the_top(tmp_path: Path):
     assert "This comparison is not finished" in Page(page).source.split("</header>")[0]
 
 
+def test_of_a_network_without_arithmetic_no_unit_is_left(tmp_path: Path):
+    said = comparison(seeds=1)
+    empty = next(one for one in said["results"] if one["cell"]["method"] == "ramda")
+    empty.update(widths={}, macs=[empty["macs"][0], 0], constant=True)
+    source = Page(write_report([write_comparison(tmp_path / "a", said)])).source
+    architecture = source.split("<h2>Architecture</h2>")[1].split("</table>")[0]
+    assert re.findall(r'<data value="(\d+)">', architecture)[:3] == ["0", "20", "10"]
+
+
 def test_a_target_is_named_and_where_it_was_not_met(tmp_path: Path):
     said = comparison()
     said["configuration"].update(target="density=0.3", strengths=None)
