@@ -43,7 +43,7 @@ def compare(arguments: Sequence[str]) -> int:
         with stages() as say:
             table = compared(
                 options.task,
-                options.methods.split(",") if options.methods else None,
+                [name.strip() for name in options.methods.split(",")] if options.methods else None,
                 strengths=_strengths(options.strengths),
                 seeds=options.seeds,
                 epochs=options.epochs,

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar, cast
 
-from openwork.comparison.plan import ABOUT, Fit, Plan, probed
+from openwork.comparison.plan import Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
 from openwork.comparison.table import Row, Table
@@ -59,6 +59,7 @@ def outcome(plan: Plan, study: Study, folder: Path, done: bool) -> Table:
         notes,
         folder,
         finished=finished,
+        baselines=[name for name, about in plan.described(study).items() if about.get("baseline")],
     )
 
 
@@ -81,7 +82,7 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
     def plain(rows: Sequence[Result] | Sequence[Failure]) -> list[Json]:
         return [row.to_json() for row in rows]
 
-    file, facts = table.folder / FILE, study.facts()
+    file, described = table.folder / FILE, plan.described(study)
     write_json(
         file,
         {
@@ -92,7 +93,7 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
             "finished": table.finished,
             "configuration": plan.configuration(),
             "methods": {
-                name: cast("dict[str, Json]", asdict(fit)) | cast("dict[str, Json]", facts.get(ABOUT + name, {}))
+                name: cast("dict[str, Json]", asdict(fit)) | described.get(name, {})
                 for name, fit in plan.fits(study).items()
             },
             "machine": machine(),

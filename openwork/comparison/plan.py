@@ -118,6 +118,15 @@ class Plan:
         found = {name: facts.get(CHOSEN + name) or facts.get(FIT + name) for name in names}
         return {name: Fit.from_json(fit) for name, fit in found.items() if fit}
 
+    def described(self, study: Study) -> dict[str, dict[str, Json]]:
+        """What reports say of each method of a study.
+
+        Args:
+            study: Of the comparison.
+        """
+        facts = study.facts().items()
+        return {name.removeprefix(ABOUT): cast("dict[str, Json]", v) for name, v in facts if name.startswith(ABOUT)}
+
     def retry(self, study: Study) -> None:
         """Let what failed or was left out be tried again; to be called while the study is locked.
 
@@ -237,4 +246,4 @@ def _settings(method: Method) -> dict[str, Json]:
     return cast("dict[str, Json]", asdict(method))
 
 
-__all__ = ["ABOUT", "Fit", "Plan", "probed"]
+__all__ = ["Fit", "Plan", "probed"]

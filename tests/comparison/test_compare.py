@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import re
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -161,6 +162,24 @@ def test_what_is_not_finished_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     table = called()
     assert (table.finished, table.notes) == (True, [])
+
+
+def test_a_stop_before_a_training_begins_is_heard(tmp_path: Path, log: Callable[[], list[str]]) -> None:
+    def hear(what: str) -> None:
+        if what == "looking for work":
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        compare(task(), {"plain": Plain()}, seeds=1, out=tmp_path / "c", said=hear)
+    assert log() == ["1 0"]  # to see whether the method fits
+
+
+def test_notebooks_show_what_there_is(tmp_path: Path) -> None:
+    table = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c")
+    assert table.baselines == ["plain"]
+    assert "mark hollow" in table._repr_html_()
+    empty = replace(table, rows=[], notes=["<nothing> yet"])
+    assert empty._repr_html_().endswith("note: &lt;nothing&gt; yet</pre>")
 
 
 def test_a_second_call_computes_nothing(tmp_path: Path, log: Callable[[], list[str]]) -> None:
