@@ -19,6 +19,8 @@ class Method(ABC):
 
     #: Whether reports show it as a baseline.
     baseline: ClassVar[bool] = False
+    #: Smallest strength that there is: at it, nothing is removed. 0 where any strength above 0 removes something.
+    least: ClassVar[float] = 0.0
 
     @abstractmethod
     def strengths(self, task: Task, count: int) -> list[float]:

@@ -9,7 +9,7 @@ from openwork.comparison.plan import Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
 from openwork.comparison.table import Row, Table
-from openwork.comparison.target import Target, nearest, next_strength
+from openwork.comparison.target import Target, nearest
 from openwork.files import Json, write_json
 from openwork.training import machine
 
@@ -34,7 +34,7 @@ def outcome(plan: Plan, study: Study, folder: Path, done: bool) -> Table:
     rows: list[Row] = []
     for name, fit in fits.items():
         if plan.target is not None and any(fit.strengths):
-            rows += _row_at(known, plan.target, name)
+            rows += _row_at(known, plan.target, name, finished)
         else:
             rows += _rows(known, name)
     notes = [] if finished else [_unfinished(plan, known)]
@@ -131,7 +131,7 @@ def _rows(known: Known, name: str) -> list[Row]:
     ]
 
 
-def _row_at(known: Known, target: Target, name: str) -> list[Row]:
+def _row_at(known: Known, target: Target, name: str, finished: bool) -> list[Row]:
     """The networks of each seed that come nearest to the target."""
     chosen: list[Result] = []
     lost: list[Failure] = []
@@ -147,11 +147,9 @@ def _row_at(known: Known, target: Target, name: str) -> list[Row]:
         chosen.append(cast("Result", result))
         reached = cast("float", probe.reached) * target.value
         if not target.met(reached):
-            probes = [probe for probe, _ in tried]
-            so_far = " yet" if next_strength(probes, probe.strength) is not None else ""
             notes.append(
-                f"seed {seed}: {target} was not met{so_far} with {len(tried)} networks, the nearest is "
-                f"{target.measure}={reached:.3g} at strength {probe.strength:g}"
+                f"seed {seed}: {target} was not met{'' if finished else ' yet'} with {len(tried)} networks, the "
+                f"nearest is {target.measure}={reached:.3g} at strength {probe.strength:g}"
             )
     return [Row.of(chosen, lost, notes)] if chosen or lost else []
 

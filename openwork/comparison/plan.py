@@ -208,7 +208,8 @@ class Plan:
         first = None
         if self.target.measure == "density":
             first = with_settings(self.methods[name], fit.settings).strength_at(self.task, self.target.value)
-        strength = next_strength([probe for probe, _ in tried], first or fit.strengths[len(fit.strengths) // 2])
+        first = first or fit.strengths[len(fit.strengths) // 2]
+        strength = next_strength([probe for probe, _ in tried], first, self.methods[name].least)
         return [] if strength is None else [cell(strength)]
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import re
+import resource
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -221,6 +222,28 @@ def test_a_comparison_that_crashes_goes_on_to_the_same_table(
     assert timeless(resumed) == timeless(whole)
     # Two runs are built to see whether the methods fit; of the cells the second is begun twice, from its checkpoint.
     assert sorted(log()[done:]) == ["1 0", "1 0", "2 0", "2 0", "4 0", "4 0"]
+
+
+def test_a_file_that_cannot_be_written_stops_the_comparison_and_keeps_what_is_finished(
+    tmp_path: Path, log: Callable[[], list[str]]
+) -> None:
+    wide = replace(task(), model=lambda seed: tiny_comparison.mlp((6, 400 if seed else 8, 300, 3), seed=seed))
+
+    def called() -> Table:
+        return compare(wide, {"plain": Plain()}, seeds=2, out=tmp_path / "c")
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"^cannot write .*plain-0-s1.checkpoint.pt: File too large; free some space"):
+            called()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = json.loads((tmp_path / "c" / "comparison.json").read_text(encoding="utf-8"))
+    assert (len(said["results"]), said["finished"]) == (1, False)
+    assert called()[0].seeds == 2
+    # One run is built to see whether the method fits.
+    assert log() == ["1 0", "1 0", "1 1", "1 1"]
 
 
 def test_a_cell_does_not_depend_on_those_before_it(tmp_path: Path) -> None:

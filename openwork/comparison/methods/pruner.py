@@ -71,6 +71,7 @@ class Masked(Method):
     """
 
     baseline: ClassVar[bool] = True
+    least: ClassVar[float] = 1.0
 
     lr: float = 3e-3
     weakest: float = 2.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -29,6 +30,8 @@ class Sketched(Method):
         weakest: First strength of a path, > 1.
         strongest: Last strength of a path.
     """
+
+    least: ClassVar[float] = 1.0
 
     lr: float = 3e-3
     ratio: float = 0.8
