@@ -25,7 +25,7 @@ from openwork.files import read_json
 from openwork.training import Stopped
 
 NAME = "compare_fashion"
-OURS = ("ramda", "dwf3", "tiam_l1", "mast_magnitude", "rmda", "dwf2", "dwf4")
+OURS = ("ramda", "dwf3", "mast_magnitude", "rmda", "dwf2", "dwf4", "tiam_l1")
 BASELINES = ("dense", "magnitude", "gradual", "synflow", "rigl", "snip", "random", "set", "acdc", "magnitude_finetune",
              "magnitude_layerwise", "rigl_uniform", "subgradient_group", "subgradient_l1", "lottery")  # fmt: skip
 TELLING = ("ramda", "dwf3", "mast_magnitude", "dense", "gradual", "synflow", "magnitude")

@@ -266,10 +266,11 @@ class Band(Coupling):
 
     @override
     def tighten(self, problem: Problem) -> bool:
-        if self.factor == 1:
+        pairs = [widths(layer) for layer in problem.layers[:-1]]
+        # At its floor the band stays as it is, and history and objective with it.
+        if self.factor == 1 or not any(bool(eps > floor) for eps, floor in pairs):
             return False
-        for layer in problem.layers[:-1]:
-            eps, floor = widths(layer)
+        for layer, (eps, floor) in zip(problem.layers, pairs, strict=False):
             layer.eps = torch.maximum(eps * self.factor, floor)
         self.settle(problem)
         return True

@@ -68,13 +68,22 @@ def signs(activations: Sequence[Activation]) -> list[SignSteps]:
     return [activation for activation in activations if isinstance(activation, SignSteps)]
 
 
+def harden(activations: Sequence[Activation]) -> None:
+    """Make ramps signs.
+
+    Args:
+        activations: Of the model.
+    """
+    for steps in signs(activations):
+        steps.slope = inf
+
+
 @contextmanager
 def hardened(activations: Sequence[Activation]) -> Iterator[None]:
     """Inside, ramps are signs, as in the network that is used in the end."""
     ramps = [(steps, steps.slope) for steps in signs(activations)]
     try:
-        for steps, _ in ramps:
-            steps.slope = inf
+        harden(activations)
         yield
     finally:
         for steps, slope in ramps:

@@ -96,19 +96,19 @@ def escaped(start: Sequence[float], now: Sequence[float]) -> tuple[int, int] | N
     return None
 
 
-def warn_of_escape(shrunk: int, grown: int) -> None:
+def warn_of_escape(shrunk: int, grown: int, remedy: str) -> None:
     """Say that the objective falls for the wrong reason.
 
     Args:
         shrunk: Index of the layer that shrank.
         grown: Index of the layer that grew.
+        remedy: What to take, in words.
 
     Warns:
         UserWarning: Always.
     """
     warnings.warn(
         f"AMTrainer: the weight of layer {shrunk + 1} shrank more than tenfold or to zero while that of layer "
-        f"{grown + 1} grew, which lowers the objective without training the network; take a smaller penalty, a larger "
-        "mu, or balance=10",
+        f"{grown + 1} grew, which lowers the objective without training the network; take {remedy}",
         stacklevel=3,
     )

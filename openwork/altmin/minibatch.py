@@ -6,9 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openwork.altmin.couplings import Coupling, Exact
+from openwork.altmin.homotopy import SignHomotopy
+from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
 from openwork.altmin.network import Network
+from openwork.altmin.rho import FixedRho, RhoPolicy
 from openwork.altmin.state import FLOOR
+from openwork.altmin.weight_block import check_linear
 from openwork.files import State
 from openwork.penalties import Zero
 
@@ -173,6 +178,38 @@ class MiniBatches:
         self.steps = steps
         for link, probe in zip(self.network.links, probes, strict=True):
             link.probes = link.probes[0], probe
+
+
+def check_batches(
+    place: str,
+    links: Sequence[Link],
+    rho: RhoPolicy,
+    coupling: Coupling,
+    multiplier: bool,
+    homotopy: SignHomotopy | None,
+) -> None:
+    """Refuse what mini-batches cannot do.
+
+    Args:
+        place: For the message.
+        links: Of the model.
+        rho: Rule for the weight of the links.
+        coupling: Between codes and activations.
+        multiplier: Whether the link of the output has one.
+        homotopy: Of sign layers.
+
+    Raises:
+        TypeError: If the model has other layers.
+        ValueError: If an option does not go with mini-batches.
+    """
+    check_linear(place, "training on mini-batches", links)
+    if not isinstance(rho, FixedRho):
+        raise ValueError(f"{place}: rho must be a number, since there are no sweeps to adapt it by, got {rho}")
+    if not isinstance(coupling, Exact) or multiplier or homotopy is not None:
+        raise ValueError(
+            f"{place}: mini-batches need coupling=Exact() without multiplier and homotopy, got coupling {coupling}, "
+            f"multiplier {multiplier} and homotopy {homotopy}"
+        )
 
 
 def _onward(step: Tensor, before: Tensor | None, momentum: float) -> Tensor:

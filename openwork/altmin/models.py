@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,12 +18,27 @@ from openwork.altmin.piecewise import Identity
 __all__ = ["links_of"]
 
 ME = "AMTrainer"
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTS = (nn.Linear, *CONV)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 FRONTS = (nn.Flatten, *AVERAGES, *MAXIMA)
+
+
+class Reading(NamedTuple):
+    """A model as it was read; nothing in it has changed.
+
+    Args:
+        links: Its weight layers.
+        activations: Between them, one fewer.
+        norms: Normalizations that are still to be folded in, each with the layer before it.
+    """
+
+    links: list[Link]
+    activations: list[Activation]
+    norms: list[tuple[Weighted, nn.Module]]
 
 
 def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
@@ -39,13 +55,33 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
         TypeError: If it is no ``nn.Sequential``, or a module is of an unknown kind.
         ValueError: If a module stands where it cannot be, or is set in a way that cannot be trained.
     """
+    found = read_model(model)
+    fold(found)
+    return found.links, found.activations
+
+
+def read_model(model: nn.Sequential) -> Reading:
+    """What ``links_of`` reads, before anything is folded; see there.
+
+    Args:
+        model: As there.
+
+    Raises:
+        TypeError: See there.
+        ValueError: See there.
+    """
     if not isinstance(model, nn.Sequential):
         raise TypeError(
             f"{ME}: model must be a torch.nn.Sequential, got {type(model).__name__}; list its layers in one"
         )
+    if type(model).forward is not nn.Sequential.forward:
+        raise TypeError(
+            f"{ME}: {type(model).__name__} has a forward of its own, which blocks do not follow; list its layers in a "
+            "plain torch.nn.Sequential"
+        )
     links: list[Link] = []
     activations: list[Activation] = []
-    norms: list[tuple[nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, nn.Module]] = []
+    norms: list[tuple[Weighted, nn.Module]] = []
     fronts: list[Front] = []
     pooled = ""
     seen: set[int] = set()
@@ -58,7 +94,7 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
         seen |= places
         _check(name, module)
         kind = type(module)
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if isinstance(module, Weighted):
             if links and len(activations) < len(links):
                 activations.append(Identity())
             links.append(LinearLink(module, fronts) if isinstance(module, nn.Linear) else ConvLink(module, fronts))
@@ -94,9 +130,17 @@ def links_of(model: nn.Sequential) -> tuple[list[Link], list[Activation]]:
                 stacklevel=3,
             )
             break
-    for layer, norm in norms:
+    return Reading(links, activations, norms)
+
+
+def fold(found: Reading) -> None:
+    """Fold the normalizations of a model into its weight layers.
+
+    Args:
+        found: From ``read_model``.
+    """
+    for layer, norm in found.norms:
         _fold(layer, norm)
-    return links, activations
 
 
 def check_folded(model: nn.Sequential) -> None:
@@ -146,6 +190,12 @@ def _check(name: str, module: nn.Module) -> None:
         raise ValueError(f"{ME}: {name} ({kind.__name__}) keeps no running statistics to fold in; leave it out")
     if parametrize.is_parametrized(module):
         raise ValueError(f"{ME}: {name} is parametrized, and its weight cannot be set; remove or collapse it first")
+    own = dict(module.named_parameters(recurse=False))
+    if isinstance(module, WEIGHTS) and any(x not in own and getattr(module, x) is not None for x in ("weight", "bias")):
+        raise ValueError(
+            f"{ME}: {name} computes its weight or bias anew before every call, as pruning and old normalizations of "
+            "weights do, so that it cannot be set; remove that first"
+        )
     known = kind in (*WEIGHTS, *NORMS, *AVERAGES, *MAXIMA, nn.Flatten) or knows_activation(module)
     if not known and any(True for _ in module.parameters()):
         raise TypeError(
@@ -181,7 +231,7 @@ def _front(name: str, module: nn.Module) -> Front:
 
 
 @torch.no_grad()
-def _fold(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, norm: nn.Module) -> None:
+def _fold(layer: Weighted, norm: nn.Module) -> None:
     """Move what a normalization does into the layer before it, and make it the identity."""
     if not isinstance(norm, NORMS) or norm.running_mean is None or norm.running_var is None:
         return

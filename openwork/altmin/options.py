@@ -1,15 +1,20 @@
 """Options as a user hands them over: what is refused before a trainer exists."""
 
 from math import inf
+from numbers import Real
 
 from openwork.altmin.couplings import Coupling
+from openwork.altmin.homotopy import SignHomotopy
 from openwork.altmin.inertia import Inertia, InertiaSchedule
 from openwork.altmin.losses import OutputLoss
+from openwork.altmin.minibatch import MiniBatch
 from openwork.altmin.rho import FixedRho, RhoPolicy
 from openwork.altmin.weight_block import WeightSolver
 
 
-def check_kinds(place: str, loss: object, coupling: object, w_solver: object, order: object) -> None:
+def check_kinds(
+    place: str, loss: object, coupling: object, w_solver: object, homotopy: object, minibatch: object
+) -> None:
     """Refuse options of the wrong type; None is a default.
 
     Args:
@@ -17,7 +22,8 @@ def check_kinds(place: str, loss: object, coupling: object, w_solver: object, or
         loss: Of the outputs.
         coupling: Between codes and activations.
         w_solver: How weights are updated.
-        order: Of the blocks in a sweep.
+        homotopy: How sign layers begin.
+        minibatch: Numbers of mini-batches.
 
     Raises:
         TypeError: If one is of the wrong type.
@@ -26,11 +32,11 @@ def check_kinds(place: str, loss: object, coupling: object, w_solver: object, or
         ("loss", loss, OutputLoss, "Squared()"),
         ("coupling", coupling, Coupling, "Exact()"),
         ("w_solver", w_solver, WeightSolver, "ExactWeights()"),
+        ("homotopy", homotopy, SignHomotopy, "SignHomotopy(20)"),
+        ("minibatch", minibatch, MiniBatch, "MiniBatch()"),
     ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{place}: {name} must be None or an object such as {example}, got {value!r}")
-    if not callable(order):
-        raise TypeError(f"{place}: order must be a function such as openwork.altmin.forward, got {order!r}")
 
 
 def check_numbers(place: str, mu: float | str, balance: int, safeguard: str) -> None:
@@ -45,11 +51,11 @@ def check_numbers(place: str, mu: float | str, balance: int, safeguard: str) -> 
     Raises:
         ValueError: If there is one.
     """
-    if mu != "auto" and (isinstance(mu, str) or not 0 <= mu < inf):
+    if mu != "auto" and not (isinstance(mu, (int, float)) and 0 <= mu < inf):
         raise ValueError(f"{place}: mu must be finite and >= 0, or 'auto', got {mu!r}")
     if safeguard not in ("sweep", "block", "none"):
         raise ValueError(f"{place}: safeguard must be 'sweep', 'block' or 'none', got {safeguard!r}")
-    if balance < 0:
+    if not isinstance(balance, int) or balance < 0:
         raise ValueError(f"{place}: balance must be a number of sweeps, or 0 for never, got {balance}")
 
 
@@ -63,7 +69,7 @@ def inertia_of(place: str, inertia: object) -> InertiaSchedule:
     Raises:
         TypeError: If it is neither.
     """
-    if isinstance(inertia, (tuple, list)) and len(inertia) == 3:
+    if isinstance(inertia, (tuple, list)) and len(inertia) == 3 and all(isinstance(p, Real) for p in inertia):
         return Inertia(*inertia)
     if isinstance(inertia, InertiaSchedule):
         return inertia

@@ -21,6 +21,33 @@ class Visit(NamedTuple):
 Order = Callable[[int], Sequence[Visit]]
 
 
+def visits_of(place: str, order: object, layers: int) -> list[Visit]:
+    """The blocks of a sweep.
+
+    Args:
+        place: For the message.
+        order: As a user gives it.
+        layers: Number of weight layers.
+
+    Raises:
+        TypeError: If it is no function, or gives something else than visits.
+        ValueError: If it visits a block that there is not.
+    """
+    if not callable(order):
+        raise TypeError(f"{place}: order must be a function such as openwork.altmin.forward, got {order!r}")
+    visits = order(layers)
+    if not isinstance(visits, Sequence) or not all(isinstance(visit, Visit) for visit in visits):
+        raise TypeError(f"{place}: order must give a list of Visit(block, layer), got {visits!r}")
+    for visit in visits:
+        last = layers - 2 if visit.block == "a" else layers - 1
+        if visit.block not in ("W", "b", "z", "a") or not 0 <= visit.layer <= last:
+            raise ValueError(
+                f"{place}: order visits {visit}; the blocks are W, b and z of layers 0 to {layers - 1}, and a of all "
+                "but the last"
+            )
+    return list(visits)
+
+
 def forward(layers: int) -> list[Visit]:
     """From input to output, W, b, z, a in each layer: TIAM and mDLAM.
 

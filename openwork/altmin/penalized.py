@@ -30,6 +30,8 @@ def penalties_of(
     names = {module: name for name, module in model.named_modules()}
     own = [names[link.layer] for link in links]
     found: list[Penalty] = [Zero() for _ in links]
+    if penalties is not None and not isinstance(penalties, Mapping):
+        raise TypeError(f"{place}: penalties must be a dictionary from names of layers to penalties, got {penalties!r}")
     for name, penalty in (penalties or {}).items():
         layer = name.removesuffix(".weight")
         if layer not in own:

@@ -46,11 +46,12 @@ class Progress:
     best_sweep: int | None = None
     series: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SERIES})
 
-    def record(self, measured: Measurement) -> None:
+    def record(self, measured: Measurement, remedy: str) -> None:
         """Count a sweep.
 
         Args:
             measured: After it.
+            remedy: What the user is told to take if layers escape.
         """
         self.sweeps += 1
         self.objective = measured.objective
@@ -61,7 +62,7 @@ class Progress:
         pair = None if self.warned else escaped(self.norms, measured.weight_norm)
         if pair is not None:
             self.warned = True
-            warn_of_escape(*pair)
+            warn_of_escape(*pair, remedy)
 
     def record_forward(
         self, loss: float, accuracy: float | None, penalty: float, weights: Sequence[Tensor] | None

@@ -7,12 +7,30 @@ from torch import Tensor
 
 from openwork.altmin.links import Link
 from openwork.altmin.losses import OutputLoss
+from openwork.altmin.network import Network
+from openwork.altmin.state import Problem
 from openwork.penalties import Penalty, Zero
 from openwork.structure import Rank
 
 # Steps at most, and the gradient (of the mean over samples) at which they end.
 STEPS = 100
 TOLERANCE = 1e-7
+
+
+def refit(network: Network, problem: Problem, held: tuple[Tensor, Tensor] | None) -> None:
+    """Refit the last layer of a network to its training samples, unless that raises the loss of others.
+
+    Args:
+        network: With the weights that it has in the end.
+        problem: Holds the samples.
+        held: Inputs and targets to judge by; None for the training samples alone.
+    """
+    loss, output = problem.loss, problem.layers[-1]
+    before = [tensor.clone() for tensor in network.parameters()]
+    judged = None if held is None else network.loss(loss, *held)
+    refit_readout(output.link, network.features(problem.x, problem.y), loss, output.mu, output.penalty)
+    if held is not None and judged is not None and not network.loss(loss, *held) <= judged:
+        network.write(before)
 
 
 def refit_readout(

@@ -71,7 +71,7 @@ def guarded_sweep(blocks: Blocks, inertia: Inertia, safeguard: Safeguard, before
                 f"AMTrainer: the objective is {outcome.measured.objective}, even without inertia and with rho ten "
                 "times as large; scale the inputs to about unit size, or take a larger mu"
             )
-    except FloatingPointError:
+    except BaseException:  # an interrupt or a lack of memory as well
         blocks.restore(saved)
         raise
     return outcome

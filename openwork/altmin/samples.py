@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ def check_samples(place: str, x: object, y: object, network: Network, loss: Outp
     """
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise TypeError(f"{place}: X and y must be tensors, got {type(x).__name__} and {type(y).__name__}")
+    if not x.layout == y.layout == torch.strided:
+        raise TypeError(f"{place}: X and y must be dense, got {x.layout} and {y.layout}; use to_dense()")
     if x.ndim < 2 or x.shape[0] == 0:
         raise ValueError(f"{place}: X must hold at least one sample as a row, got a tensor of shape {tuple(x.shape)}")
     if y.ndim < 1 or y.shape[0] != x.shape[0]:
@@ -65,6 +68,42 @@ def check_samples(place: str, x: object, y: object, network: Network, loss: Outp
     return x, y
 
 
+def check_validation(
+    place: str, validation: tuple[object, object] | None, network: Network, loss: OutputLoss
+) -> tuple[Tensor, Tensor] | None:
+    """Refuse samples that weights cannot be chosen by; see ``check_samples``.
+
+    Args:
+        place: Where they came in, for the message.
+        validation: Inputs and targets, or None.
+        network: The model.
+        loss: Of its outputs.
+
+    Raises:
+        TypeError: If it is no pair, or see there.
+        ValueError: See there.
+    """
+    if validation is None:
+        return None
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise TypeError(f"{place}: validation must be a pair (X, y) or None, got {type(validation).__name__}")
+    x, y = validation
+    return check_samples(f"{place} (validation)", x, y, network, loss)
+
+
+def checksum(*tensors: Tensor) -> int:
+    """A number that tells whether the numbers in tensors are still the same, at the cost of reading them once.
+
+    Args:
+        tensors: With one dimension or more.
+    """
+    found = 0
+    for tensor in tensors:
+        for part in tensor.detach().split(ROWS):
+            found = crc32(part.cpu().contiguous().view(torch.uint8).numpy().tobytes(), found)
+    return found
+
+
 def output_sizes(place: str, x: Tensor, network: Network) -> list[torch.Size]:
     """Shapes of all layers' outputs for one sample.
 
@@ -81,7 +120,7 @@ def output_sizes(place: str, x: Tensor, network: Network) -> list[torch.Size]:
     for index, link in enumerate(network.links):
         try:
             z = link.bias_add(link.forward(a))
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise ValueError(
                 f"{place}: layer {index + 1} does not take inputs of shape {tuple(a.shape[1:])} per sample: "
                 f"{first_line(error)}; pass X in the shape that the model takes"
@@ -111,6 +150,8 @@ def check_memory(place: str, x: Tensor, sizes: Sequence[torch.Size], available: 
     Raises:
         MemoryError: If more is needed than there is.
     """
+    # Where chunks would not fit either, they are not offered.
+    check_memory_of_chunks(place, x, sizes, available)
     needed, free = _needed_and_free(x, sizes, COPIES, available)
     if free is not None and needed > free:
         raise MemoryError(

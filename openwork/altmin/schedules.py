@@ -10,6 +10,8 @@ from openwork.altmin.rho import RhoPolicy
 
 # Sweeps between two computations of the residuals from scratch.
 REFRESH = 20
+# Sweeps between two balancings that are advised where these are farther apart.
+OFTEN = 10
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Schedules:
     rho: RhoPolicy
     balance: int
     homotopy: SignHomotopy | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What keeps scales from moving between layers, in words."""
+        mild = "a smaller penalty" if 0 < self.balance <= OFTEN else f"balance={OFTEN}, a smaller penalty"
+        return f"{mild}, or a larger mu"
 
     def relate(self, blocks: Blocks, rho: float) -> None:
         """Set the ``rho`` of every layer.

@@ -215,9 +215,14 @@ class Softplus(_Monotone):
     Args:
         beta: Sharpness, > 0.
         threshold: As of ``nn.Softplus``.
+
+    Raises:
+        ValueError: If ``beta`` is not positive.
     """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        if not beta > 0:
+            raise ValueError(f"Softplus: beta must be > 0, got {beta}")
         super().__init__((-8.0 / beta, 8.0 / beta), 12)
         self.beta, self.threshold = beta, threshold
         self.flat, self.bow = 40.0 / beta, beta / 4
@@ -242,11 +247,16 @@ class ELU(_Monotone):
 
     Args:
         alpha: Minus the value at minus infinity, > 0.
+
+    Raises:
+        ValueError: If ``alpha`` is not positive.
     """
 
     flat = 40.0
 
     def __init__(self, alpha: float = 1.0) -> None:
+        if not alpha > 0:
+            raise ValueError(f"ELU: alpha must be > 0, got {alpha}; use ReLU for 0")
         super().__init__((-8.0, 0.0), 12)
         self.alpha = self.bow = alpha
 

@@ -3,34 +3,33 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from math import inf
 from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from openwork.altmin.blocks import Blocks
-from openwork.altmin.chunks import ChunkedBlocks, check_chunks
+from openwork.altmin.chunks import check_chunks
 from openwork.altmin.couplings import Coupling, Exact
 from openwork.altmin.entrywise import Compiled, eager
-from openwork.altmin.homotopy import SignHomotopy, hardened, signs
+from openwork.altmin.homotopy import SignHomotopy, harden, hardened, signs
 from openwork.altmin.inertia import InertiaSchedule, check_stability
 from openwork.altmin.losses import CrossEntropy, OutputLoss
 from openwork.altmin.measurement import ForwardGap, Measurement, measure
-from openwork.altmin.minibatch import MiniBatch, MiniBatches
-from openwork.altmin.models import check_folded, links_of
+from openwork.altmin.minibatch import MiniBatch, MiniBatches, check_batches
+from openwork.altmin.models import check_folded, fold, read_model
 from openwork.altmin.network import Network
 from openwork.altmin.options import check_kinds, check_numbers, inertia_of, policy_of
-from openwork.altmin.orders import Order, forward
+from openwork.altmin.orders import Order, forward, visits_of
 from openwork.altmin.penalized import penalties_of, structures_of
 from openwork.altmin.progress import Progress
-from openwork.altmin.readout import refit_readout
-from openwork.altmin.rho import FixedRho, RhoPolicy
+from openwork.altmin.readout import refit
+from openwork.altmin.rho import RhoPolicy
 from openwork.altmin.safeguard import Safeguard, guarded_sweep
-from openwork.altmin.samples import check_memory, check_memory_of_chunks, check_samples, output_sizes
+from openwork.altmin.samples import check_samples, check_validation, checksum
 from openwork.altmin.schedules import Schedules
-from openwork.altmin.sweep import WholeBlocks
-from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver, check_linear
+from openwork.altmin.starting import start_blocks
+from openwork.altmin.weight_block import ExactWeights, MajorizedWeights, WeightSolver
 from openwork.files import State
 from openwork.penalties import Penalty
 from openwork.structure import Structure
@@ -60,7 +59,7 @@ class AMTrainer:
 
     Args:
         model: ``nn.Sequential`` of linear or convolutional layers, elementwise activations and what ``links_of`` takes.
-            Its weights are the start, and are written in place.
+            Its weights are the start, and are written in place, whether they require gradients or not.
         loss: Of the outputs.
         coupling: Between the codes of a layer and its activation.
         rho: Weight of the links, or a rule for it.
@@ -114,7 +113,7 @@ class AMTrainer:
         chunk_size: int | None = None,
         minibatch: MiniBatch | None = None,
     ) -> None:
-        check_kinds(ME, loss, coupling, w_solver, order)
+        check_kinds(ME, loss, coupling, w_solver, homotopy, minibatch)
         check_numbers(ME, mu, balance, safeguard)
         self.model = model
         self.loss = CrossEntropy() if loss is None else loss
@@ -129,13 +128,14 @@ class AMTrainer:
         self._schedules = Schedules(policy_of(ME, rho), balance, homotopy)
         self.multiplier = multiplier
         self.chunk_size = chunk_size
-        links, activations = links_of(model)
+        read = read_model(model)
+        links, activations = read.links, read.activations
         found, entrywise = penalties_of(ME, model, links, penalties), Compiled() if compile else eager
         majorized = penalties or signs(activations)
         default = MajorizedWeights(fresh=fresh) if majorized else ExactWeights()
         self.w_solver = default if w_solver is None else w_solver
         self._network = Network(model, links, activations, found, chunk_size, entrywise)
-        self._visits = order(len(links))
+        self._visits = visits_of(ME, order, len(links))
         self.coupling.check(ME, links)
         if chunk_size is not None:
             check_chunks(
@@ -144,14 +144,19 @@ class AMTrainer:
         self._blocks: Blocks | None = None
         self._progress: Progress | None = None
         self._held: tuple[Tensor, Tensor] | None = None
+        self._checksum = 0
         numbers = MiniBatch() if minibatch is None else minibatch
         self._batches = MiniBatches(replace(self._network, rows=None), self.loss, self._schedules.rho.start, numbers)
+        # Only now is nothing refused any more.
+        fold(read)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def start(self, X: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None = None) -> None:
         """Take the samples and initialize every block by a forward pass from the model's weights.
+
+        They are kept, not copied, and must not change while sweeps follow.
 
         Args:
             X: Inputs, ``(N, ...)``.
@@ -166,22 +171,18 @@ class AMTrainer:
         network = self._network
         check_folded(self.model)
         x, y = check_samples(ME, X, y, network, self.loss)
-        if validation is not None:
-            validation = check_samples(f"{ME} (validation)", *validation, network, self.loss)
+        validation = check_validation(ME, validation, network, self.loss)
         if self._schedules.homotopy is not None:
             self._schedules.homotopy.apply(network.activations, 0)
+        for link in network.links:  # the same start as of a new trainer
+            link.probes = None, None
         mu = MU_PER_SAMPLE * len(x) if isinstance(self.mu, str) else self.mu
         parts = network, (x, y), self.loss, mu, self.coupling, self.w_solver
-        sizes = output_sizes(ME, x, network)
-        if self.chunk_size is None:
-            check_memory(ME, x, sizes)
-            blocks: Blocks = WholeBlocks.start(*parts, self._visits, self.multiplier)
-        else:
-            check_memory_of_chunks(ME, x, sizes)
-            blocks = ChunkedBlocks.start(*parts, self.chunk_size)
+        blocks = start_blocks(ME, *parts, self._visits, self.multiplier, self.chunk_size)
         self._schedules.relate(blocks, self._schedules.rho.start)
         self._progress = Progress(self._schedules.rho.start, measure(blocks).weight_norm)
         self._blocks, self._held = blocks, validation
+        self._checksum = checksum(x, y, *(validation or ()))
 
     # -- sweeps -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ class AMTrainer:
         progress.rho *= outcome.growth
         progress.restarts += outcome.repeats
         progress.clock = 0 if outcome.restarted else progress.clock + 1
-        progress.record(outcome.measured)
+        progress.record(outcome.measured, self._schedules.remedy)
         self._schedules.advance(
             blocks,
             progress,
@@ -258,8 +259,9 @@ class AMTrainer:
     ) -> nn.Sequential:
         """Train, and hand the model back with the weights whose forward loss was best.
 
-        Goes on where it was if the last call had the very same tensors, those of the validation included if there are
-        any in this call; starts anew from the model's weights otherwise.
+        Goes on where it was, whatever the model's weights are now, if the last call had the very same tensors, with the
+        same numbers in them, those of the validation included if there are any in this call; starts anew from the
+        model's weights otherwise.
 
         Args:
             X: Inputs, ``(N, ...)``.
@@ -276,8 +278,8 @@ class AMTrainer:
         Raises:
             ValueError: If ``sweeps`` is negative, or see ``start``.
         """
-        if sweeps < 0:
-            raise ValueError(f"{ME}.fit: sweeps must be >= 0, got {sweeps}")
+        if not isinstance(sweeps, int) or sweeps < 0:
+            raise ValueError(f"{ME}.fit: sweeps must be a number >= 0, got {sweeps!r}")
         if self._blocks is None or not self._knows(X, y, validation):
             self.start(X, y, validation)
         _, progress = self._started()
@@ -292,10 +294,10 @@ class AMTrainer:
         return self.finish()
 
     def _knows(self, x: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None) -> bool:
-        """Whether these very tensors are those of the last start, or no others for the validation are given."""
-        problem, held = self._started()[0].problem, self._held
-        same = validation is None or (held is not None and all(a is b for a, b in zip(held, validation, strict=True)))
-        return same and problem.x is x and problem.y is y
+        """Whether these tensors are those of the last start, unchanged, or no others for the validation are given."""
+        problem, held = self._started()[0].problem, self._held or ()
+        same = validation is None or [id(a) for a in held] == [id(a) for a in validation]
+        return same and problem.x is x and problem.y is y and checksum(x, y, *held) == self._checksum
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -322,19 +324,11 @@ class AMTrainer:
             The model, its ramps made signs. Penalized weights have the exact zeros of the proximal point that they are.
         """
         blocks, progress = self._started()
-        problem = blocks.problem
         if progress.best_weights:
             self._network.write(progress.best_weights)
-        for steps in signs(self._network.activations):
-            steps.slope = inf
+        harden(self._network.activations)
         if self.readout:
-            before = [tensor.clone() for tensor in self._network.parameters()]
-            held = None if self._held is None else self._network.loss(self.loss, *self._held)
-            output = problem.layers[-1]
-            samples = self._network.features(problem.x, problem.y)
-            refit_readout(output.link, samples, self.loss, output.mu, output.penalty)
-            if held is not None and self._held is not None and not self._network.loss(self.loss, *self._held) <= held:
-                self._network.write(before)
+            refit(self._network, blocks.problem, self._held)
         return self.model
 
     @torch.no_grad()
@@ -390,15 +384,8 @@ class AMTrainer:
             Choromanska et al., Beyond backprop: online alternating minimization with auxiliary variables,
             arXiv:1806.09077: codes by batch, from the output to the input. The joint block and the ridge step are ours.
         """
-        place, policy = f"{ME}.partial_fit", self._schedules.rho
-        check_linear(place, "training on mini-batches", self._network.links)
-        if not isinstance(policy, FixedRho):
-            raise ValueError(f"{place}: rho must be a number, since there are no sweeps to adapt it by, got {policy}")
-        if not isinstance(self.coupling, Exact) or self.multiplier or self._schedules.homotopy is not None:
-            raise ValueError(
-                f"{place}: mini-batches need coupling=Exact() without multiplier and homotopy, got coupling "
-                f"{self.coupling}, multiplier {self.multiplier} and homotopy {self._schedules.homotopy}"
-            )
+        place, schedules = f"{ME}.partial_fit", self._schedules
+        check_batches(place, self._network.links, schedules.rho, self.coupling, self.multiplier, schedules.homotopy)
         x, y = check_samples(place, X, y, self._batches.network, self.loss)
         self._batches.train(x, y)
         self._blocks = self._progress = None

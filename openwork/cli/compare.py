@@ -15,7 +15,7 @@ from openwork.cli.stages import stages
 DEFAULT = "digits"
 HERE = Path(__file__).parents[1] / "comparison"
 COLUMNS = (
-    "zeros, groups (by number, by size) and ratio are of the network as trained; params, bytes, MACs and ms of what is "
+    "zeros and groups (by number, by size) are of the network as trained; ratio, params, bytes, MACs and ms of what is "
     "left once shrunk"
 )
 

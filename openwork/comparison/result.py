@@ -60,7 +60,7 @@ class Result:
             ``regularize`` groups them by default; None if the network has none.
         weighted_group: The same, groups counted by their entries.
         params: Parameters of the network before and after it was shrunk.
-        nonzero: Parameters that are not zero, before.
+        nonzero: Parameters that are not zero, after: weights of units that nothing reads are gone, whatever they were.
         bytes: Of the file of the dense network, and of the finished one with its zeros stored as bits.
         macs: Multiply-accumulate operations of a sample before and after.
         seconds: Of training.
@@ -100,12 +100,12 @@ class Result:
 
     @property
     def compression(self) -> float:
-        """Parameters of the network for each that is not zero."""
+        """Parameters of the network for each that is left and not zero."""
         return self.params[0] / max(1, self.nonzero)
 
     @property
     def density(self) -> float:
-        """Fraction of the parameters of the network that are not zero."""
+        """Fraction of the parameters of the network that are left and not zero."""
         return self.nonzero / self.params[0]
 
     def timed(self, before: float, after: float) -> "Result":

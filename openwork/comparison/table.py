@@ -60,8 +60,7 @@ class Row:
         unstructured: Fraction of zero parameters.
         group: Fraction of zero groups, the same for every method.
         weighted_group: The same, groups counted by their entries.
-        compression: Parameters of the dense network for each that is not zero after training. There are fewer left in
-            the shrunk network where nothing reads a unit, or a layer of low rank became two.
+        compression: Parameters of the dense network for each that is left after shrinking and not zero.
         params: Of the shrunk network.
         bytes: Of its file.
         macs: Of the shrunk network, for a sample.

@@ -26,7 +26,7 @@ class Target:
     """How small a network should become.
 
     Args:
-        measure: ``"density"`` is the fraction of the parameters that are not zero, ``"macs"`` that of the
+        measure: ``"density"`` is the fraction of the parameters that are left and not zero, ``"macs"`` that of the
             multiply-accumulate operations of the shrunk network, ``"latency_ms"`` its time for a batch of one.
         value: To be met within 5 %; above 0, and below 1 for a fraction.
 

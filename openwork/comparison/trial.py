@@ -88,7 +88,7 @@ def train_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Result:
         group=zeros.group,
         weighted_group=zeros.weighted_group,
         params=(zeros.params.total, sum(p.numel() for p in small.parameters())),
-        nonzero=zeros.params.nonzero,
+        nonzero=sum(int(p.count_nonzero()) for p in small.parameters()),
         bytes=(sizes[0], (folder / SMALL).stat().st_size),
         macs=(counted[0], counted[1]),
         seconds=seconds,

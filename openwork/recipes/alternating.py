@@ -43,7 +43,7 @@ def tiam_digits(
 
 def tiam_mnist(
     lam: float = 0.0,
-    rho: float = 0.3,
+    rho: float = 0.03,
     mu: float = 20.0,
     sweeps: int = 100,
     hidden: tuple[int, ...] = (100, 100),
@@ -73,7 +73,7 @@ def tiam_mnist(
 
 def tiam_fashion(
     lam: float = 0.0,
-    rho: float = 0.3,
+    rho: float = 0.1,
     mu: float = 20.0,
     sweeps: int = 100,
     hidden: tuple[int, ...] = (100, 100),

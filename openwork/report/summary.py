@@ -54,7 +54,7 @@ COSTS = (
         "compression",
         "Compression",
         "compression",
-        "Compression ratio: parameters for each that is not zero",
+        "Compression ratio: parameters for each that is left and not zero",
         "times",
         True,
     ),

@@ -1,5 +1,6 @@
 """Small networks and samples in double precision that the tests of alternating minimization share."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,7 @@ Samples = tuple[Tensor, Tensor]
 
 
 def network(
-    seed: int = 0, widths: tuple[int, ...] = (5, 7, 6, 3), activation: type[nn.Module] = nn.ReLU
+    seed: int = 0, widths: tuple[int, ...] = (5, 7, 6, 3), activation: Callable[[], nn.Module] = nn.ReLU
 ) -> nn.Sequential:
     """Linear layers with an activation between them."""
     torch.manual_seed(seed)

@@ -214,9 +214,11 @@ class Doubled(nn.ReLU):
         (lambda: Sign(-1.0), r"Sign: margin must be >= 0 and finite, got -1.0"),
         (lambda: Quantizer([1.0]), r"Quantizer: levels must be two or more finite increasing numbers, got \[1.0\]"),
         (lambda: Quantizer([1.0, 0.0]), r"increasing numbers, got \[1.0, 0.0\]"),
+        (lambda: activation_of(nn.ELU(0.0)), r"ELU: alpha must be > 0, got 0.0; use ReLU for 0"),
+        (lambda: activation_of(nn.Softplus(-1.0)), r"Softplus: beta must be > 0, got -1.0"),
         (lambda: PiecewiseLinear([Piece(1.0, 0.0, 0.0, inf)]), r"the first with low=-inf and the last with high=inf"),
     ],
-    ids=["softmax", "subclass", "margin", "one_level", "order", "half_line"],
+    ids=["softmax", "subclass", "margin", "one_level", "order", "elu", "softplus", "half_line"],
 )
 def test_what_cannot_be_solved_is_refused(make, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):

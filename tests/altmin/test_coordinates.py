@@ -86,7 +86,7 @@ def test_a_cycle_is_that_of_a_naive_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_no_block_raises_the_objective(name: str) -> None:
-    check_every_block(started(ACTIVATIONS[name], BY_UNIT), 1, sweeps=10)
+    check_every_block(started(ACTIVATIONS[name], BY_UNIT), labelled(1), sweeps=10)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, Sign], ids=["relu", "sign"])

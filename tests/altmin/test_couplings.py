@@ -1,10 +1,12 @@
 """Codes and activations: each coupling keeps what it promises."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from openwork.altmin import AMTrainer, Band, Exact, Inertia, QuadraticPenalty
+from openwork.altmin import AMTrainer, Band, Exact, Inertia, QuadraticPenalty, Sign, mdlam, tiam
 from openwork.altmin.objective import link_term
 from openwork.altmin.state import sum_of_squares
 from tests.altmin.tasks import labelled, linear, network
@@ -12,23 +14,43 @@ from tests.altmin.tasks import labelled, linear, network
 STEEP = (0.5, 0.2, 0.4)
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Hardtanh])
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, Sign, nn.ReLU6]
+)
 def test_codes_stay_within_the_band_while_it_shrinks(activation: type[nn.Module]) -> None:
     trainer = AMTrainer(network(activation=activation), coupling=Band(0.8, 0.8, 0.05), inertia=STEEP)
     trainer.start(*labelled())
     layers = trainer._started()[0].problem.layers
     widths: list[float] = []
     for _ in range(20):
+        before = [float(layer.eps or 0) for layer in layers[:-1]]
         measured = trainer.sweep()
-        for layer, gap in zip(layers[:-1], measured.coupling_gap, strict=True):
+        for layer, gap, eps in zip(layers[:-1], measured.coupling_gap, before, strict=True):
             assert layer.activation is not None and layer.a is not None and layer.eps is not None
             # The gap was measured before eps shrank, the layer is looked at after.
-            assert gap <= 0.8 * (1 + 1e-9)
+            assert gap <= eps * (1 + 1e-9)
             now = (layer.a.now - layer.activation.forward(layer.z.now)).abs().max()
             assert now <= layer.eps * (1 + 1e-9)
         widths.append(float(layers[0].eps or 0))
     assert widths[0] == pytest.approx(0.64)
     assert widths[-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("preset", [tiam, mdlam])
+def test_inertia_acts_once_the_band_is_as_narrow_as_it_gets(preset: Callable[..., AMTrainer]) -> None:
+    ends: list[list[torch.Tensor]] = []
+    for inertia in ((0.0, 0.0, 0.0), (0.633, 0.633, 0.0)):
+        trainer = preset(network(), inertia=inertia, band=Band(0.4, 0.5, 0.1))
+        trainer.start(*labelled())
+        layers = trainer._started()[0].problem.layers
+        histories: list[bool] = []
+        for _ in range(6):
+            trainer.sweep()
+            histories.append(layers[0].weight.before is not None)
+        # The band narrows after the first two sweeps.
+        assert histories == [False, False, True, True, True, True]
+        ends.append([layer.weight.now for layer in layers])
+    assert max(float((a - b).abs().max()) for a, b in zip(*ends, strict=True)) > 1e-6
 
 
 def test_the_band_starts_at_the_largest_z_and_ends_at_a_percent() -> None:

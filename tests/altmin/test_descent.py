@@ -16,6 +16,8 @@ from openwork.altmin import (
     Inertia,
     MajorizedWeights,
     QuadraticPenalty,
+    Quantizer,
+    Sign,
     Squared,
     WeightSolver,
     backward_forward,
@@ -24,14 +26,15 @@ from openwork.altmin import (
     red_black,
 )
 from openwork.altmin.orders import Order
-from openwork.penalties import L1, GroupLasso, GroupMCP, NuclearNorm, Penalty
-from tests.altmin.tasks import blocks_of, labelled, network, targets
+from openwork.penalties import L1, GroupLasso, GroupMCP, NuclearNorm, Penalty, SparseGroupLasso
+from tests.altmin.tasks import Samples, blocks_of, labelled, network, targets
 
 COUPLINGS: dict[str, Coupling] = {
     "band": Band(0.3, 1.0),
     "penalty": QuadraticPenalty(0.7),
     "penalty-exact": QuadraticPenalty(solver="exact", alpha=0.5),
     "exact": Exact(),
+    "coordinates": Exact("coordinates"),
 }
 ORDERS: dict[str, Order] = {
     "forward": forward,
@@ -39,11 +42,10 @@ ORDERS: dict[str, Order] = {
     "backward-forward": backward_forward,
     "output-to-input": output_to_input,
 }
-SEEDS = range(5)
 
 
-def check_every_block(trainer: AMTrainer, seed: int, sweeps: int) -> None:
-    trainer.start(*labelled(seed))
+def check_every_block(trainer: AMTrainer, samples: Samples, sweeps: int) -> None:
+    trainer.start(*samples)
     blocks = blocks_of(trainer)
     first = before = float(blocks.objective())
     for _ in range(sweeps):
@@ -58,16 +60,50 @@ def check_every_block(trainer: AMTrainer, seed: int, sweeps: int) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_no_block_raises_the_objective(coupling: str, order: str) -> None:
-    for seed in SEEDS:
-        trainer = AMTrainer(network(seed), coupling=COUPLINGS[coupling], order=ORDERS[order], rho=0.5)
-        check_every_block(trainer, seed, sweeps=30 if order == "forward" else 8)
+    trainer = AMTrainer(network(), coupling=COUPLINGS[coupling], order=ORDERS[order], rho=0.5)
+    check_every_block(trainer, labelled(), sweeps=8)
+
+
+# Every coupling, activation, order and penalty is in a row.
+ROWS: dict[str, tuple[str, Callable[[], nn.Module], str, Penalty | None]] = {
+    "relu": ("exact", nn.ReLU, "forward", None),
+    "leaky": ("exact", nn.LeakyReLU, "red-black", L1(1e-3)),
+    "prelu": ("band", lambda: nn.PReLU(dtype=torch.float64), "backward-forward", None),
+    "relu6": ("penalty", nn.ReLU6, "forward", SparseGroupLasso(1e-3, 0.5)),
+    "hardtanh": ("band", nn.Hardtanh, "output-to-input", L1(1e-3)),
+    "elu": ("penalty-exact", nn.ELU, "red-black", None),
+    "tanh": ("band", nn.Tanh, "forward", NuclearNorm(1e-3)),
+    "sigmoid": ("band", nn.Sigmoid, "red-black", GroupMCP(1e-3)),
+    "softplus": ("penalty", nn.Softplus, "output-to-input", GroupLasso(1e-3)),
+    "gelu": ("exact", nn.GELU, "backward-forward", None),
+    "silu": ("penalty", nn.SiLU, "red-black", GroupLasso(1e-3)),
+    "sign": ("exact", Sign, "output-to-input", SparseGroupLasso(1e-3, 0.5)),
+    "quantizer": ("exact", lambda: Quantizer([-1.0, -0.3, 0.4, 1.0]), "forward", NuclearNorm(1e-3)),
+    "units": ("coordinates", nn.ReLU, "red-black", GroupMCP(1e-3)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+def test_no_block_raises_the_objective_in_thirty_sweeps_and_five_seeds(row: str) -> None:
+    coupling, activation, order, penalty = ROWS[row]
+    widths = (3, 4, 3, 2) if row in ("relu", "leaky") else (3, 4, 2)
+    for seed in range(5):
+        trainer = AMTrainer(
+            network(seed, widths, activation),
+            coupling=COUPLINGS[coupling],
+            order=ORDERS[order],
+            rho=0.5,
+            penalties={} if penalty is None else {"0": penalty, "2": penalty},
+        )
+        check_every_block(trainer, labelled(seed, 20, 3, 2), sweeps=30)
 
 
 @pytest.mark.parametrize("activation", [nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU])
 @pytest.mark.parametrize("coupling", ["penalty", "exact"])
 def test_whatever_the_activation(coupling: str, activation: type[nn.Module]) -> None:
     trainer = AMTrainer(network(1, activation=activation), coupling=COUPLINGS[coupling], rho=0.5)
-    check_every_block(trainer, 1, sweeps=10)
+    check_every_block(trainer, labelled(1), sweeps=10)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -76,24 +112,28 @@ def test_majorized_weights_neither(coupling: str, order: str) -> None:
     trainer = AMTrainer(
         network(2), coupling=COUPLINGS[coupling], order=ORDERS[order], w_solver=MajorizedWeights(), rho=0.5
     )
-    check_every_block(trainer, 2, sweeps=12)
+    check_every_block(trainer, labelled(2), sweeps=12)
 
 
 @pytest.mark.parametrize("activation", [nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.ELU, nn.Sigmoid])
 def test_whatever_the_monotone_activation_in_a_band(activation: type[nn.Module]) -> None:
-    check_every_block(AMTrainer(network(1, activation=activation), coupling=Band(0.3, 1.0), rho=0.5), 1, sweeps=10)
+    check_every_block(AMTrainer(network(1, activation=activation), coupling=Band(0.3, 1.0), rho=0.5), labelled(1), 10)
 
 
-@pytest.mark.parametrize("penalty", [L1(1e-3), GroupLasso(1e-3), GroupMCP(1e-3), NuclearNorm(1e-3)], ids=repr)
+@pytest.mark.parametrize(
+    "penalty",
+    [L1(1e-3), GroupLasso(1e-3), SparseGroupLasso(1e-3, 0.5), GroupMCP(1e-3), NuclearNorm(1e-3)],
+    ids=repr,
+)
 def test_whatever_the_penalty(penalty: Penalty) -> None:
-    for seed in SEEDS:
+    for seed in range(2):
         trainer = AMTrainer(network(seed), penalties={"0": penalty, "2.weight": penalty}, rho=0.5)
-        check_every_block(trainer, seed, sweeps=10)
+        check_every_block(trainer, labelled(seed), sweeps=10)
 
 
 @pytest.mark.parametrize("solver", [ExactWeights(), ExactWeights(0.5)], ids=repr)
 def test_whatever_the_solver(solver: WeightSolver) -> None:
-    check_every_block(AMTrainer(network(), w_solver=solver, rho=0.5), 0, sweeps=10)
+    check_every_block(AMTrainer(network(), w_solver=solver, rho=0.5), labelled(), sweeps=10)
 
 
 @pytest.mark.parametrize("safeguard", ["sweep", "block"])

@@ -10,8 +10,14 @@ from openwork.altmin.inertia import Iterate
 from tests.altmin.tasks import network
 
 STABLE = [(0.0, 0.0, 0.0), (0.633, 0.633, 0.5), (0.9, 0.9, 0.0), (0.6, 0.3, 0.3), (0.95, 0.0, 0.0)]
-# Just outside each face: the first bound alone, the first two, the third alone.
-OUTSIDE = {(0.7, 0.7, 0.5): "(1 + p3) p1 < 1", (0.0, 0.4, 0.3): "2 p2 - 2 p1", (0.0, 0.0, 1.05): "2 p2 - 2 p1"}
+# Just inside and just outside the faces. That of |p1 - p2| is none: the others are in front of it.
+STABLE += [(0.66, 0.66, 0.5), (0.0, 0.26, 0.3), (0.0, 0.0, 0.99), (0.99, 0.0, 0.0)]
+OUTSIDE = {
+    (0.67, 0.67, 0.5): "(1 + p3) p1 < 1",
+    (1.01, 0.0, 0.0): "(1 + p3) p1 < 1",
+    (0.0, 0.28, 0.3): "2 p2 - 2 p1",
+    (0.0, 0.0, 1.01): "2 p2 - 2 p1",
+}
 
 
 def radius(p: tuple[float, float, float]) -> float:

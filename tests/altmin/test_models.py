@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from openwork.altmin import LinearLink, Sign, links_of
 
@@ -78,6 +78,13 @@ def test_max_pooling_keeps_its_selection_and_warns() -> None:
 SHARED = nn.Linear(4, 4)
 
 
+class Doubled(nn.Sequential):
+    """A model that is more than its layers in turn."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
 def twin(layer: nn.Linear) -> nn.Linear:
     """Another layer with other parameters, but the same numbers."""
     other = nn.Linear(layer.in_features, layer.out_features)
@@ -136,6 +143,11 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4))),
         r"0 is parametrized, and its weight cannot be set; remove or collapse it first",
     ),
+    "pruned": (
+        nn.Sequential(prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5)),
+        r"0 computes its weight or bias anew before every call, as pruning .* so that it cannot be set; remove that",
+    ),
+    "own_forward": (Doubled(nn.Linear(4, 4)), r"Doubled has a forward of its own, which blocks do not follow; list"),
     "reflect": (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="reflect")), r"0 pads with 'reflect'; only padding_mode"),
     "one_side": (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), r"0 pads one side more than the other"),
     "part": (nn.Sequential(nn.Flatten(2), nn.Linear(4, 4)), r"0 must flatten whole samples, nn.Flatten\(1, -1\)"),

@@ -116,6 +116,17 @@ def test_the_refit_keeps_zeros_of_a_penalized_output_layer() -> None:
     assert (linear(model, 4).weight[zeros] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("every", "remedy"),
+    [(0, "balance=10, a smaller penalty, or a larger mu"), (10, "a smaller penalty, or a larger mu")],
+)
+def test_nobody_is_told_to_balance_who_does(every: int, remedy: str) -> None:
+    trainer = AMTrainer(network(widths=(5, 12, 3)), penalties={"0": L1(1.0)}, balance=every)
+    trainer.start(*labelled())
+    with pytest.warns(UserWarning, match=f"without training the network; take {remedy}$"):
+        trainer.sweep()
+
+
 def test_layers_that_escape_from_the_penalty_are_warned_of() -> None:
     trainer = AMTrainer(
         network(widths=(5, 12, 3)), penalties={"0": GroupLasso(0.05)}, rho=0.01, mu=0.0, balance=0, inertia=(0, 0, 0)

@@ -24,6 +24,7 @@ from openwork.altmin import (
     QuadraticPenalty,
     Sign,
     Squared,
+    Visit,
     codes,
     curvature,
 )
@@ -113,7 +114,7 @@ def test_fit_goes_on_with_the_same_samples_and_stops_when_told() -> None:
     assert len(trainer.report()["objective"]) == 6
     trainer.fit(x.clone(), y, 3000, tolerance=0.5)
     assert 10 < len(trainer.report()["objective"]) < 3000
-    with pytest.raises(ValueError, match=r"AMTrainer.fit: sweeps must be >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"AMTrainer.fit: sweeps must be a number >= 0, got -1"):
         trainer.fit(x, y, -1)
 
 
@@ -202,6 +203,7 @@ BAD: dict[str, tuple[Callable[[], tuple[Any, Any]], type[Exception], str]] = {
     "kind": (lambda: (labelled()[0].float(), labelled()[1]), TypeError, r"X is torch.float32 .* weights torch.float64"),
     "range": (lambda: (labelled()[0], labelled()[1] + 1), ValueError, "label"),
     "real": (lambda: (labelled()[0], labelled()[1].double()), TypeError, "class numbers as torch.int64"),
+    "sparse": (lambda: (labelled()[0].to_sparse(), labelled()[1]), TypeError, r"must be dense, got torch.sparse_coo"),
     "list": (lambda: ([[1.0] * 5], [0]), TypeError, "X and y must be tensors, got list and list"),
 }
 
@@ -221,9 +223,12 @@ def test_samples_that_cannot_be_trained_on_are_refused(case: str) -> None:
 def test_too_little_memory_says_how_much_and_offers_chunks() -> None:
     x = torch.zeros(1000, 5, dtype=torch.float64)
     sizes = [torch.Size([100]), torch.Size([3])]
-    needs = r"the blocks of 1000 samples need about 0.00824 GB and 0.001 GB are free"
-    message = rf"{needs}; pass chunk_size=121 or less"
+    needs = r"the blocks of 1000 samples need about 0.00824 GB and 0.004 GB are free"
+    message = rf"{needs}; pass chunk_size=485 or less"
     with pytest.raises(MemoryError, match=message):
+        check_memory("AMTrainer", x, sizes, available=4_000_000)
+    # Not enough for chunks.
+    with pytest.raises(MemoryError, match=r"the blocks z of 1000 samples need .*; keep X where there is more memory"):
         check_memory("AMTrainer", x, sizes, available=1_000_000)
     check_memory("AMTrainer", x, sizes, available=10_000_000)
 
@@ -235,6 +240,14 @@ def test_options_out_of_range_are_refused() -> None:
         ({"safeguard": "maybe"}, ValueError, r"safeguard must be 'sweep', 'block' or 'none', got 'maybe'"),
         ({"balance": -1}, ValueError, r"balance must be a number of sweeps, or 0 for never, got -1"),
         ({"order": "tiam"}, TypeError, r"order must be a function such as openwork.altmin.forward, got 'tiam'"),
+        ({"mu": None}, ValueError, r"mu must be finite and >= 0, or 'auto', got None"),
+        ({"balance": 2.5}, ValueError, r"balance must be a number of sweeps, or 0 for never, got 2.5"),
+        ({"order": lambda layers: None}, TypeError, r"order must give a list of Visit\(block, layer\), got None"),
+        (
+            {"order": lambda layers: [Visit("a", layers - 1)]},
+            ValueError,
+            r"order visits Visit\(block='a', layer=2\); the blocks are W, b and z of layers 0 to 2, and a of all but",
+        ),
         ({"rho": -0.1}, ValueError, r"value must be finite and > 0, got -0.1"),
     ):
         arguments: dict[str, Any] = options
@@ -250,6 +263,10 @@ def test_options_out_of_range_are_refused() -> None:
         ("w_solver", "exact", r"w_solver must be None or an object such as ExactWeights\(\), got 'exact'"),
         ("inertia", (0.5, 0.5), r"inertia must be three numbers \(p1, p2, p3\) or a schedule, got \(0.5, 0.5\)"),
         ("inertia", 0.5, "inertia must be three numbers"),
+        ("inertia", ("a", 0, 0), "inertia must be three numbers"),
+        ("homotopy", 5, r"homotopy must be None or an object such as SignHomotopy\(20\), got 5"),
+        ("minibatch", 5, r"minibatch must be None or an object such as MiniBatch\(\), got 5"),
+        ("penalties", [L1(0.1)], r"penalties must be a dictionary from names of layers to penalties, got \[L1"),
         ("rho", "auto", r"rho must be a number or a rule such as AdaptiveRho\(\), got 'auto'"),
     ],
 )
@@ -272,6 +289,58 @@ def test_another_validation_starts_anew() -> None:
     trainer.finish()
     loss = nn.functional.cross_entropy(trainer.model(second[0]), second[1]).item()
     assert loss == pytest.approx(trainer.evaluate()) or loss < trainer.evaluate()
+
+
+def test_what_is_no_pair_is_no_validation() -> None:
+    x, y = labelled()
+    for wrong in (x, (x, y, y)):
+        arguments: dict[str, Any] = {"validation": wrong}
+        with pytest.raises(TypeError, match=r"AMTrainer: validation must be a pair \(X, y\) or None, got"):
+            AMTrainer(network()).fit(x, y, 1, **arguments)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_samples_that_changed_in_place_start_anew(which: int) -> None:
+    x, y = labelled()
+    given = x[:30].clone(), y[:30].clone(), x[30:].clone(), y[30:].clone()
+    trainer = AMTrainer(network(), readout=False)
+    for _ in range(2):
+        trainer.fit(given[0], given[1], 2, validation=given[2:])
+    assert len(trainer.report()["objective"]) == 4
+    # Two rows change places.
+    given[which].copy_(given[which].flip(0))
+    fresh = AMTrainer(copy.deepcopy(trainer.model), readout=False)
+    for one in (trainer, fresh):
+        one.fit(given[0], given[1], 2, validation=given[2:])
+    assert len(trainer.report()["objective"]) == 2
+    assert trainer.report()["objective"] == fresh.report()["objective"]
+
+
+def test_a_normalization_stays_as_it_is_if_an_option_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)).to(torch.float64)
+    model(labelled()[0])
+    model.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for options in ({"penalties": {"nobody": L1(0.1)}}, {"chunk_size": 0}, {"rho": 0.0}):
+        arguments: dict[str, Any] = options
+        with pytest.raises(ValueError, match=r"AMTrainer|FixedRho"):
+            AMTrainer(model, **arguments)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_an_interrupt_leaves_the_blocks_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = AMTrainer(network())
+    trainer.start(*labelled())
+    trainer.sweep()
+    again = copy.deepcopy(trainer)
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(codes, "majorized", interrupted)
+        trainer.sweep()
+    assert trainer.sweep() == again.sweep()
 
 
 def test_a_block_that_no_step_fits_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +372,13 @@ def test_a_normalization_in_training_mode_again_is_refused() -> None:
     model.train()
     with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) was folded in and is in training mode again, .*eval\(\)"):
         trainer.fit(*labelled(), 1)
+
+
+def test_inputs_with_too_many_dimensions_are_refused() -> None:
+    model = nn.Sequential(nn.Conv1d(1, 1, 3), nn.Flatten(), nn.Linear(3, 3)).to(torch.float64)
+    x, y = labelled()
+    with pytest.raises(ValueError, match=r"layer 1 does not take inputs of shape \(1, 1, 1, 1, 5\) per sample"):
+        AMTrainer(model).fit(x.view(40, 1, 1, 1, 1, 5), y, 1)
 
 
 def test_outputs_that_are_no_rows_are_refused() -> None:

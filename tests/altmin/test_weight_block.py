@@ -169,6 +169,24 @@ def test_layers_that_are_not_solved_for_take_majorized_steps(model: nn.Sequentia
     assert torch.equal(*(next(one.parameters()) for one in models))
 
 
+def test_a_step_of_a_pointwise_convolution_is_that_of_a_linear_layer() -> None:
+    x, y = targets(inputs=8, outputs=2)
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    pointwise = nn.Sequential(nn.Conv1d(8, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        for own, other in zip(pointwise.parameters(), linear.parameters(), strict=True):
+            own.copy_(other.view(own.shape))
+    solver = MajorizedWeights()
+    first, second = (AMTrainer(model, loss=Squared(), w_solver=solver, balance=3) for model in (linear, pointwise))
+    first.start(x, y)
+    second.start(x[..., None], y)
+    for _ in range(5):
+        assert second.sweep().objective == pytest.approx(first.sweep().objective, rel=1e-9)
+    for own, other in zip(pointwise.parameters(), linear.parameters(), strict=True):
+        torch.testing.assert_close(own, other.view(own.shape), rtol=1e-8, atol=1e-9)
+
+
 def test_the_bias_takes_the_mean_residual_away() -> None:
     layer, a = layer_of()
     MajorizedWeights().step(layer, a, PLAIN, constant=False)

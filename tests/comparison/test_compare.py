@@ -52,10 +52,12 @@ def test_the_table(tmp_path: Path) -> None:
         assert row.epochs == 2
         # Biases are not zero after training.
         assert row.unstructured is not None and row.unstructured.mean == pytest.approx(1 - (kept + 11) / total)
-        assert row.compression is not None and row.compression.mean == pytest.approx(total / (kept + 11))
+        # Shrinking may take more, which nothing reads.
+        assert row.compression is not None and row.compression.mean >= total / (kept + 11) - 1e-9
         for measure in (row.accuracy, row.group, row.params, row.bytes, row.macs, row.latency_ms, row.seconds):
             assert measure is not None and math.isfinite(measure.mean) and measure.std is not None
     assert plain.params is not None and (plain.params.mean, plain.params.std) == (total, 0.0)
+    assert plain.compression is not None and plain.compression.mean == 1
     assert plain.group is not None and plain.group.mean == 0
     assert table[1:] == [half, quarter] and len(table) == 3
     ours = [r for r in table.results if r.cell.method == "largest" and r.cell.strength == 2]
@@ -77,6 +79,8 @@ def test_results_are_finished_networks(tmp_path: Path) -> None:
     accuracy = float((model.eval()(data.inputs).argmax(-1) == data.targets).double().mean())
     assert accuracy == pytest.approx(result.accuracy)
     assert sum(p.numel() for p in model.parameters()) == result.params[1] < result.params[0]
+    # What is left is counted, not what was zero before: shrinking also takes nonzero weights that nothing reads.
+    assert sum(int(p.count_nonzero()) for p in model.parameters()) == result.nonzero < 9 + 11
     assert result.bytes[1] == (folder / "small.safetensors").stat().st_size
     assert {"0.weight", "2.weight"} == {*result.layers} or len(result.layers) == 2
     assert sum(count for count, _ in result.layers.values()) == 9
@@ -134,8 +138,9 @@ def test_a_layer_of_low_rank_is_said_where_it_makes_a_network_small(tmp_path: Pa
     (result,) = compare(task(), {"low": LowRank()}, seeds=1, out=tmp_path / "c").results
     (note,) = result.notes
     assert note.startswith("layers of low rank were split in two: ") and note.endswith(" (rank 2 of 6)")
-    assert result.nonzero == 82
     assert result.params == (83, 83 - 48 + 2 * (8 + 6))
+    assert result.unstructured == pytest.approx(1 / 83)
+    assert result.compression > 83 / 64
 
 
 def test_what_is_not_finished_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

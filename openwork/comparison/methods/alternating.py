@@ -46,7 +46,7 @@ class Alternating(Method):
     rho: float = 0.3
     sweeps_per_epoch: float = 2.0
     weakest: float = 2e-3
-    strongest: float = 0.05
+    strongest: float = 0.015
 
     def _penalty(self, strength: float) -> Penalty:
         match self.penalty:

@@ -43,7 +43,7 @@ class Proximal(Method):
     lr: float
     averaging: float = 0.1
     weakest: float = 0.6
-    strongest: float = 0.1
+    strongest: float = 0.03
 
     def _optimizer(self, groups: list[dict[str, Any]], averaging: float) -> ProximalOptimizer:
         match self.kind:
