@@ -116,8 +116,8 @@ def _table(report: ComparedContents) -> str:
     bold = "Bold: on the frontier of compression. " if front else ""
     return (
         f'<h2>Results</h2>\n<p class="say">Mean ± standard deviation over seeds; of accuracy in points. {bold}'
-        "Zeros are those of the weights as trained; compression, parameters, file, MACs and latency (batch of one) those "
-        "of the finished network, without what nothing reads and with layers of low rank split in two. "
+        "Zeros are those of the weights as trained; compression, parameters, file, MACs and latency (batch of one) "
+        "those of the finished network, without what nothing reads and with layers of low rank split in two. "
         "Click a heading to sort.</p>\n"
         f"{_sortable(heads, rows, kind='runs wide')}"
     )
