@@ -374,8 +374,11 @@ def test_a_density_is_met_by_the_strength_alone(tmp_path: Path) -> None:
         assert 1 / row.compression.mean == pytest.approx(0.4, rel=0.05)
         assert row.notes == ()
     probes = [sum(r.cell.method == name for r in table.results) for name in methods]
-    assert probes[0] == probes[2] == 2
-    assert 2 < probes[1] <= 12
+    assert probes[0] == 2
+    assert all(2 < count <= 14 for count in probes[1:])
+    # Shrinking takes more, which the method does not know.
+    first = next(r.cell.strength for r in table.results if r.cell.method == "knowing")
+    assert first == pytest.approx(72 / (83 * 0.4 - 11), rel=1e-5)
 
 
 def test_a_target_goes_on_where_it_was(tmp_path: Path, log: Callable[[], list[str]]) -> None:
