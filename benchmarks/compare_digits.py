@@ -26,7 +26,7 @@ def main() -> None:
     """Run the command, and write the table."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "openwork.cli", *COMMAND, "--out", f"{folder}/digits"], check=True)
+        subprocess.run([sys.executable, "-m", "openwork", *COMMAND, "--out", f"{folder}/digits"], check=True)
         minutes = (time.perf_counter() - start) / 60
         kept = RESULTS / NAME / "digits.json"
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def main() -> None:
 
 def begin(out: Path) -> subprocess.Popen[bytes]:
     """One process of a comparison."""
-    return subprocess.Popen([sys.executable, "-m", "openwork.cli", *COMMAND, "--out", str(out)])
+    return subprocess.Popen([sys.executable, "-m", "openwork", *COMMAND, "--out", str(out)])
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float | None = None) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from openwork.baselines import Masks
 from openwork.data import Batches, Data, Split
 from openwork.factorizations import Initialization, Sampled
 from openwork.factorizations.budget import THRESHOLD, learning_rates
@@ -124,11 +125,9 @@ def accuracy(model: nn.Module, split: Split) -> float:
 @torch.no_grad()
 def prune_(model: nn.Module, keep: int) -> None:
     """Keep the ``keep`` weights of largest magnitude over all layers; the others become zero."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    magnitudes = torch.cat([p.abs().flatten() for p in weights])
-    threshold = magnitudes.kthvalue(len(magnitudes) - keep + 1).values
-    for weight in weights:
-        weight.masked_fill_(weight.abs() < threshold, 0.0)
+    masks = Masks(model)
+    for name, kept in masks.by_magnitude(keep / masks.total, "global").items():
+        masks.weights[name].masked_fill_(~kept, 0.0)
 
 
 def at_accuracy(curve: list[tuple[float, float]], wanted: float) -> float | None:

@@ -24,6 +24,7 @@ ROWS = (
     {"recipes"},
     {"comparison"},
     {"cli"},
+    {"__main__"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 

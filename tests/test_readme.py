@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import openwork as ow
 from benchmarks.readme_table import BEGIN, END, NOTHING_YET, README, RESULTS, cell, rewrite
 
 TABLE = {
@@ -45,6 +47,21 @@ def test_alternating_minimization_runs_and_leaves_exact_zeros() -> None:
     assert 0 < used < 100
     assert names["shrunk"].model[0].out_features == used
     assert (model(inputs).argmax(1) == digits).double().mean() > 0.9
+
+
+def test_a_comparison_of_an_own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(part: str) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(len(part))
+        targets = torch.arange(120) % 3
+        return torch.randn(120, 6, generator=generator) + 3 * torch.nn.functional.one_hot(targets, 6), targets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("openwork.comparison.timing.SECONDS", 0.005)
+    names: dict[str, Any] = {"load": load, "build": lambda seed: ow.models.mlp((6, 8, 3), seed=seed)}
+    shorter = example("Task(").replace("epochs=20", "epochs=2").replace("strengths=3, seeds=2", "strengths=1, seeds=1")
+    exec(compile(shorter, "README example of a comparison", "exec"), names)
+    assert [row.method for row in names["table"]] == ["dense", "ramda", "magnitude_finetune"]
+    assert [path.name[:-3] for path in tmp_path.glob("runs/compare-mine/runs/dense*")] == ["dense-0"]
 
 
 def test_the_example_is_twenty_lines() -> None:

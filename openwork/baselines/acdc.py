@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.baselines.baseline import Baseline, check_range
+from openwork.baselines.baseline import Baseline, Loss, check_range
 from openwork.baselines.masks import Scope
 from openwork.baselines.pruning import Pruning
 
@@ -76,6 +76,10 @@ class ACDC(Baseline):
                 f"ACDC: {len(begins)} phases do not fit into {steps} steps, each with a step of its own; take longer "
                 "phases or train longer"
             )
+
+    @override
+    def begin(self, pruning: Pruning, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
+        self.after_step(pruning)  # without a warm-up, the first phase is compressed
 
     @override
     def after_step(self, pruning: Pruning) -> None:

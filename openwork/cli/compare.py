@@ -14,6 +14,10 @@ from openwork.cli.stages import stages
 
 DEFAULT = "digits"
 HERE = Path(__file__).parents[1] / "comparison"
+COLUMNS = (
+    "zeros and groups (by number, by size) are of the network as trained; ratio, params, bytes, MACs and ms of what is "
+    "left once shrunk"
+)
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -23,7 +27,7 @@ def compare(arguments: Sequence[str]) -> int:
         arguments: A task, and options.
 
     Returns:
-        The exit code.
+        The exit code: 1 if a network failed.
 
     Raises:
         Mistake: If a task, a method, an option, a value or a folder is wrong; nothing has been written then.
@@ -39,7 +43,7 @@ def compare(arguments: Sequence[str]) -> int:
         with stages() as say:
             table = compared(
                 options.task,
-                options.methods.split(",") if options.methods else None,
+                [name.strip() for name in options.methods.split(",")] if options.methods else None,
                 strengths=_strengths(options.strengths),
                 seeds=options.seeds,
                 epochs=options.epochs,
@@ -49,6 +53,7 @@ def compare(arguments: Sequence[str]) -> int:
                 out=out,
                 storage=options.storage,
                 study=options.study,
+                retry=options.retry,
                 said=say,
             )
     except Stopped as stop:
@@ -62,7 +67,15 @@ def compare(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    print(f"{table}\n\n{table.folder / 'comparison.json'}")
+    print(f"{table}\n\n{COLUMNS}\n{table.folder / 'comparison.json'}")
+    if table.failures:
+        count, again = len(table.failures), again.removesuffix(" --retry")
+        print(
+            f"openwork: {count} network{' has' if count == 1 else 's have'} failed, see above; train what failed again "
+            f"with: {again} --retry",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
@@ -128,6 +141,7 @@ def _parser() -> ArgumentParser:
     made.add_argument(
         "--study", type=str | None, default=None, help="name of the comparison in a shared database; default the task's"
     )
+    made.add_argument("--retry", action="store_true", help="train again what failed before")
     return made
 
 

@@ -36,6 +36,7 @@ def compare(
     out: str | Path | None = None,
     storage: str | None = None,
     study: str | None = None,
+    retry: bool = False,
     said: Callable[[str], object] = lambda _: None,
 ) -> Table:
     """Train every method at every strength with every seed, finish and shrink every network, and measure all of them.
@@ -58,6 +59,7 @@ def compare(
         out: Folder of the comparison; default ``runs/compare-TASK``.
         storage: URL of a database that several machines share; None for a file in ``out``.
         study: Name of the comparison in a shared database; default the task's.
+        retry: Train again what failed in an earlier call; it stays a failure otherwise.
         said: Told what is being done.
 
     Returns:
@@ -97,7 +99,7 @@ def compare(
         said("trying every method")
         plan = replace(plan, methods=_fitting(plan, explicit=methods is not None))
     name = "comparison" if storage is None else study or task.name
-    return _carried_out(plan, folder, storage, name, said)
+    return _carried_out(plan, folder, storage, name, retry, said)
 
 
 def find_task(name: str) -> Task:
@@ -201,7 +203,9 @@ def _fitting(plan: "Plan", explicit: bool) -> dict[str, Method]:
     return fitting
 
 
-def _carried_out(plan: "Plan", folder: Path, storage: str | None, name: str, said: Callable[[str], object]) -> Table:
+def _carried_out(
+    plan: "Plan", folder: Path, storage: str | None, name: str, retry: bool, said: Callable[[str], object]
+) -> Table:
     """The work itself, with what takes long to import.
 
     Raises:
@@ -220,15 +224,17 @@ def _carried_out(plan: "Plan", folder: Path, storage: str | None, name: str, sai
         study = Study(folder, name, storage)
         with study.lock:
             _agree(study, plan, folder)
+            if retry:
+                plan.retry(study)
 
-        def kept() -> Table:
-            table = outcome(plan, study, folder)
+        def kept(done: bool = False) -> Table:
+            table = outcome(plan, study, folder, done)
             write_outcome(plan, study, table)
             return table
 
         kept()
         work(plan, study, folder, kept, said)
-        return kept()
+        return kept(done=True)
 
 
 def _agree(study: "Study", plan: "Plan", folder: Path) -> None:

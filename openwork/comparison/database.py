@@ -19,6 +19,11 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 HEARTBEAT, GRACE = 10, 60
 # How often a cell is tried again whose worker died.
 RETRIES = 3
+# What to do about a database that cannot be used.
+OTHER_URL = (
+    "check the URL, such as postgresql://user@host/database, that the server answers and that its Python driver is "
+    "installed, or leave it out for a file in the folder"
+)
 
 
 @contextmanager
@@ -59,11 +64,12 @@ def repeated(action: Callable[[], object], seconds: float) -> Generator[None]:
         thread.join()
 
 
-def connect(storage: str) -> RDBStorage:
+def connect(storage: str, way_out: str = OTHER_URL) -> RDBStorage:
     """Open a database, with its tables if it is new.
 
     Args:
         storage: URL, as SQLAlchemy knows them.
+        way_out: What a user can do if it cannot be used.
 
     Returns:
         The database, whose trials are given back when their worker falls silent.
@@ -92,10 +98,7 @@ def connect(storage: str) -> RDBStorage:
                 time.sleep(attempt)
     except (SQLAlchemyError, OptunaError, ImportError, OSError, RuntimeError, ValueError) as error:
         reason = _reason(error)
-    raise ValueError(
-        f"storage {shown!r} cannot be used ({reason}); check the URL, such as postgresql://user@host/database, that "
-        "the server answers and that its Python driver is installed, or leave it out for a file in the folder"
-    )
+    raise ValueError(f"storage {shown!r} cannot be used ({reason}); {way_out}")
 
 
 @contextmanager
@@ -115,7 +118,8 @@ def database_errors() -> Generator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    original = getattr(error, "orig", None) or error.__cause__ or error
+    cause = error.__cause__ or error
+    original = getattr(error, "orig", None) or getattr(cause, "orig", None) or cause
     return " ".join(str(original).split()).rstrip(".") or type(error).__name__
 
 
@@ -123,12 +127,13 @@ def _is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def opened(storage: str, name: str) -> tuple[RDBStorage, AbstractContextManager[object]]:
+def opened(storage: str, name: str, way_out: str = OTHER_URL) -> tuple[RDBStorage, AbstractContextManager[object]]:
     """A database, and what lets one worker of a study in at a time.
 
     Args:
         storage: URL of the database.
         name: Of the study.
+        way_out: What a user can do if it cannot be used.
 
     Raises:
         ValueError: If the database cannot be used.
@@ -142,8 +147,8 @@ def opened(storage: str, name: str) -> tuple[RDBStorage, AbstractContextManager[
         # Its users share a file system, where the lock of a process that died is free at once.
         lock = FileLock(f"{file}.lock")
         with lock:
-            return connect(storage), lock
-    database = connect(storage)
+            return connect(storage, way_out), lock
+    database = connect(storage, way_out)
     return database, DatabaseLock(database, f"{name}.lock")
 
 

@@ -19,6 +19,8 @@ class Method(ABC):
 
     #: Whether reports show it as a baseline.
     baseline: ClassVar[bool] = False
+    #: Smallest strength that there is: at it, nothing is removed. 0 where any strength above 0 removes something.
+    least: ClassVar[float] = 0.0
 
     @abstractmethod
     def strengths(self, task: Task, count: int) -> list[float]:
@@ -39,6 +41,10 @@ class Method(ABC):
             epochs: The budget: passes over the training samples, whatever they are spent on.
             seed: Of everything that is random.
         """
+
+    def about(self) -> str:
+        """One sentence on the method as it is configured, for reports."""
+        return (type(self).__doc__ or "").partition("\n")[0]
 
     def strength_at(self, task: Task, density: float) -> float | None:
         """The strength that leaves this fraction of the parameters nonzero, if the method knows it.

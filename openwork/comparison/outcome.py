@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar, cast
 
-from openwork.comparison.method import Method
 from openwork.comparison.plan import Fit, Plan, probed
 from openwork.comparison.result import Failure, Result
 from openwork.comparison.study import Known, Study
@@ -21,22 +20,25 @@ SPARSE = 0.01
 T = TypeVar("T", Result, Failure)
 
 
-def outcome(plan: Plan, study: Study, folder: Path) -> Table:
+def outcome(plan: Plan, study: Study, folder: Path, done: bool) -> Table:
     """The table of what is there, also of methods and seeds that other calls asked for.
 
     Args:
         plan: What was to be compared.
         study: Where the results are.
         folder: Of the comparison.
+        done: Whether all that this call asked for is trained and measured.
     """
     known, fits = study.known(), plan.fits(study)
+    finished = done and not (known.waiting or known.running)
     rows: list[Row] = []
     for name, fit in fits.items():
         if plan.target is not None and any(fit.strengths):
-            rows += _row_at(known, plan.target, name)
+            rows += _row_at(known, plan.target, name, finished)
         else:
             rows += _rows(known, name)
-    notes = [f"{name} is left out: {fit.refused}" for name, fit in fits.items() if fit.refused]
+    notes = [] if finished else [_unfinished(plan, known)]
+    notes += [f"{name} is left out: {fit.refused}" for name, fit in fits.items() if fit.refused]
     if plan.target is None:
         notes += [note for name, fit in fits.items() if (note := _degenerate(known, name, fit))]
     if known.searched:
@@ -44,12 +46,21 @@ def outcome(plan: Plan, study: Study, folder: Path) -> Table:
         said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         notes.append(f"settings were chosen on validation samples, at a middle strength and seed 0; trials: {said}")
     untimed = [r for r in known.results.values() if r.latency_ms is None]
-    if untimed and not known.running:
+    if untimed and finished:
         notes.append(
             f"{len(untimed)} networks have no time: they are on another machine, where the same command measures them, "
             "or are no smaller form of the task's network"
         )
-    return Table(rows, [*known.results.values()], [*known.failures.values()], [*known.searched.values()], notes, folder)
+    return Table(
+        rows,
+        [*known.results.values()],
+        [*known.failures.values()],
+        [*known.searched.values()],
+        notes,
+        folder,
+        finished=finished,
+        baselines=[name for name, about in plan.described(study).items() if about.get("baseline")],
+    )
 
 
 def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
@@ -71,7 +82,7 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
     def plain(rows: Sequence[Result] | Sequence[Failure]) -> list[Json]:
         return [row.to_json() for row in rows]
 
-    file = table.folder / FILE
+    file, described = table.folder / FILE, plan.described(study)
     write_json(
         file,
         {
@@ -79,9 +90,10 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
             "openwork": __version__,
             "task": plan.task.name,
             "budget": str(plan.budget),
+            "finished": table.finished,
             "configuration": plan.configuration(),
             "methods": {
-                name: cast("dict[str, Json]", asdict(fit)) | _about(plan.methods.get(name))
+                name: cast("dict[str, Json]", asdict(fit)) | described.get(name, {})
                 for name, fit in plan.fits(study).items()
             },
             "machine": machine(),
@@ -95,11 +107,15 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
     return file
 
 
-def _about(method: Method | None) -> dict[str, Json]:
-    """What a report says of a method, if this process knows it."""
-    if method is None:
-        return {}
-    return {"baseline": method.baseline, "about": (type(method).__doc__ or "").partition("\n")[0]}
+def _unfinished(plan: Plan, known: Known) -> str:
+    """How far a comparison is."""
+    ended = sum(map(known.finished, known.cells))
+    # The next networks are only known once these are there.
+    more = " so far" if plan.target is not None or plan.search else ""
+    return (
+        f"this comparison is not finished: {ended} of {len(known.cells)} networks{more} are trained or have failed; "
+        "the same call goes on with it"
+    )
 
 
 def _rows(known: Known, name: str) -> list[Row]:
@@ -115,7 +131,7 @@ def _rows(known: Known, name: str) -> list[Row]:
     ]
 
 
-def _row_at(known: Known, target: Target, name: str) -> list[Row]:
+def _row_at(known: Known, target: Target, name: str, finished: bool) -> list[Row]:
     """The networks of each seed that come nearest to the target."""
     chosen: list[Result] = []
     lost: list[Failure] = []
@@ -132,8 +148,8 @@ def _row_at(known: Known, target: Target, name: str) -> list[Row]:
         reached = cast("float", probe.reached) * target.value
         if not target.met(reached):
             notes.append(
-                f"seed {seed}: {target} was not met with {len(tried)} networks, the nearest is "
-                f"{target.measure}={reached:.3g} at strength {probe.strength:g}"
+                f"seed {seed}: {target} was not met{'' if finished else ' yet'} with {len(tried)} networks, the "
+                f"nearest is {target.measure}={reached:.3g} at strength {probe.strength:g}"
             )
     return [Row.of(chosen, lost, notes)] if chosen or lost else []
 

@@ -14,8 +14,9 @@ from openwork.comparison.task import Task
 from openwork.comparison.trial import noted
 from openwork.files import Json
 
-# Prefixes of facts of a study, by methods: how it is used as it is, trials of its search, how it is used after that.
-FIT, TRIALS, CHOSEN = "fit:", "trials:", "chosen:"
+# Prefixes of facts of a study, by methods: how it is used as it is, trials of its search, how it is used after that,
+# and what it is.
+FIT, TRIALS, CHOSEN, ABOUT = "fit:", "trials:", "chosen:", "about:"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Plan:
             "task": self.task.name,
             "batch_size": self.task.batch_size,
             "budget": str(self.budget),
-            "strengths": str(self.target) if self.target else cast("Json", self.strengths),
+            "target": str(self.target) if self.target else None,
+            "strengths": None if self.target else cast("Json", self.strengths),
             "search": self.search,
         }
 
@@ -113,11 +115,35 @@ class Plan:
         first = [cell.method for cell in study.known().cells.values()]
         # Those without a cell, which are refused, come last.
         names = dict.fromkeys([*first, *sorted(name.removeprefix(FIT) for name in facts if name.startswith(FIT))])
-        return {name: Fit.from_json(facts.get(CHOSEN + name, facts[FIT + name])) for name in names}
+        found = {name: facts.get(CHOSEN + name) or facts.get(FIT + name) for name in names}
+        return {name: Fit.from_json(fit) for name, fit in found.items() if fit}
+
+    def described(self, study: Study) -> dict[str, dict[str, Json]]:
+        """What reports say of each method of a study.
+
+        Args:
+            study: Of the comparison.
+        """
+        facts = study.facts().items()
+        return {name.removeprefix(ABOUT): cast("dict[str, Json]", v) for name, v in facts if name.startswith(ABOUT)}
+
+    def retry(self, study: Study) -> None:
+        """Let what failed or was left out be tried again; to be called while the study is locked.
+
+        Args:
+            study: Of the comparison.
+        """
+        study.retry()
+        for name, fit in study.facts().items():
+            if name.startswith((FIT, CHOSEN)) and fit and Fit.from_json(fit).refused:
+                study.note(name, None)
 
     def _settled(self, study: Study, name: str, method: Method) -> Fit:
         """How a method is used with the settings that it has."""
-        there = study.facts().get(FIT + name)
+        facts = study.facts()
+        if ABOUT + name not in facts:
+            study.note(ABOUT + name, _about(method))
+        there = facts.get(FIT + name)
         if there is not None:
             return Fit.from_json(there)
         strengths, epochs, refused = list[float](), 0, ""
@@ -159,7 +185,9 @@ class Plan:
             return None
         if done := [known.searched[cell.name] for cell in trials if cell.name in known.searched]:
             settings = best(done)
-            fit = replace(fit, settings=settings, strengths=self.grid(with_settings(self.methods[name], settings)))
+            method = with_settings(self.methods[name], settings)
+            fit = replace(fit, settings=settings, strengths=self.grid(method))
+            study.note(ABOUT + name, _about(method))
         else:
             reason = known.failures[trials[0].name].reason
             fit = replace(fit, refused=f"all trials of the search failed: {reason}")
@@ -180,7 +208,8 @@ class Plan:
         first = None
         if self.target.measure == "density":
             first = with_settings(self.methods[name], fit.settings).strength_at(self.task, self.target.value)
-        strength = next_strength([probe for probe, _ in tried], first or fit.strengths[len(fit.strengths) // 2])
+        first = first or fit.strengths[len(fit.strengths) // 2]
+        strength = next_strength([probe for probe, _ in tried], first, self.methods[name].least)
         return [] if strength is None else [cell(strength)]
 
 
@@ -207,6 +236,11 @@ def probed(known: Known, target: Target, method: str, seed: int) -> list[tuple[P
                 return None
             found.append((Probe(one.cell.strength, None if reached is None else reached / target.value), one))
     return found
+
+
+def _about(method: Method) -> dict[str, Json]:
+    """What reports say of a method."""
+    return {"baseline": method.baseline, "about": method.about()}
 
 
 def _settings(method: Method) -> dict[str, Json]:

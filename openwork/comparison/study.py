@@ -90,8 +90,12 @@ class Study:
     """
 
     def __init__(self, folder: Path, name: str, storage: str | None = None) -> None:
-        url = storage or f"sqlite:///{(folder / FILE).resolve()}"
-        self._database, self.lock = opened(url, name)
+        if storage is None:
+            file = f"sqlite:///{(folder / FILE).resolve()}"
+            found = opened(file, name, "free some space there, or choose another folder with out=FOLDER")
+        else:
+            found = opened(storage, name)
+        self._database, self.lock = found
         with self.lock, quiet():
             self._study = optuna.create_study(storage=self._database, study_name=name, load_if_exists=True)
 
@@ -118,6 +122,8 @@ class Study:
                 continue
             name = about[NAME]
             cell = known.cells.setdefault(name, Cell.from_json(about[CELL]))
+            if trial.state not in (TrialState.FAIL, TrialState.PRUNED):
+                known.failures.pop(name, None)  # it is tried again
             if trial.state is TrialState.WAITING:
                 known.waiting.add(name)
             elif trial.state is TrialState.RUNNING:
@@ -149,7 +155,15 @@ class Study:
         for cell in cells:
             if cell.name not in there:
                 there.add(cell.name)
-                self._study.enqueue_trial({}, user_attrs={CELL: asdict(cell), NAME: cell.name})
+                self._enqueue(cell)
+
+    def retry(self) -> None:
+        """Enqueue what failed once more."""
+        for failure in self.known().failures.values():
+            self._enqueue(failure.cell)
+
+    def _enqueue(self, cell: Cell) -> None:
+        self._study.enqueue_trial({}, user_attrs={CELL: asdict(cell), NAME: cell.name})
 
     def claim(self, methods: Collection[str]) -> Claim | None:
         """Take the next cell that waits, those of workers that fell silent included; None if there is none.

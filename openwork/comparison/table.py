@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
@@ -140,6 +141,8 @@ class Table(Sequence[Row]):
         searched: Trials of the searches for settings.
         notes: What a reader must know of the whole, one sentence each.
         folder: Of the comparison.
+        finished: Whether nothing is left to train, for this call or another.
+        baselines: Methods that others are compared with.
     """
 
     rows: Sequence[Row]
@@ -148,6 +151,8 @@ class Table(Sequence[Row]):
     searched: Sequence[Searched]
     notes: Sequence[str]
     folder: Path
+    finished: bool = True
+    baselines: Sequence[str] = ()
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -164,8 +169,10 @@ class Table(Sequence[Row]):
         return len(self.rows)
 
     def _repr_html_(self) -> str:
-        """The frontier, for notebooks."""
-        return frontier_picture([cast("dict[str, Json]", asdict(row)) for row in self.rows])
+        """The frontier, for notebooks; what there is to say where no network is there yet."""
+        if not any(row.seeds for row in self.rows):
+            return f"<pre>{escape(str(self))}</pre>"
+        return frontier_picture([cast("dict[str, Json]", asdict(row)) for row in self.rows], self.baselines)
 
     def to_pandas(self) -> "DataFrame":
         """A data frame with a row for each, the spread over the seeds in columns that end in ``_std``.

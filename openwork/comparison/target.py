@@ -97,7 +97,7 @@ class Probe:
     reached: float | None
 
 
-def next_strength(probes: Sequence[Probe], first: float) -> float | None:
+def next_strength(probes: Sequence[Probe], first: float, least: float = 0.0) -> float | None:
     """The strength to try next, None if the target is met or cannot be.
 
     With networks on both sides of the target, the secant of the logarithms between the nearest two, kept off their
@@ -108,6 +108,7 @@ def next_strength(probes: Sequence[Probe], first: float) -> float | None:
     Args:
         probes: Those tried, in any order.
         first: The strength to begin with, above 0.
+        least: The smallest that there is.
     """
     if not probes:
         return rounded(first)
@@ -115,6 +116,8 @@ def next_strength(probes: Sequence[Probe], first: float) -> float | None:
         return None
     points = sorted((math.log(probe.strength), _side(probe)) for probe in probes)
     step = _between(points) if _crossings(points) else _beyond(points)
+    if step is not None and least > 0:
+        step = max(step, math.log(least))
     if step is None or any(abs(step - x) < SAME for x, _ in points):
         return None
     return rounded(math.exp(step))

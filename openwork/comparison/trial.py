@@ -67,6 +67,9 @@ def train_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Result:
     _check_finite(model, loss)
     zeros = _zeros(model)
     small, shrunk = _smaller(model, run)
+    if shrunk is not None and shrunk.report.ranks:
+        ranks = ", ".join(f"{path} (rank {rank} of {most})" for path, (rank, most) in shrunk.report.ranks.items())
+        notes.append(f"layers of low rank were split in two: {ranks}")
     # Of the dense network only the size is of use, since the small one is made from the task's model.
     dense = folder / "dense.safetensors"
     save(model, dense)

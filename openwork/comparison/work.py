@@ -41,7 +41,9 @@ def work(plan: Plan, study: Study, folder: Path, kept: Callable[[], object], sai
             said("looking for work")
             with study.lock:
                 study.add(plan.wanted(study))
-                claim = study.claim(plan.methods)
+                claim = study.claim(plan.methods) if stop.number is None else None
+            if stop.number is not None:
+                continue
             if claim is not None:
                 said(f"{claim.cell.name}, {_progress(study)}")
                 try:

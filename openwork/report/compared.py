@@ -129,6 +129,7 @@ class Compared:
         folder: Where they are.
         task: Name of what was learned.
         budget: The same for all.
+        finished: Whether nothing is left to train.
         configuration: What else was.
         machine: Where it ran.
         version: Of openwork; empty if unknown.
@@ -143,6 +144,7 @@ class Compared:
     folder: Path
     task: str
     budget: str
+    finished: bool
     configuration: Mapping[str, Json]
     machine: Mapping[str, Json]
     version: str
@@ -193,6 +195,7 @@ def read_comparison(folder: Path) -> Compared:
         folder=folder,
         task=str(values.get("task", folder.name)),
         budget=str(values.get("budget", "")),
+        finished=values.get("finished") is not False,
         configuration=table(values, "configuration"),
         machine=table(values, "machine"),
         version=str(values.get("openwork", "")),

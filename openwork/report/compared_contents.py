@@ -42,6 +42,7 @@ class ComparedContents:
         notes: What a reader must know to read the numbers right.
         task: Name of what was learned.
         budget: The same for all.
+        finished: Whether nothing is left to train.
         configuration: What else was.
         machine: Where it ran.
         version: Of openwork; empty if unknown.
@@ -58,6 +59,7 @@ class ComparedContents:
     notes: Sequence[str]
     task: str
     budget: str
+    finished: bool
     configuration: Mapping[str, Json]
     machine: Mapping[str, Json]
     version: str
@@ -108,10 +110,11 @@ def compared_contents(compared: Compared) -> ComparedContents:
         for name, label in zip(names, labels(names), strict=True)
     ]
     return ComparedContents(
-        headline=_headline(compared.task, reached, len(methods)),
+        headline=_headline(compared, reached, len(methods)),
         notes=_notes(compared),
         task=compared.task,
         budget=compared.budget,
+        finished=compared.finished,
         configuration=compared.configuration,
         machine=compared.machine,
         version=compared.version,
@@ -125,8 +128,8 @@ def compared_contents(compared: Compared) -> ComparedContents:
     )
 
 
-def _headline(task: str, reached: Sequence[Reach], methods: int) -> str:
-    many = f"{methods} method{'' if methods == 1 else 's'} on {task}"
+def _headline(compared: Compared, reached: Sequence[Reach], methods: int) -> str:
+    many = f"{methods} method{'' if methods == 1 else 's'} on {compared.task}{'' if compared.finished else ' so far'}"
     furthest: list[str] = []
     last = 1.05  # a network that is no smaller than the dense one is no result
     for n, loss in enumerate(ALLOWED):
@@ -141,6 +144,7 @@ def _headline(task: str, reached: Sequence[Reach], methods: int) -> str:
 
 def _notes(compared: Compared) -> list[str]:
     notes = [f"{text[:1].upper()}{text[1:].removesuffix('.')}." for text in compared.notes]
+    notes += [f"{point.method}: {note.removesuffix('.')}." for point in compared.points for note in point.notes]
     if failed := len(compared.failed):
         notes.append(
             f"{failed} network{'' if failed == 1 else 's'} could not be trained; see Failures. A strength with a "

@@ -43,13 +43,15 @@ def _facts(report: ComparedContents) -> list[str]:
     networks = sum(len(method.runs) for method in report.methods)
     seeds = len({run.cell.seed for method in report.methods for run in method.runs})
     facts = [report.task, f"{len(report.methods)} methods", f"{networks} networks"]
-    return [*facts, f"{seeds} seed{'' if seeds == 1 else 's'}", *([f"{report.budget} each"] if report.budget else [])]
+    facts += [f"{seeds} seed{'' if seeds == 1 else 's'}", *([f"{report.budget} each"] if report.budget else [])]
+    return [*facts, f"target {target}"] if (target := report.configuration.get("target")) else facts
 
 
 def _frontier(report: ComparedContents) -> str:
     spread = any(point.seeds > 1 for point in report.points)
+    target = report.configuration.get("target")
     said = [
-        "One mark is one method at one strength"
+        f"One mark is one method at {'the strengths that come nearest to the target' if target else 'one strength'}"
         + (", the mean over seeds; bars reach one standard deviation." if spread else "."),
         "Up and to the right is better in each picture.",
         "Ringed marks and the stepped line: nothing else is both better and cheaper.",
@@ -114,7 +116,9 @@ def _table(report: ComparedContents) -> str:
     bold = "Bold: on the frontier of compression. " if front else ""
     return (
         f'<h2>Results</h2>\n<p class="say">Mean ± standard deviation over seeds; of accuracy in points. {bold}'
-        "MACs and latency (batch of one) are those of the finished network. Click a heading to sort.</p>\n"
+        "Zeros are those of the weights as trained; compression, parameters, file, MACs and latency (batch of one) "
+        "those of the finished network, without what nothing reads and with layers of low rank split in two. "
+        "Click a heading to sort.</p>\n"
         f"{_sortable(heads, rows, kind='runs wide')}"
     )
 

@@ -14,11 +14,12 @@ from openwork.report.summary import COSTS, LOST, WORSE, Cost, Quality, quality_o
 STYLES = ("colors.css", "frontier.css")
 
 
-def frontier_picture(rows: Sequence[Mapping[str, Json]]) -> str:
+def frontier_picture(rows: Sequence[Mapping[str, Json]], baselines: Sequence[str] = ()) -> str:
     """The frontier of a comparison as a piece of HTML that needs nothing else, for a notebook.
 
     Args:
         rows: Plain values of the rows of its table, as ``comparison.json`` lists them.
+        baselines: Methods with hollow marks.
 
     Returns:
         Pictures against compression, MACs and latency, of which one is shown.
@@ -34,7 +35,7 @@ def frontier_picture(rows: Sequence[Mapping[str, Json]]) -> str:
     style = "\n".join(files("openwork.report").joinpath(name).read_text("utf-8") for name in STYLES)
     return (
         f'<div class="openwork-frontier"><style>\n{style.replace(":root", ".openwork-frontier")}</style>\n'
-        f"{frontier(found, quality_of(found), named, [])}</div>"
+        f"{frontier(found, quality_of(found), named, baselines)}</div>"
     )
 
 

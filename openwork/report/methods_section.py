@@ -183,8 +183,8 @@ def _widths(by_strength: ByStrength) -> str:
 
 
 def _after(name: str, units: int, runs: Sequence[Trained]) -> str:
-    # A network without the name lost nothing.
-    found = [run.widths[name][1] if name in run.widths else units for run in runs]
+    # A network without the name lost nothing there, or all of it went.
+    found = [run.widths[name][1] if name in run.widths else 0 if run.numbers["macs"] == 0 else units for run in runs]
     told = ", ".join(f'<data value="{after}">{after:,}</data>' for after in found)
     left = 100 * sum(found) / len(found) / max(1, units)
     return f'<td>{told}<i><b style="width:{left:.1f}%"></b></i></td>'

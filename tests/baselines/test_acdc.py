@@ -70,3 +70,13 @@ def test_an_end_in_a_dense_phase_is_compressed() -> None:
     magnitudes = {name: weight.abs() for name, weight in weights(pruning).items()}
     pruning.settle_()
     assert kept(pruning) == best(magnitudes, 18)
+
+
+def test_without_a_warmup_the_first_phase_is_compressed() -> None:
+    baseline = ACDC(0.25, warmup=0.0, phase=0.25, last_dense=0.25, last_compressed=0.25)
+    assert baseline.boundaries(20) == [0, 5, 10]
+    pruning = started(baseline, 20)
+    assert pruning.masks.alive == 18
+    for _ in range(5):
+        step(pruning)
+    assert pruning.masks.alive == 72

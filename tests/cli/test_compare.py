@@ -66,6 +66,21 @@ def test_the_help_lists_tasks_and_methods(capsys: pytest.CaptureFixture[str]) ->
         assert name in printed
 
 
+def test_a_network_that_fails_is_in_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = OWN.replace("mlp((6, 8, 3), seed=seed)", "mlp((6, 8, 3), seed=seed) if seed == 0 else 1 / 0")
+    (tmp_path / "broken_task.py").write_text(broken)
+    assert main(["compare", "broken_task:task", "--methods", "dense", "--seeds", "2", "--out", "c"]) == 1
+    printed = capsys.readouterr()
+    assert "failed: dense-0-s1: ZeroDivisionError: division by zero" in printed.out.splitlines()
+    assert printed.out.splitlines()[-1] == str(Path("c", "comparison.json"))
+    assert printed.err == (
+        "openwork: 1 network has failed, see above; train what failed again with: openwork compare broken_task:task "
+        "--methods dense --seeds 2 --out c --retry\n"
+    )
+    assert main(["report", "c"]) == 0
+    assert "ZeroDivisionError: division by zero" in (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

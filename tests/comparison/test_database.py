@@ -8,8 +8,9 @@ import pytest
 from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
+from sqlalchemy import text
 
-from openwork.comparison.database import DatabaseLock, connect, opened, repeated
+from openwork.comparison.database import DatabaseLock, connect, database_errors, opened, repeated
 
 
 @pytest.fixture
@@ -104,6 +105,18 @@ def test_a_database_that_cannot_be_reached(storage: str, sentence: str) -> None:
     assert str(error.value).endswith("or leave it out for a file in the folder")
     assert not Path("/nowhere").exists()
     assert "secret" not in str(error.value)
+
+
+def test_a_database_that_goes_away_is_said_in_one_sentence(tmp_path: Path) -> None:
+    database = connect(f"sqlite:///{tmp_path / 'study.db'}")
+    with database.scoped_session() as session:
+        session.execute(text("DROP TABLE studies"))
+    with pytest.raises(ConnectionError) as error, database_errors():
+        database.get_all_studies()
+    assert str(error.value) == (
+        "the database of the study failed (no such table: studies); what is finished is kept: go on with the same call "
+        "once it works again"
+    )
 
 
 def test_what_is_repeated_may_fail_and_ends() -> None:

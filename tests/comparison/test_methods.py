@@ -87,9 +87,18 @@ def test_a_method_is_plain_documented_and_searchable(name: str) -> None:
     settings = asdict(found)
     assert json.loads(json.dumps(settings)) == settings
     assert (getattr(methods, name).__doc__ or "").endswith(".")
+    assert found.about().endswith(".") and "\n" not in found.about()
     for field, values in found.choices().items():
         assert len(values) > 1
         assert all(replace(found, **{field: value}) != found or settings[field] == value for value in values)
+
+
+def test_what_is_said_of_a_method_is_about_its_configuration() -> None:
+    said = [method(name).about() for name in NAMES]
+    assert len({*said}) == len(said)
+    assert "SGD on 3 factors" in method("dwf3").about()
+    assert "RAMDA" in method("ramda").about()
+    assert "each weight the same fraction" in method("magnitude_layerwise").about()
 
 
 @pytest.mark.parametrize("name", SPARSE)

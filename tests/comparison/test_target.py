@@ -10,9 +10,9 @@ from openwork.comparison.target import MOST_PROBES, TOLERANCE, Probe, Target, ne
 Curve = Callable[[float], float | None]
 
 
-def steer(curve: Curve, target: float, first: float) -> list[Probe]:
+def steer(curve: Curve, target: float, first: float, least: float = 0.0) -> list[Probe]:
     probes: list[Probe] = []
-    while (strength := next_strength(probes, first)) is not None:
+    while (strength := next_strength(probes, first, least)) is not None:
         value = curve(strength)
         probes.append(Probe(strength, None if value is None else value / target))
     return probes
@@ -70,6 +70,16 @@ def test_a_target_within_a_jump_is_given_up(curve: Curve) -> None:
 def test_a_curve_that_never_gets_there_is_given_up() -> None:
     probes = steer(lambda s: 0.5, 0.1, 1.0)
     assert len(probes) == MOST_PROBES
+
+
+@pytest.mark.parametrize("first", [1.0, 1.5, 30.0])
+def test_no_strength_is_below_the_least(first: float) -> None:
+    # The dense network is below the target already, as where a time is asked for that it takes anyway.
+    probes = steer(lambda s: 0.5 / s if s >= 1 else None, 1.0, first, least=1.0)
+    assert min(probe.strength for probe in probes) == 1.0
+    assert len(probes) <= 6
+    best = nearest(probes)
+    assert best is not None and probes[best] == Probe(1.0, 0.5)
 
 
 def test_nothing_is_nearest_if_all_failed() -> None:

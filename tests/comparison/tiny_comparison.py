@@ -4,7 +4,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +37,17 @@ def task(loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy) -> Task:
     return Task("tiny", lambda seed: mlp((6, 8, 3), seed=seed), samples, epochs=2, batch_size=20, loss=loss)
 
 
-def slow() -> Task:
-    """Half a second for an epoch."""
+def held() -> Task:
+    """Training stands still in the middle while a file named ``hold`` is there."""
+    steps = count()
 
     def waiting(outputs: Tensor, targets: Tensor) -> Tensor:
-        time.sleep(0.15)
+        if next(steps) >= 12:
+            while Path("hold").exists():
+                time.sleep(0.02)
         return cross_entropy(outputs, targets)
 
-    return replace(task(waiting), name="slow", epochs=6)
+    return replace(task(waiting), name="held", epochs=6)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class Largest(Method):
 @dataclass(frozen=True)
 class Plain(Method):
     """SGD, nothing removed."""
+
+    baseline: ClassVar[bool] = True
 
     lr: float = 0.1
 

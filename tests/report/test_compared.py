@@ -73,6 +73,38 @@ def test_a_strength_with_a_failure_says_so_and_is_on_no_frontier(page: Path):
     assert not any(failed in front for front in report["frontiers"].values())
 
 
+def test_what_is_not_finished_says_so_at_the_top(tmp_path: Path):
+    said = comparison()
+    said.update(
+        finished=False, notes=["this comparison is not finished: 19 of 24 networks are trained", *said["notes"]]
+    )
+    page = write_report([write_comparison(tmp_path / "a", said)])
+    report = report_of(page)
+    assert report["finished"] is False
+    assert report["headline"].startswith("4 methods on digits <small> so far: ")
+    assert report["notes"][0] == "This comparison is not finished: 19 of 24 networks are trained."
+    assert "This comparison is not finished" in Page(page).source.split("</header>")[0]
+
+
+def test_of_a_network_without_arithmetic_no_unit_is_left(tmp_path: Path):
+    said = comparison(seeds=1)
+    empty = next(one for one in said["results"] if one["cell"]["method"] == "ramda")
+    empty.update(widths={}, macs=[empty["macs"][0], 0], constant=True)
+    source = Page(write_report([write_comparison(tmp_path / "a", said)])).source
+    architecture = source.split("<h2>Architecture</h2>")[1].split("</table>")[0]
+    assert re.findall(r'<data value="(\d+)">', architecture)[:3] == ["0", "20", "10"]
+
+
+def test_a_target_is_named_and_where_it_was_not_met(tmp_path: Path):
+    said = comparison()
+    said["configuration"].update(target="density=0.3", strengths=None)
+    said["rows"][1]["notes"] = ["seed 1: density=0.3 was not met with 14 networks"]
+    found = Page(write_report([write_comparison(tmp_path / "a", said)]))
+    assert "target density=0.3" in found.words
+    assert "ramda: seed 1: density=0.3 was not met with 14 networks." in found.words
+    assert "One mark is one method at the strengths that come nearest to the target, the mean" in found.text
+
+
 def test_nothing_loads_and_no_name_is_markup(page: Path):
     found = Page(page)
     assert not re.search(r"https?:|@import|url\((?!#)", found.source)

@@ -87,7 +87,7 @@ def openwork() -> OpenWork:
 
     def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "openwork.cli", *map(str, arguments)],
+            [sys.executable, "-m", "openwork", *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=120,

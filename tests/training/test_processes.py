@@ -10,7 +10,7 @@ import torch
 from openwork.cli import main
 from openwork.files import read_json, read_records, read_tensors
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "openwork.cli"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "openwork"]
 
 
 def train(out: Path, batch_size: int) -> list[str]:

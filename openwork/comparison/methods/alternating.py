@@ -56,6 +56,11 @@ class Alternating(Method):
                 return GroupLasso(strength)
 
     @override
+    def about(self) -> str:
+        penalty = "an L1 penalty" if self.penalty == "l1" else "a group lasso on the input features of each weight"
+        return f"Alternating minimization (TIAM) without backpropagation, with {penalty}."
+
+    @override
     def strengths(self, task: Task, count: int) -> list[float]:
         data = task.data(0)
         mean, scale = _center(task.model(0), data.train.inputs)

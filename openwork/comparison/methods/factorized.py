@@ -39,6 +39,15 @@ class Factorized(Method):
     strongest: float = 40.0
 
     @override
+    def about(self) -> str:
+        zeros = (
+            "as an L1 penalty does" if self.depth == 2 else "with less shrinkage of the others than an L1 penalty has"
+        )
+        return (
+            f"Deep weight factorization: SGD on {self.depth} factors of each weight, whose L2 zeroes entries, {zeros}."
+        )
+
+    @override
     def strengths(self, task: Task, count: int) -> list[float]:
         return geometric(self.weakest, self.strongest, count)
 

@@ -15,6 +15,12 @@ from openwork.penalties import GroupLasso
 from openwork.training import Run, supervised
 
 Kind = Literal["ramda", "rmda", "proxsgd", "proxadamw"]
+ABOUT: Mapping[Kind, str] = {
+    "ramda": "RAMDA, adaptive dual averaging with momentum,",
+    "rmda": "RMDA, dual averaging with momentum,",
+    "proxsgd": "Proximal SGD with momentum",
+    "proxadamw": "Proximal AdamW",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class Proximal(Method):
                 return ProxSGD(groups, lr=self.lr, averaging=averaging)
             case "proxadamw":
                 return ProxAdamW(groups, lr=self.lr)
+
+    @override
+    def about(self) -> str:
+        return f"{ABOUT[self.kind]} and a group lasso on the input features of each weight."
 
     @override
     def strengths(self, task: Task, count: int) -> list[float]:

@@ -42,6 +42,19 @@ Kind = Literal[
     "rigl_uniform",
     "acdc",
 ]
+ABOUT: Mapping[Kind, str] = {
+    "magnitude": "Magnitude pruning once, after training, of all weights together; no fine-tuning.",
+    "magnitude_layerwise": "Magnitude pruning once, after training, of each weight the same fraction; no fine-tuning.",
+    "magnitude_finetune": "Magnitude pruning once, of all weights together, then fine-tuning.",
+    "gradual": "Gradual magnitude pruning of each weight the same fraction, along a cubic schedule.",
+    "random": "Random masks at initialization, more of small layers (ERK).",
+    "snip": "SNIP: pruning at initialization by the gradient of one batch.",
+    "synflow": "SynFlow: pruning at initialization without data, in 100 iterations.",
+    "set": "Sparse evolutionary training (SET): after each epoch weak connections move to random places.",
+    "rigl": "RigL: weak connections move to where gradients are large; small layers are denser (ERK).",
+    "rigl_uniform": "RigL: weak connections move to where gradients are large; all layers but the first equally dense.",
+    "acdc": "AC/DC: compressed and dense training in turn.",
+}
 # How often masks may change at least, over a training: steps between two changes are those of the papers, which train
 # for long, or fewer.
 CHANGES = 20
@@ -58,6 +71,7 @@ class Masked(Method):
     """
 
     baseline: ClassVar[bool] = True
+    least: ClassVar[float] = 1.0
 
     lr: float = 3e-3
     weakest: float = 2.0
@@ -124,6 +138,10 @@ class Pruner(Masked):
     finetune: float = 0.3
 
     @override
+    def about(self) -> str:
+        return ABOUT[self.kind]
+
+    @override
     def pruning(self, task: Task, density: float, steps: int) -> Baseline:
         every = min(100, max(1, steps // CHANGES))
         match self.kind:
@@ -167,6 +185,12 @@ class Ticket(Masked):
     rewind: float = 0.1
 
     @override
+    def about(self) -> str:
+        return (
+            f"Lottery tickets: each round prunes {self.rate:.0%} of what is left and rewinds the rest to early weights."
+        )
+
+    @override
     def pruning(self, task: Task, density: float, steps: int) -> Baseline:
         rounds = LotteryTicket(density, self.rate).rounds
         return LotteryTicket(density, self.rate, rewind=int(self.rewind * steps / (rounds + 1)))
@@ -187,6 +211,11 @@ class Unproximal(Masked):
 
     penalty: Literal["l1", "group"] = "l1"
     fraction: float = 1e-3
+
+    @override
+    def about(self) -> str:
+        what, cut = ("An L1 penalty", "a cut") if self.penalty == "l1" else ("A group lasso", "a cut of whole groups")
+        return f"{what} by its plain subgradient, then {cut} of the smallest: without a prox there are no zeros."
 
     @override
     def pruning(self, task: Task, density: float, steps: int) -> Baseline:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -30,10 +31,19 @@ class Sketched(Method):
         strongest: Last strength of a path.
     """
 
+    least: ClassVar[float] = 1.0
+
     lr: float = 3e-3
     ratio: float = 0.8
     weakest: float = 1.5
     strongest: float = 20.0
+
+    @override
+    def about(self) -> str:
+        return (
+            f"Sketched training (MAST): Adam on a random {self.ratio:.0%} of each weight at every step, then magnitude "
+            "pruning of each layer."
+        )
 
     @override
     def strengths(self, task: Task, count: int) -> list[float]:
