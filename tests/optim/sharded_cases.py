@@ -1,0 +1,221 @@
+"""Training of small models whose parameters are divided among processes, and the same in one process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from openwork.optim import RAMDA, RMDA, OriginalProxSGD, ParamGroups, ProxAdamW, ProximalOptimizer, ProxSGD, regularize
+from openwork.partitions import Blocks, Elements, Heads, Partition, Slices
+from openwork.penalties import (
+    L0,
+    L1,
+    GroupL0,
+    GroupLasso,
+    GroupMCP,
+    GroupSCAD,
+    LHalf,
+    Nonnegative,
+    NuclearNorm,
+    Penalty,
+    ProximalGradient,
+    SparseGroupLasso,
+    Target,
+)
+from openwork.wiring import Side
+
+STEPS = 4
+INPUTS = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+TARGETS = torch.randint(5, (8,), generator=torch.Generator().manual_seed(2))
+Mesh = Literal["one axis", "two axes"]
+
+
+def network() -> nn.Sequential:
+    """Rows that no number of processes divides, a flattened channel, and more processes than rows."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 6, 2), nn.ReLU(), nn.Flatten(), nn.Linear(54, 10), nn.ReLU(), nn.Linear(10, 5))
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(5, 5, bias=False)).double()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training.
+
+    Args:
+        optimizer: Of the param groups.
+        penalty: Whose partition is that of each layer unless ``groups`` is given.
+        groups: One partition for all weights of two axes.
+        side: Of couplings, if these are penalized.
+        mesh: Of the processes.
+        dim: Axis along which the weights are divided, of those that it divides evenly; 0 for all.
+    """
+
+    optimizer: Callable[[ParamGroups], ProximalOptimizer]
+    penalty: Penalty
+    groups: Partition | None = None
+    side: Side | None = None
+    mesh: Mesh = "one axis"
+    dim: int = 0
+
+
+ramda, rmda = partial(RAMDA, lr=0.1), partial(RMDA, lr=0.5)
+adamw, sgd = partial(ProxAdamW, lr=0.02), partial(ProxSGD, lr=0.5)
+
+CASES: dict[str, Case] = {
+    "lasso": Case(ramda, L1(5e-3)),
+    "lasso, rmda": Case(rmda, L1(5e-3)),
+    "group lasso": Case(ramda, GroupLasso(4e-3)),
+    "group lasso, rmda": Case(rmda, GroupLasso(4e-3)),
+    "group lasso, prox sgd": Case(sgd, GroupLasso(2e-2)),
+    "group lasso, prox adamw": Case(adamw, GroupLasso(4e-2)),
+    "group lasso, original prox sgd": Case(partial(OriginalProxSGD, lr=0.06), GroupLasso(4e-3)),
+    "group lasso, replicas": Case(ramda, GroupLasso(4e-3), mesh="two axes"),
+    "group lasso, columns divided": Case(ramda, GroupLasso(4e-3), dim=1),
+    "rows": Case(ramda, GroupLasso(4e-3), Slices(0)),
+    "rows, columns divided": Case(ramda, GroupLasso(4e-3), Slices(0), dim=1),
+    "heads across processes": Case(ramda, GroupLasso(4e-3), Heads(5, 0)),
+    "heads of columns": Case(ramda, GroupLasso(4e-3), Heads(5, 1)),
+    "blocks": Case(ramda, GroupLasso(4e-3), Blocks((5, 1))),
+    "elements": Case(ramda, GroupLasso(4e-3), Elements()),
+    "sparse group lasso": Case(ramda, SparseGroupLasso(4e-3)),
+    "sparse group lasso, rmda": Case(rmda, SparseGroupLasso(4e-3)),
+    "mcp": Case(adamw, GroupMCP(2e-2)),
+    "mcp, not convex": Case(ramda, GroupMCP(4e-3)),
+    "scad": Case(adamw, GroupSCAD(2e-2)),
+    "scad, rmda": Case(rmda, GroupSCAD(4e-3)),
+    "l0": Case(adamw, L0(1e-4)),
+    "l1/2": Case(adamw, LHalf(2e-3)),
+    "group l0": Case(adamw, GroupL0(1e-4)),
+    "group l0, rmda": Case(rmda, GroupL0(1e-3)),
+    "nonnegative": Case(ramda, Nonnegative(GroupLasso(2e-3))),
+    "nonnegative lasso": Case(adamw, Nonnegative(L1(1e-3))),
+    "nonnegative sparse group lasso": Case(rmda, Nonnegative(SparseGroupLasso(2e-3))),
+    "target": Case(ramda, Target(GroupLasso(1.0), 0.4)),
+    "target, rows": Case(rmda, Target(GroupLasso(1.0), 0.4), Slices(0)),
+    "target, lasso": Case(adamw, Target(L1(1.0), 0.6)),
+    "nuclear norm": Case(ramda, NuclearNorm(2e-2)),
+    "nuclear norm, full": Case(ramda, NuclearNorm(2e-2, metric="full")),
+    "nuclear norm, rmda": Case(rmda, NuclearNorm(2e-2)),
+    "proximal gradient": Case(ramda, ProximalGradient(GroupLasso(4e-3))),
+    "consumers": Case(ramda, GroupLasso(4e-3), side="consumers"),
+    "producers": Case(ramda, GroupLasso(6e-3), side="producers"),
+    "consumers, replicas": Case(ramda, GroupLasso(4e-3), side="consumers", mesh="two axes"),
+    "consumers, columns divided": Case(ramda, GroupLasso(4e-3), side="consumers", dim=1),
+    "consumers, sparse": Case(rmda, SparseGroupLasso(4e-3), side="consumers"),
+    "producers, sparse": Case(rmda, SparseGroupLasso(6e-3), side="producers"),
+    "consumers, mcp": Case(adamw, GroupMCP(2e-2), side="consumers"),
+    "producers, scad": Case(adamw, GroupSCAD(2e-2), side="producers"),
+    "producers, group l0": Case(adamw, GroupL0(1e-4), side="producers"),
+    "consumers, nonnegative": Case(ramda, Nonnegative(GroupLasso(2e-3)), side="consumers"),
+    "consumers, target": Case(ramda, Target(GroupLasso(1.0), 0.5), side="consumers"),
+    "producers, target": Case(ramda, Target(GroupLasso(1.0), 0.5), side="producers"),
+}
+
+
+def param_groups(case: Case, model: nn.Module) -> ParamGroups:
+    """The groups of a case, before the model is divided."""
+    if case.side is not None:
+        return regularize(model, case.penalty, INPUTS, case.side)
+    found = regularize(model, case.penalty, exclude=[nn.Conv2d] if case.groups else None)
+    if case.groups is None:
+        return found
+    penalty = case.penalty.regroup(case.groups)
+    fitting: dict[bool, list[Any]] = {}
+    for choice in found.choices:
+        try:
+            penalty.check(choice.parameter)
+            fits = choice.parameter.ndim == 2
+        except ValueError:
+            fits = False
+        fitting.setdefault(fits, []).append(choice)
+    from dataclasses import replace
+
+    from openwork.penalties import Zero
+
+    return ParamGroups(
+        [replace(choice, penalty=penalty if fits else Zero()) for fits, own in fitting.items() for choice in own]
+    )
+
+
+def divide(model: nn.Module, mesh: Mesh = "one axis", dim: int = 0) -> None:
+    """Divide a model among all processes."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard
+
+    size = dist.get_world_size()
+    shape = (size,) if mesh == "one axis" else (2, size // 2)
+    names = ("shard",) if mesh == "one axis" else ("replicate", "shard")
+    device_mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
+
+    def placement(param: nn.Parameter) -> Shard:
+        return Shard(dim if param.ndim > dim and param.shape[dim] % shape[-1] == 0 else 0)
+
+    fully_shard(model, mesh=device_mesh, shard_placement_fn=placement)
+
+
+def backward(model: nn.Module) -> None:
+    """Gradients of the mean over all samples, of which a process sees its own."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    mine = slice(rank * 8 // size, (rank + 1) * 8 // size)
+    nn.functional.cross_entropy(model(INPUTS[mine]), TARGETS[mine]).backward()
+
+
+def train(model: nn.Module, optimizer: ProximalOptimizer, steps: int = STEPS) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        backward(model)
+        optimizer.step()
+
+
+def whole(x: Tensor) -> Tensor:
+    """A parameter or its state as a plain tensor."""
+    x = x.detach()
+    return x.full_tensor() if hasattr(x, "full_tensor") else x.clone()  # pyright: ignore
+
+
+def summary(model: nn.Module, optimizer: ProximalOptimizer) -> dict[str, Any]:
+    """What a training leaves: weights, structured weights, structures and read-out."""
+    structures = optimizer.structures()
+    with optimizer.structured():
+        held = [whole(p) for p in model.parameters()]
+    found = [structures[p].kept if p in structures else torch.zeros(0) for p in model.parameters()]
+    return {
+        "weights": [whole(p) for p in model.parameters()],
+        "structured": held,
+        "kept": found,
+        "read_out": vars(optimizer.read_out()),
+    }
+
+
+def trained(case: Case, divided: bool) -> dict[str, Any]:
+    model = network()
+    groups = param_groups(case, model)
+    if divided:
+        divide(model, case.mesh, case.dim)
+    optimizer = case.optimizer(groups.onto(model))
+    train(model, optimizer)
+    return summary(model, optimizer)
+
+
+def main(folder: Path, *names: str) -> None:
+    dist.init_process_group("gloo")
+    results: dict[str, Any] = {}
+    for name in names or CASES:
+        try:
+            results[name] = trained(CASES[name], divided=True)
+        except Exception as error:
+            raise RuntimeError(name) from error
+    torch.save(results, folder / f"{dist.get_rank()}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), *sys.argv[2:])
