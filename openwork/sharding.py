@@ -1,5 +1,6 @@
 """Tensors of which every process holds a part, as ``fully_shard`` makes parameters (``torch.distributed.tensor``)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +31,6 @@ class Ranks:
     def here(self) -> int:
         """Number of this process among them."""
         return dist.get_rank(self.group)
-
-    @property
-    def device(self) -> torch.device:
-        """Where tensors must be that they exchange."""
-        return torch.device(
-            "cpu" if dist.get_backend(self.group) == "gloo" else torch.accelerator.current_accelerator()
-        )
 
     def sum_(self, x: Tensor) -> Tensor:
         """Add the tensors of all of them, in place: afterwards all have the same bits."""
@@ -87,6 +81,11 @@ class Division:
     shape: tuple[int, ...]
     dim: int
     ranks: Ranks
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts usually are: numbers that go with them wait there."""
+        return torch.device(self.mesh.device_type)
 
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """First index along ``dim`` and one after the last, for every process; a part may be empty."""
@@ -169,6 +168,22 @@ def division(x: Tensor, name: str = "a tensor") -> Division | None:
     return Division(mesh, placements, tuple(x.shape), placements[divided[0]].dim % x.ndim, ranks)
 
 
+def check_undivided(owner: str, named: Iterable[tuple[str, Tensor]], way_out: str) -> None:
+    """Refuse tensors of which other processes have parts.
+
+    Args:
+        owner: Who asks, for the message.
+        named: Tensors with their names.
+        way_out: What to do instead.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, x in named:
+        if is_distributed(x):
+            raise ValueError(f"{owner}: {name!r} is divided among {x.device_mesh.size()} processes; {way_out}")  # pyright: ignore
+
+
 def local(x: Tensor) -> Tensor:
     """What this process has of a tensor; writing to it writes the tensor."""
     return x.to_local() if is_distributed(x) else x  # pyright: ignore
@@ -192,4 +207,4 @@ def like(whole: Tensor, x: Tensor) -> Tensor:
     return distribute_tensor(whole.detach(), x.device_mesh, x.placements)  # pyright: ignore
 
 
-__all__ = ["Division", "Ranks", "division", "full", "is_distributed", "like", "local", "shares"]
+__all__ = ["Division", "Ranks", "check_undivided", "division", "full", "is_distributed", "like", "local", "shares"]

@@ -179,7 +179,7 @@ class StructuredOptimizer(Optimizer):
             gate: Scalar = finite(grads).double()
             for ranks in self._ranks():
                 ranks.min_(gate)
-        elif self._agreed(_all_finite(grads)):
+        elif self._agreed(_all_finite(grads), grads[0].device):
             gate = 1.0
         else:
             for group in self.param_groups:
@@ -219,10 +219,10 @@ class StructuredOptimizer(Optimizer):
         found = {how.ranks for group in self.param_groups for p in group["params"] if (how := self._division(p))}
         return sorted(found, key=lambda ranks: ranks.number)
 
-    def _agreed(self, here: bool) -> bool:
+    def _agreed(self, here: bool, device: torch.device) -> bool:
         """Whether it is true in all processes that share parameters: what one skips, all skip."""
         for ranks in self._ranks():
-            here = bool(ranks.min_(torch.tensor(float(here), device=ranks.device)))
+            here = bool(ranks.min_(torch.tensor(float(here), device=device)))
         return here
 
     def _step_group(self, group: Group, gate: Scalar) -> None:

@@ -222,10 +222,13 @@ class ProximalOptimizer(StructuredOptimizer):
     def _kept(self, group: Group) -> list[Tensor]:
         """What every parameter keeps, from the last solve where there was one."""
         params: list[Tensor] = group["params"]
-        saved = {p: full(self.state[p]["kept"]) for p in params if "kept" in self.state.get(p, {})}
+        saved: dict[Tensor, Tensor] = {
+            p: full(self.state[p]["kept"]) for p in params if "kept" in self.state.get(p, {})
+        }
         if len(saved) == len(params):
             return [saved[p] for p in params]
-        present = group["penalty"].kept_list([full(p.detach()) for p in params])
+        penalty: Penalty = group["penalty"]
+        present = penalty.kept_list([full(p.detach()) for p in params])
         return [saved.get(p, now) for p, now in zip(params, present, strict=True)]
 
     @override

@@ -9,7 +9,7 @@ from openwork.optim.choices import Choice, ParamGroups
 from openwork.optim.couplings import coupled_groups
 from openwork.partitions import Elements, Partition, Slices
 from openwork.penalties import Penalty, Zero
-from openwork.sharding import is_distributed
+from openwork.sharding import check_undivided
 from openwork.wiring import Role, Selection, Side, parameter_names, role_of, selected
 
 
@@ -76,12 +76,8 @@ def regularize(
     for parameter, its_names in names.items():
         _check(parameter, its_names, choice.insists(its_names))
     if example_inputs is not None:
-        for parameter, its_names in names.items():
-            if is_distributed(parameter):
-                raise ValueError(
-                    f"regularize: {its_names[0]!r} is divided among processes, and such a model cannot be traced; call "
-                    "regularize before fully_shard, and hand groups.onto(model) to the optimizer after it"
-                )
+        way_out = "regularize the model before fully_shard, and give the optimizer groups.onto(model) after it"
+        check_undivided("regularize", model.named_parameters(), f"such a model cannot be traced: {way_out}")
         return coupled_groups(model, penalty, example_inputs, side, choice)
 
     choices: list[Choice] = []

@@ -96,7 +96,7 @@ def stretch(groups: Partition, division: Division, first: int) -> Stretch:
     if axis.groups == 1:
         members.add(axis.first)
     grid = tuple(1 if a in members else axis.groups if a == axis.first else length for a, length in enumerate(view))
-    numbered = (axis.first, axis.numbers[start:stop]) if axis.groups > 1 else (None, None)
+    numbered = (axis.first, axis.numbers[start:stop].to(division.device)) if axis.groups > 1 else (None, None)
     return Stretch(view, tuple(sorted(members)), *numbered, grid, first)
 
 

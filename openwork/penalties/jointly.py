@@ -144,10 +144,11 @@ def joined_weights(penalty: GroupPenalty, divisions: Sequence[Division]) -> Join
     firsts = [0, *accumulate(map(prod, grids))]
     stretches = tuple(stretch(groups, how, first) for how, first in zip(divisions, firsts, strict=False))
     sizes = [torch.full((prod(grid),), groups.size(how.shape)) for how, grid in zip(divisions, grids, strict=True)]
+    device = divisions[0].device
     owns = [(slice(first, first + prod(grid)),) for first, grid in zip(firsts, grids, strict=False)]
     lanes = (Lane(how.local_shape, own, own, grid) for how, own, grid in zip(divisions, owns, grids, strict=True))
     joint = Joint(stretches, firsts[-1], divisions[0].ranks)
-    return Jointly(penalty.regroup(Joined(joint, torch.cat(sizes))), tuple(lanes))
+    return Jointly(penalty.regroup(Joined(joint, torch.cat(sizes).to(device, torch.float64))), tuple(lanes))
 
 
 def joined_couplings(penalty: Coupled, divisions: Sequence[Division | None]) -> Jointly:
@@ -165,7 +166,8 @@ def joined_couplings(penalty: Coupled, divisions: Sequence[Division | None]) -> 
     widths = [members[0].width for members in penalty.couplings]
     ranges = [shares(width, ranks.number)[ranks.here] if apart else (0, width) for width in widths]
     firsts = [0, *accumulate(stop - start for start, stop in ranges)]
-    sizes = torch.zeros(firsts[-1])
+    device = next(how.device for how in divisions if how is not None)
+    sizes = torch.zeros(firsts[-1], dtype=torch.float64)
     numbers = [torch.full((shape[here[0].dim],), -1) for shape, here in penalty.weights]
     owns, told = ([list[slice]() for _ in divisions] for _ in range(2))
     for members, (start, stop), first in zip(penalty.couplings, ranges, firsts, strict=False):
@@ -185,16 +187,19 @@ def joined_couplings(penalty: Coupled, divisions: Sequence[Division | None]) -> 
             place = place[slice(*how.bounds()[ranks.here])]
         rows = (place >= 0).nonzero().flatten()
         partly = len(rows) < len(place)
-        lane = Lane(part, tuple(owns[i]), tuple(told[i]), None, dim if partly else None, rows if partly else None)
+        lane = Lane(
+            part, tuple(owns[i]), tuple(told[i]), None, dim if partly else None, rows.to(device) if partly else None
+        )
         members = tuple(axis for axis in range(len(part)) if axis != dim)
         grid = tuple(firsts[-1] if axis == dim else 1 for axis in range(len(part)))
-        stretches.append(Stretch(lane.taken, members, dim, place[rows], grid, 0, how is not None or ranks.here == 0))
+        counts = how is not None or ranks.here == 0
+        stretches.append(Stretch(lane.taken, members, dim, place[rows].to(device), grid, 0, counts))
         lanes.append(lane)
     inside = penalty.penalty
     if any(members[0].counts_as for members in penalty.couplings):
         inside = inside.counting_as(None)
     joint = Joint(tuple(stretches), firsts[-1], None if apart else ranks)
-    return Jointly(inside.regroup(Joined(joint, sizes)), tuple(lanes))
+    return Jointly(inside.regroup(Joined(joint, sizes.to(device))), tuple(lanes))
 
 
 def units_are_whole(penalty: Coupled, divisions: Sequence[Division | None]) -> bool:
@@ -205,7 +210,7 @@ def units_are_whole(penalty: Coupled, divisions: Sequence[Division | None]) -> b
         divisions: Of the weights.
     """
     for how, (shape, here) in zip(divisions, penalty.weights, strict=True):
-        if how is None or len(here) > 1 or how.dim != here[0].dim:
+        if how is None or len(here) != 1 or how.dim != here[0].dim:
             return False
         place = unit_numbers(here[0], shape[how.dim])
         own_units = shares(here[0].width, how.ranks.number)

@@ -28,6 +28,7 @@ from openwork.penalties import (
     SparseGroupLasso,
     Target,
 )
+from openwork.sharding import full
 from openwork.wiring import Side
 
 STEPS = 4
@@ -176,8 +177,7 @@ def train(model: nn.Module, optimizer: ProximalOptimizer, steps: int = STEPS) ->
 
 def whole(x: Tensor) -> Tensor:
     """A parameter or its state as a plain tensor."""
-    x = x.detach()
-    return x.full_tensor() if hasattr(x, "full_tensor") else x.clone()  # pyright: ignore
+    return full(x.detach()).clone()
 
 
 def summary(model: nn.Module, optimizer: ProximalOptimizer) -> dict[str, Any]:
