@@ -1,8 +1,10 @@
 """Training of small models whose parameters are divided among processes, and the same in one process."""
 
 import sys
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +13,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from openwork.optim import RAMDA, RMDA, OriginalProxSGD, ParamGroups, ProxAdamW, ProximalOptimizer, ProxSGD, regularize
+from openwork.factorizations import Split
+from openwork.optim import (
+    RAMDA,
+    RMDA,
+    FactorizedSGD,
+    OriginalProxSGD,
+    ParamGroups,
+    ProxAdamW,
+    ProximalOptimizer,
+    ProxSGD,
+    regularize,
+    strength_max,
+)
 from openwork.partitions import Blocks, Elements, Heads, Partition, Slices
 from openwork.penalties import (
     L0,
@@ -27,8 +41,10 @@ from openwork.penalties import (
     ProximalGradient,
     SparseGroupLasso,
     Target,
+    Zero,
 )
-from openwork.sharding import full
+from openwork.sharding import full, local
+from openwork.shrinking import shrink
 from openwork.wiring import Side
 
 STEPS = 4
@@ -119,6 +135,9 @@ CASES: dict[str, Case] = {
 }
 
 
+RESUMED = ("rows", "consumers")
+
+
 def param_groups(case: Case, model: nn.Module) -> ParamGroups:
     """The groups of a case, before the model is divided."""
     if case.side is not None:
@@ -135,10 +154,6 @@ def param_groups(case: Case, model: nn.Module) -> ParamGroups:
         except ValueError:
             fits = False
         fitting.setdefault(fits, []).append(choice)
-    from dataclasses import replace
-
-    from openwork.penalties import Zero
-
     return ParamGroups(
         [replace(choice, penalty=penalty if fits else Zero()) for fits, own in fitting.items() for choice in own]
     )
@@ -194,25 +209,164 @@ def summary(model: nn.Module, optimizer: ProximalOptimizer) -> dict[str, Any]:
     }
 
 
-def trained(case: Case, divided: bool) -> dict[str, Any]:
+def prepared(case: Case, divided: bool) -> tuple[nn.Module, ProximalOptimizer]:
     model = network()
     groups = param_groups(case, model)
     if divided:
         divide(model, case.mesh, case.dim)
-    optimizer = case.optimizer(groups.onto(model))
-    train(model, optimizer)
+    return model, case.optimizer(groups.onto(model))
+
+
+def trained(case: Case, divided: bool, steps: int = STEPS) -> dict[str, Any]:
+    model, optimizer = prepared(case, divided)
+    train(model, optimizer, steps)
     return summary(model, optimizer)
 
 
+def resumed(name: str, load: Path | None, save: Path | None, divided: bool) -> dict[str, Any]:
+    """Two more steps of a case after those of a checkpoint, and another checkpoint."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    model, optimizer = prepared(CASES[name], divided)
+    if load is not None:
+        weights, state = get_state_dict(model, optimizer)
+        both = {"model": weights, "optimizer": state}
+        dcp.load(both, checkpoint_id=load / name, no_dist=not divided)
+        set_state_dict(model, optimizer, model_state_dict=both["model"], optim_state_dict=both["optimizer"])
+    train(model, optimizer, 2)
+    if save is not None:
+        weights, state = get_state_dict(model, optimizer)
+        dcp.save({"model": weights, "optimizer": state}, checkpoint_id=save / name)
+    return summary(model, optimizer)
+
+
+FACTORS: dict[str, dict[str, Any]] = {
+    "two factors": {"depth": 2},
+    "three factors": {"depth": 3, "nesterov": True},
+    "tied": {"tied": True, "init": Split(imbalance=0.0)},
+}
+
+
+def factorized(options: dict[str, Any], divided: bool) -> dict[str, Any]:
+    """A training whose factors are in the optimizer, settled at the end, and what is written behind its back."""
+    model = network()
+    if divided:
+        divide(model)
+    torch.manual_seed(3)
+    optimizer = FactorizedSGD(model.parameters(), lr=0.5, lam=1e-3, threshold=1e-3, **options)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        backward(model)
+        optimizer.step()
+    found = {
+        "weights": [whole(p) for p in model.parameters()],
+        "kept": [structure.kept for structure in optimizer.structures().values()],
+        "read_out": vars(optimizer.read_out()),
+        "penalty": optimizer.diagnostics().mean_penalty,
+    }
+    optimizer.settle_()
+    found["settled"] = [whole(p) for p in model.parameters()]
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    found["refused"] = message(optimizer.step)
+    return found
+
+
+def message(act: Callable[[], object]) -> str:
+    try:
+        act()
+    except (TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def not_finite(divided: bool) -> dict[str, Any]:
+    """A step in which one process has a gradient that is not finite, between others."""
+    model, optimizer = prepared(CASES["rows"], divided)
+    train(model, optimizer, 1)
+    before = summary(model, optimizer)
+    optimizer.zero_grad()
+    backward(model)
+    if not divided or dist.get_rank() == 1:
+        grad = next(p.grad for p in model.parameters() if p.grad is not None and p.ndim == 2)
+        local(grad).fill_(float("nan"))
+    optimizer.step()
+    return {"before": before, **summary(model, optimizer)}
+
+
+def read_outs(divided: bool) -> dict[str, Any]:
+    """What other parts of the package say of a model."""
+    from openwork.metrics import sparsity, support
+
+    model, optimizer = prepared(CASES["group lasso"], divided)
+    loss, batch = nn.functional.cross_entropy, (INPUTS, TARGETS)
+    strength = strength_max(model, loss, batch, GroupLasso(1.0), optimizer=partial(RMDA, lr=0.1))
+    lasso = strength_max(model, loss, batch, L1(1.0), optimizer=partial(RAMDA, lr=0.1))
+    before = [whole(p) for p in model.parameters()]
+    train(model, optimizer)
+    structures = {
+        name: optimizer.structures()[p] for name, p in model.named_parameters() if p in optimizer.structures()
+    }
+    with optimizer.structured():
+        found = sparsity(model, structures).record()
+        bare = [support(p, Slices(1)).kept for p in model.parameters() if p.ndim == 2]
+    with warnings.catch_warnings(record=True):
+        optimizer.settle_()
+    return {
+        "strengths": torch.tensor([strength, lasso], dtype=torch.float64),
+        "weights": before,
+        "sparsity": found,
+        "bare": bare,
+        "settled": [whole(p) for p in model.parameters()],
+    }
+
+
+def refusals() -> dict[str, str]:
+    """Messages of what does not go, in all processes alike; those of two meshes need four."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    model, optimizer = prepared(CASES["group lasso"], divided=True)
+    train(model, optimizer, 1)
+    found = {
+        "compile": message(lambda: RAMDA(optimizer.param_groups, compile=True)),
+        "traced": message(lambda: regularize(model, GroupLasso(1.0), INPUTS)),
+        "shrink": message(lambda: shrink(model, INPUTS)),
+    }
+    if dist.get_world_size() < 4:
+        return found
+    two_axes = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    tiles = nn.Parameter(distribute_tensor(torch.ones(4, 4), two_axes, [Shard(0), Shard(1)]))
+    found["tiles"] = message(lambda: RMDA([tiles], penalty=GroupLasso(1.0)))
+    other, replicated = prepared(replace(CASES["group lasso"], mesh="two axes"), divided=True)
+    train(other, replicated, 1)
+    before = summary(model, optimizer)
+    found["another mesh"] = message(lambda: optimizer.load_state_dict(replicated.state_dict()))
+    after = summary(model, optimizer)
+    unchanged = all(torch.equal(a, b) for a, b in zip(before["weights"], after["weights"], strict=True))
+    found["nothing has changed"] = str(unchanged and before["read_out"] == after["read_out"])
+    spanning = network()
+    groups = param_groups(CASES["producers"], spanning)
+    fully_shard(spanning[3], mesh=two_axes)
+    fully_shard(spanning)
+    found["two meshes"] = message(lambda: RAMDA(groups.onto(spanning)))
+    return found
+
+
 def main(folder: Path, *names: str) -> None:
-    dist.init_process_group("gloo")
-    results: dict[str, Any] = {}
-    for name in names or CASES:
-        try:
-            results[name] = trained(CASES[name], divided=True)
-        except Exception as error:
-            raise RuntimeError(name) from error
-    torch.save(results, folder / f"{dist.get_rank()}.pt")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    rank, size = dist.get_rank(), dist.get_world_size()
+    results: dict[str, Any] = {
+        name: trained(case, divided=True) for name, case in CASES.items() if name in (names or CASES)
+    }
+    if not names:
+        results |= {name: factorized(options, divided=True) for name, options in FACTORS.items()}
+        results |= {"not finite": not_finite(divided=True), "read-outs": read_outs(divided=True), "refused": refusals()}
+        load, save = (None if size == 2 else folder / "from 2"), folder / f"from {size}"
+        results["resumed"] = {name: resumed(name, load, save, divided=True) for name in RESUMED}
+    torch.save(results, folder / f"{size}-{rank}.pt")
     dist.destroy_process_group()
 
 
