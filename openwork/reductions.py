@@ -69,7 +69,8 @@ class Stretch:
         if self.axis is None or self.numbers is None:
             own.copy_(torch.maximum(own, largest))
         else:
-            own.index_reduce_(self.axis, self.numbers.to(x.device), largest, "amax")
+            places = self.numbers.to(x.device).view([-1 if a == self.axis else 1 for a in range(largest.ndim)])
+            own.scatter_reduce_(self.axis, places.expand_as(largest), largest, "amax")
 
     def write_(self, x: Tensor, groups: Tensor) -> None:
         """Give every entry the number of its group."""

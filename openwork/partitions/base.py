@@ -146,13 +146,14 @@ class Partition(ABC):
         layout = self.layout(x.shape)
         if layout.empty:
             return self.sum(x)
-        x = x.view(layout.shape)
-        norms = _root(group_sum(x * x, layout.members))
-        if not _squares_are_safe(norms):
-            scale = group_max(x.detach().abs(), layout.members).clamp_min(torch.finfo(x.dtype).tiny)
-            x = x / group_row(scale, x, layout.members)
-            norms = _root(group_sum(x * x, layout.members)) * scale
-        return norms.view(layout.grid)
+        x, members = x.view(layout.shape), layout.members
+        if _may_wait(x):
+            norms = _root(group_sum(x * x, members))
+            if _squares_are_safe(norms):
+                return norms.view(layout.grid)
+        scale = group_max(x.detach().abs(), members).clamp_min(torch.finfo(x.dtype).tiny)
+        x = x / group_row(scale, x, members)
+        return (_root(group_sum(x * x, members)) * scale).view(layout.grid)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether a group has a nonzero entry.
@@ -187,10 +188,13 @@ def _root(squares: Tensor) -> Tensor:
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
 
 
+def _may_wait(x: Tensor) -> bool:
+    """Whether a result may be looked at: on a device and under ``torch.compile`` nobody waits for one."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _squares_are_safe(norms: Tensor) -> bool:
-    """Whether norms of plain squares can be trusted; on a device and under ``torch.compile`` nobody waits to know."""
-    if norms.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
+    """Whether norms of plain squares can be trusted."""
     root = torch.finfo(norms.dtype).tiny ** 0.25
     return bool(((norms > root) & (norms < 1 / root)).all())
 
