@@ -29,7 +29,7 @@ from openwork.penalties.sharded import ENTRIES_TOGETHER
 from openwork.sharding import shares
 
 STEPS = 5
-COUNTED = (2, 4, 8)
+COUNTED = (2, 4)
 BYTES = 4
 ON_DEVICES = group_norm.FIXED_ITERATIONS + 1
 

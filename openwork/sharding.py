@@ -6,10 +6,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 # torch.distributed.tensor takes longer to import than the rest of this package together, and whoever has a DTensor has
 # imported it: its attributes say what it is, and its class makes others.
+
+
+# What nearly all tensors are, and optimizers ask at every step.
+_ORDINARY = (Tensor, nn.Parameter)
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def shares(length: int, number: int) -> tuple[tuple[int, int], ...]:
 
 def is_distributed(x: Tensor) -> bool:
     """Whether a tensor is a DTensor."""
-    return hasattr(x, "device_mesh")
+    return type(x) not in _ORDINARY and hasattr(x, "device_mesh")
 
 
 def division(x: Tensor, name: str = "a tensor") -> Division | None:
@@ -166,6 +170,12 @@ def division(x: Tensor, name: str = "a tensor") -> Division | None:
         )
     ranks = Ranks(mesh.get_group(divided[0]))
     return Division(mesh, placements, tuple(x.shape), placements[divided[0]].dim % x.ndim, ranks)
+
+
+def sharing(divisions: Iterable[Division | None]) -> list[Ranks]:
+    """The processes among which tensors are divided: the fewest first, and in the same order in all processes."""
+    found = dict.fromkeys(how.ranks for how in divisions if how is not None)
+    return sorted(found, key=lambda ranks: ranks.number)
 
 
 def check_undivided(owner: str, named: Iterable[tuple[str, Tensor]], way_out: str) -> None:
@@ -207,4 +217,15 @@ def like(whole: Tensor, x: Tensor) -> Tensor:
     return distribute_tensor(whole.detach(), x.device_mesh, x.placements)  # pyright: ignore
 
 
-__all__ = ["Division", "Ranks", "check_undivided", "division", "full", "is_distributed", "like", "local", "shares"]
+__all__ = [
+    "Division",
+    "Ranks",
+    "check_undivided",
+    "division",
+    "full",
+    "is_distributed",
+    "like",
+    "local",
+    "shares",
+    "sharing",
+]

@@ -18,7 +18,7 @@ from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
-from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local
+from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
 from openwork.structure import Structure
 
 
@@ -215,9 +215,9 @@ class StructuredOptimizer(Optimizer):
         return known[param]
 
     def _ranks(self) -> list[Ranks]:
-        """All that share parameters with this process, the fewest first."""
-        found = {how.ranks for group in self.param_groups for p in group["params"] if (how := self._division(p))}
-        return sorted(found, key=lambda ranks: ranks.number)
+        """All that share parameters with this process, the fewest first and otherwise in the order of parameters."""
+        params: list[Tensor] = [p for group in self.param_groups for p in group["params"] if is_distributed(p)]
+        return sharing(map(self._division, params))
 
     def _agreed(self, here: bool, device: torch.device) -> bool:
         """Whether it is true in all processes that share parameters: what one skips, all skip."""
@@ -318,7 +318,8 @@ class StructuredOptimizer(Optimizer):
         """Hold the exactly structured weights inside the ``with``; restore the weights bit for bit after.
 
         Parameters without structure stay as they are. Inside, there is one backup copy of the others. Before the first
-        step of a stage the weights are left as they are, since there is no prox point yet.
+        step of a stage the weights are left as they are, since there is no prox point yet. ``fully_shard`` keeps
+        weights that an evaluation has collected: call ``model.reshard()`` first inside, and after the ``with``.
         """
         backups: dict[Tensor, Tensor] = {}
         try:

@@ -14,7 +14,7 @@ from openwork.optim.base import ReadOut, StructuredOptimizer
 from openwork.optim.batches import Batch
 from openwork.optim.groups import Group, Params, count_, named
 from openwork.penalties import KeptPlace, Penalty, Sharded, Solution, Target, Zero
-from openwork.sharding import Division, full, is_distributed, local, shares
+from openwork.sharding import Division, full, is_distributed, local, shares, sharing
 from openwork.structure import Structure
 
 
@@ -139,7 +139,7 @@ class ProximalOptimizer(StructuredOptimizer):
             for owner, solution in zip(batch.owners, self._update(group, batch, gate), strict=True):
                 if not isinstance(batch.penalty, Zero):
                     kept.setdefault(owner, []).append(solution.kept)
-                    own = solution.residual.double().square().sum()
+                    own = solution.residual.square().sum()
                     squares[owner] = squares[owner] + own if owner in squares else own
         self._end(group)
         self._record(group, kept, squares, gate)
@@ -171,18 +171,17 @@ class ProximalOptimizer(StructuredOptimizer):
                 old.copy_(new)
                 changed = 1.0
         here = [own for param, own in squares.items() if param not in places]
-        if places:
+        for ranks in sharing(how for how, _ in places.values()):
             # These processes have groups of their own; all others are the same in every one.
-            apart = torch.stack([own for param, own in squares.items() if param in places]).sum()
-            both = torch.stack([torch.as_tensor(changed, dtype=apart.dtype, device=apart.device), apart])
-            how, _ = next(iter(places.values()))
-            both = how.ranks.sum_(both)
+            apart = torch.stack([squares[p] for p, (how, _) in places.items() if p in squares and how.ranks == ranks])
+            changes = torch.as_tensor(changed, dtype=torch.float64, device=apart.device)
+            both = ranks.sum_(torch.stack([changes, apart.sum().double()]))
             changed = both[0] if isinstance(gate, Tensor) else float(both[0])
             here.append(both[1])
         unchanged = group["unchanged"] + gate
         reset = torch.where(changed > 0, 0.0, unchanged) if isinstance(changed, Tensor) else unchanged * (not changed)
         count_(group, "unchanged", reset)
-        residual = _relative(torch.stack(here).sum().sqrt(), self._penalty_weight(group))
+        residual = _relative(torch.stack(here).sum().double().sqrt(), self._penalty_weight(group))
         waits = not isinstance(gate, Tensor)
         count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
 

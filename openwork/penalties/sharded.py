@@ -17,7 +17,7 @@ from openwork.penalties.gathered import Gathered
 from openwork.penalties.jointly import joined_couplings, joined_weights, units_are_whole
 from openwork.penalties.pieces import Piece, pack
 from openwork.penalties.wrapper import Wrapper
-from openwork.sharding import Division, Ranks, shares
+from openwork.sharding import Division, Ranks, shares, sharing
 
 # Entries of a process that are solved together, with one exchange for each step of the solver; what is needed meanwhile
 # takes about eight times their memory.
@@ -83,10 +83,9 @@ class Sharded(Wrapper, DropsGroups):
         object.__setattr__(self, "_sections", tuple(self._divided()))
 
     @property
-    def ranks(self) -> tuple[Ranks, ...]:
+    def ranks(self) -> list[Ranks]:
         """The processes among which weights are divided, the fewest first."""
-        found = {how.ranks for how in self.divisions if how is not None}
-        return tuple(sorted(found, key=lambda ranks: ranks.number))
+        return sharing(self.divisions)
 
     @property
     def kept(self) -> list[KeptPlace | None]:

@@ -295,6 +295,13 @@ def not_finite(divided: bool) -> dict[str, Any]:
     return {"before": before, **summary(model, optimizer)}
 
 
+def _reshard(model: nn.Module) -> None:
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 def read_outs(divided: bool) -> dict[str, Any]:
     """What other parts of the package say of a model."""
     from openwork.metrics import sparsity, support
@@ -308,16 +315,27 @@ def read_outs(divided: bool) -> dict[str, Any]:
     structures = {
         name: optimizer.structures()[p] for name, p in model.named_parameters() if p in optimizer.structures()
     }
+    outputs: list[Tensor] = []
+    with torch.no_grad():
+        model(INPUTS)  # which collects the weights that are held now
+        with optimizer.structured():
+            _reshard(model)
+            outputs.append(model(INPUTS))
+        _reshard(model)
+        outputs.append(model(INPUTS))
+        _reshard(model)
     with optimizer.structured():
         found = sparsity(model, structures).record()
         bare = [support(p, Slices(1)).kept for p in model.parameters() if p.ndim == 2]
-    with warnings.catch_warnings(record=True):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # averaging is not 1 yet, which is not the point here
         optimizer.settle_()
     return {
         "strengths": torch.tensor([strength, lasso], dtype=torch.float64),
         "weights": before,
         "sparsity": found,
         "bare": bare,
+        "outputs": outputs,
         "settled": [whole(p) for p in model.parameters()],
     }
 

@@ -102,6 +102,7 @@ def test_strengths_and_metrics_are_those_of_one_process(ranks: Results) -> None:
         assert found["sparsity"] == expected["sparsity"]
         assert all(map(torch.equal, found["bare"], expected["bare"]))
         assert_close(found["settled"], expected["settled"])
+        assert_close(found["outputs"], expected["outputs"])
 
 
 @pytest.mark.parametrize("name", RESUMED)
