@@ -36,7 +36,7 @@ def digits(batch_size: int = BATCH // 2) -> Run:
     train = data.Split(samples.train.inputs[:SAMPLES].double(), samples.train.targets[:SAMPLES])
     valid, test = (data.Split(x.inputs.double(), x.targets) for x in (samples.valid, samples.test))
     network = models.mlp((64, 16, 10), seed=0).double()
-    optimizer = RMDA(regularize(network, GroupLasso(1e-3)), lr=0.3)
+    optimizer = RMDA(regularize(network, GroupLasso(1e-3)), lr=0.3, averaging=0.25)
     run = supervised(
         network,
         cross_entropy,
