@@ -78,6 +78,7 @@ class Division:
         shape: Of the whole tensor.
         dim: The axis that is divided.
         ranks: The processes among which it is.
+        dtype: In which it is computed with, float32 at least.
     """
 
     mesh: Any
@@ -85,6 +86,7 @@ class Division:
     shape: tuple[int, ...]
     dim: int
     ranks: Ranks
+    dtype: torch.dtype = torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -169,7 +171,8 @@ def division(x: Tensor, name: str = "a tensor") -> Division | None:
             "fully_shard does on a mesh with one or two axes (replicate, shard)"
         )
     ranks = Ranks(mesh.get_group(divided[0]))
-    return Division(mesh, placements, tuple(x.shape), placements[divided[0]].dim % x.ndim, ranks)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return Division(mesh, placements, tuple(x.shape), placements[divided[0]].dim % x.ndim, ranks, dtype)
 
 
 def sharing(divisions: Iterable[Division | None]) -> list[Ranks]:

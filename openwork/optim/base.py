@@ -107,8 +107,8 @@ class StructuredOptimizer(Optimizer):
         """Numbers of the last step; waits for a device."""
         raise NotImplementedError
 
-    def _penalty(self, group: Group, params: list[Tensor]) -> Penalty:
-        """The penalty that says where these parameters of the group may be cut, or the parts of them that are here."""
+    def _penalty(self, group: Group, params: list[Tensor] | None = None) -> Penalty:
+        """The penalty that says where parameters of the group, or the parts of them that are here, may be cut."""
         return Zero()
 
     def _sums(self, group: Group) -> tuple[str, ...]:

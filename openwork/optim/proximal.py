@@ -93,9 +93,9 @@ class ProximalOptimizer(StructuredOptimizer):
             )
 
     @override
-    def _penalty(self, group: Group, params: list[Tensor]) -> Penalty:
+    def _penalty(self, group: Group, params: list[Tensor] | None = None) -> Penalty:
         penalty: Penalty = group["penalty"]
-        sharded = self._sharded(group, params)
+        sharded = self._sharded(group, group["params"] if params is None else params)
         if sharded is None:
             return penalty
         return replace(penalty, penalty=sharded) if isinstance(penalty, Target) else sharded

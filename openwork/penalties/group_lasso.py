@@ -29,8 +29,7 @@ def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | 
     if weight == "one":
         return 1.0
     size: Scalar = groups.size(x.shape) if counts_as is None else counts_as
-    size = size if weight == "size" else size**0.5
-    return size.to(x) if isinstance(size, Tensor) else size
+    return size if weight == "size" else size**0.5
 
 
 def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solution:

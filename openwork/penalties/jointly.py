@@ -148,7 +148,7 @@ def joined_weights(penalty: GroupPenalty, divisions: Sequence[Division]) -> Join
     owns = [(slice(first, first + prod(grid)),) for first, grid in zip(firsts, grids, strict=False)]
     lanes = (Lane(how.local_shape, own, own, grid) for how, own, grid in zip(divisions, owns, grids, strict=True))
     joint = Joint(stretches, firsts[-1], divisions[0].ranks)
-    return Jointly(penalty.regroup(Joined(joint, torch.cat(sizes).to(device, torch.float64))), tuple(lanes))
+    return Jointly(penalty.regroup(Joined(joint, torch.cat(sizes).to(device, divisions[0].dtype))), tuple(lanes))
 
 
 def joined_couplings(penalty: Coupled, divisions: Sequence[Division | None]) -> Jointly:
@@ -166,7 +166,7 @@ def joined_couplings(penalty: Coupled, divisions: Sequence[Division | None]) -> 
     widths = [members[0].width for members in penalty.couplings]
     ranges = [shares(width, ranks.number)[ranks.here] if apart else (0, width) for width in widths]
     firsts = [0, *accumulate(stop - start for start, stop in ranges)]
-    device = next(how.device for how in divisions if how is not None)
+    device, dtype = next((how.device, how.dtype) for how in divisions if how is not None)
     sizes = torch.zeros(firsts[-1], dtype=torch.float64)
     numbers = [torch.full((shape[here[0].dim],), -1) for shape, here in penalty.weights]
     owns, told = ([list[slice]() for _ in divisions] for _ in range(2))
@@ -199,7 +199,7 @@ def joined_couplings(penalty: Coupled, divisions: Sequence[Division | None]) -> 
     if any(members[0].counts_as for members in penalty.couplings):
         inside = inside.counting_as(None)
     joint = Joint(tuple(stretches), firsts[-1], None if apart else ranks)
-    return Jointly(inside.regroup(Joined(joint, sizes.to(device))), tuple(lanes))
+    return Jointly(inside.regroup(Joined(joint, sizes.to(device, dtype))), tuple(lanes))
 
 
 def units_are_whole(penalty: Coupled, divisions: Sequence[Division | None]) -> bool:

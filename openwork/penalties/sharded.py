@@ -187,8 +187,11 @@ class Sharded(Wrapper, DropsGroups):
         everywhere = [i for i, how in enumerate(self.divisions) if how is None]
         if everywhere:
             yield _Section(penalty, tuple(everywhere), (None,) * len(everywhere))
-        for ranks in self.ranks:
-            here = [(i, how) for i, how in enumerate(self.divisions) if how is not None and how.ranks == ranks]
+        alike: dict[tuple[Ranks, torch.dtype], list[tuple[int, Division]]] = {}
+        for i, how in enumerate(self.divisions):
+            if how is not None:
+                alike.setdefault((how.ranks, how.dtype), []).append((i, how))
+        for here in alike.values():
             dims = [divided_grid(penalty.groups, how) for _, how in here]
             whole = [(i, how, dim) for (i, how), dim in zip(here, dims, strict=True) if dim is not None]
             if whole:
