@@ -38,17 +38,17 @@ class Ranks:
 
     def sum_(self, x: Tensor) -> Tensor:
         """Add the tensors of all of them, in place: afterwards all have the same bits."""
-        dist.all_reduce(x, dist.ReduceOp.SUM, self.group)
+        dist.all_reduce(x, dist.ReduceOp.SUM, self.group)  # pyright: ignore[reportUnknownMemberType]
         return x
 
     def max_(self, x: Tensor) -> Tensor:
         """The largest of each entry, in place."""
-        dist.all_reduce(x, dist.ReduceOp.MAX, self.group)
+        dist.all_reduce(x, dist.ReduceOp.MAX, self.group)  # pyright: ignore[reportUnknownMemberType]
         return x
 
     def min_(self, x: Tensor) -> Tensor:
         """The smallest of each entry, in place."""
-        dist.all_reduce(x, dist.ReduceOp.MIN, self.group)
+        dist.all_reduce(x, dist.ReduceOp.MIN, self.group)  # pyright: ignore[reportUnknownMemberType]
         return x
 
     def gather(self, x: Tensor, lengths: tuple[int, ...]) -> Tensor:
@@ -64,7 +64,7 @@ class Ranks:
         padded = x.new_zeros(max(lengths))
         padded[: len(x)] = x
         found = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(found, padded, self.group)
+        dist.all_gather(found, padded, self.group)  # pyright: ignore[reportUnknownMemberType]
         return torch.cat([part[:length] for part, length in zip(found, lengths, strict=True)])
 
 
@@ -160,7 +160,8 @@ def division(x: Tensor, name: str = "a tensor") -> Division | None:
     """
     if not is_distributed(x):
         return None
-    mesh, placements = x.device_mesh, tuple(x.placements)  # pyright: ignore
+    mesh: Any = x.device_mesh  # pyright: ignore
+    placements: tuple[Any, ...] = tuple(x.placements)  # pyright: ignore
     divided = [axis for axis, p in enumerate(placements) if not p.is_replicate() and mesh.size(axis) > 1]
     if not divided:
         return None

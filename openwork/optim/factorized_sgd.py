@@ -547,7 +547,9 @@ class FactorizedSGD(StructuredOptimizer):
 @torch.no_grad()
 def _version(param: Tensor) -> int:
     """How often the entries of a parameter have been written, as far as torch knows."""
-    return local(param)._version
+    own = local(param)
+    # Writes to a DTensor and to the part of it that is here are counted apart.
+    return param._version if own is param else param._version + own._version
 
 
 def _divide(param_group: Group) -> list[Group]:

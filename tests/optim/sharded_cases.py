@@ -75,6 +75,7 @@ class Case:
         side: Of couplings, if these are penalized.
         mesh: Of the processes.
         dim: Axis along which the weights are divided, of those that it divides evenly; 0 for all.
+        whole: Names of parameters that every process has as a whole, where the model does not run.
         traced: Whether the model runs, after ``fully_shard``, on couplings that are found anew; else it only has
             parameters, with noise for gradients, which is much faster.
     """
@@ -85,6 +86,7 @@ class Case:
     side: Side | None = None
     mesh: Mesh = "one axis"
     dim: int = 0
+    whole: tuple[str, ...] = ()
     traced: bool = False
 
 
@@ -134,6 +136,9 @@ CASES: dict[str, Case] = {
     "producers": Case(ramda, GroupLasso(6e-3), side="producers", traced=True),
     "consumers, replicas": Case(ramda, GroupLasso(3e-2), side="consumers", mesh="two axes"),
     "consumers, columns divided": Case(ramda, GroupLasso(3e-2), side="consumers", dim=1),
+    "consumers, a weight in every process": Case(adamw, GroupMCP(8e-2), side="consumers", whole=("5.weight",)),
+    "group lasso, a weight in every process": Case(rmda, GroupLasso(6e-2), whole=("3.weight", "5.weight")),
+    "target, a weight in every process": Case(rmda, Target(GroupLasso(1.0), 0.4), Slices(0), whole=("3.weight",)),
     "consumers, sparse": Case(rmda, SparseGroupLasso(8e-2), side="consumers"),
     "producers, sparse": Case(rmda, SparseGroupLasso(8e-2), side="producers"),
     "consumers, mcp": Case(adamw, GroupMCP(8e-2), side="consumers"),
@@ -199,7 +204,9 @@ def mesh_of(kind: Mesh) -> Any:
     return init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("replicate", "shard"))
 
 
-def divide(model: nn.Module, mesh: Mesh = "one axis", dim: int = 0, fsdp: bool = True) -> None:
+def divide(
+    model: nn.Module, mesh: Mesh = "one axis", dim: int = 0, whole: tuple[str, ...] = (), *, fsdp: bool = True
+) -> None:
     """Divide a model among all processes, by ``fully_shard`` or only its parameters."""
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import Replicate, Shard
@@ -213,7 +220,7 @@ def divide(model: nn.Module, mesh: Mesh = "one axis", dim: int = 0, fsdp: bool =
     if fsdp:
         fully_shard(model, mesh=device_mesh, shard_placement_fn=placement)
         return
-    for name, param in list(model.named_parameters()):
+    for name, param in [(name, param) for name, param in model.named_parameters() if name not in whole]:
         placements = (*(Replicate() for _ in range(device_mesh.ndim - 1)), placement(param))
         how = Division(
             device_mesh, placements, tuple(param.shape), placements[-1].dim, Ranks(device_mesh.get_group(-1))
@@ -269,7 +276,7 @@ def prepared(case: Case, divided: bool) -> tuple[nn.Module, ProximalOptimizer]:
     FORWARD[model] = case.traced
     groups = param_groups(case, model)
     if divided:
-        divide(model, case.mesh, case.dim, case.traced)
+        divide(model, case.mesh, case.dim, case.whole, fsdp=case.traced)
     return model, case.optimizer(groups.onto(model))
 
 
@@ -288,7 +295,10 @@ def resumed(name: str, load: Path | None, save: Path | None, divided: bool) -> d
     if load is not None:
         weights, state = get_state_dict(model, optimizer)
         both = {"model": weights, "optimizer": state}
-        dcp.load(both, checkpoint_id=load / name, no_dist=not divided)
+        with warnings.catch_warnings():
+            if not divided:
+                warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what no_dist says
+            dcp.load(both, checkpoint_id=load / name, no_dist=not divided)
         set_state_dict(model, optimizer, model_state_dict=both["model"], optim_state_dict=both["optimizer"])
     train(model, optimizer, 2)
     if save is not None:
@@ -404,7 +414,7 @@ def refusals() -> dict[str, str]:
     model, optimizer = prepared(CASES["group lasso"], divided=True)
     train(model, optimizer, 1)
     found = {
-        "compile": message(lambda: RAMDA(optimizer.param_groups, compile=True)),
+        "compile": message(lambda: RAMDA(model.parameters(), penalty=L1(1.0), compile=True)),
         "traced": message(lambda: regularize(model, GroupLasso(1.0), INPUTS)),
         "shrink": message(lambda: shrink(model, INPUTS)),
     }

@@ -36,9 +36,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def read(file: Path) -> dict[str, Any]:
+    return torch.load(file, weights_only=True)
+
+
 @pytest.fixture(params=[2, 4], ids=["2 processes", "4 processes"])
 def ranks(request: pytest.FixtureRequest, folder: Path) -> Results:
-    return [torch.load(folder / f"{request.param}-{rank}.pt", weights_only=True) for rank in range(request.param)]
+    return [read(folder / f"{request.param}-{rank}.pt") for rank in range(request.param)]
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -109,7 +114,7 @@ def test_strengths_and_metrics_are_those_of_one_process(ranks: Results) -> None:
 def test_resumed_by_other_numbers_of_processes_it_is_the_same_training(folder: Path, name: str) -> None:
     at_once = trained(CASES[name], divided=False, steps=4)  # as two processes and then four have taken
     for rank in range(4):
-        found = torch.load(folder / f"4-{rank}.pt", weights_only=True)[f"resumed {name}"]
+        found = read(folder / f"4-{rank}.pt")[f"resumed {name}"]
         assert_close(found["weights"], at_once["weights"])
         assert all(map(torch.equal, found["kept"], at_once["kept"]))
     last = resumed(name, folder / "from 4", None, divided=False)
