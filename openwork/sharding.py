@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -160,8 +160,8 @@ def division(x: Tensor, name: str = "a tensor") -> Division | None:
     """
     if not is_distributed(x):
         return None
-    mesh: Any = x.device_mesh  # pyright: ignore
-    placements: tuple[Any, ...] = tuple(x.placements)  # pyright: ignore
+    dtensor = cast("Any", x)
+    mesh, placements = dtensor.device_mesh, tuple(dtensor.placements)
     divided = [axis for axis, p in enumerate(placements) if not p.is_replicate() and mesh.size(axis) > 1]
     if not divided:
         return None
