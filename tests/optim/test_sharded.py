@@ -14,6 +14,8 @@ from tests.optim import sharded_cases
 from tests.optim.sharded_cases import CASES, FACTORS, RESUMED, factorized, not_finite, read_outs, resumed, trained
 from tests.sketches.launch import forked
 
+pytestmark = pytest.mark.slow  # the processes of all tests together
+
 # Sums in another order; the metrics of RAMDA at entries with hardly any gradient enlarge what that makes.
 CLOSE = 1e-6
 
