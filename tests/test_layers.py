@@ -14,6 +14,7 @@ PACKAGE = Path(openwork.__file__).parent
 
 # A folder or module imports from lower rows only; neighbors in a row do not import each other.
 ROWS = (
+    {"sharding"},
     {"reductions", "forward_pass", "running_statistics"},
     {"partitions", "kernels", "files", "models", "data"},
     {"structure", "wiring"},

@@ -19,7 +19,7 @@ PACKAGES = sorted(
 
 # Folders that users reach by their import path only: the shells, the contract checks, the hot loops, and what the rest
 # is built on.
-NOT_LISTED = {"cli", "testing", "kernels", "reductions", "forward_pass", "running_statistics"}
+NOT_LISTED = {"cli", "testing", "kernels", "reductions", "sharding", "forward_pass", "running_statistics"}
 
 # Functions that the package offers by their own name, and where they live.
 FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}

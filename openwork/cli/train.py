@@ -19,14 +19,17 @@ from openwork.training import (
     Stopped,
     check_new,
     fit,
+    is_lost,
     new_folder,
     processes,
     read_recipe,
+    timeout_s,
     write_recipe,
 )
 
 DEFAULT = "ramda_digits"
 OUT, RESUME, TRACKER = "out", "resume", "tracker"
+CRASH = "crash.txt"
 _OUT_HELP = "folder for the run, new or empty; default runs/RECIPE-N"
 _RESUME_HELP = "go on with the run in this folder instead; takes no other option but --tracker"
 _TRACKER_HELP = "also log numbers for it"
@@ -99,8 +102,10 @@ def _next_folder(name: str) -> Path:
 
 
 def _drive(run: Run, out: Path, chosen: Namespace) -> int:
-    processes().wait_for_everyone()
+    if processes().is_main_process:
+        (out / CRASH).unlink(missing_ok=True)
     try:
+        processes().wait_for_everyone()
         final = fit(run, out, tracker=chosen[TRACKER])
     except BadCheckpoint as error:
         raise Mistake(sentence(error)) from error
@@ -116,19 +121,21 @@ def _drive(run: Run, out: Path, chosen: Namespace) -> int:
 
 
 def _note_crash(out: Path, error: Exception) -> None:
-    file = out / "crash.txt"
+    file = out / CRASH
     try:
-        file.write_text(traceback.format_exc(), encoding="utf-8")
+        with file.open("x", encoding="utf-8") as written:
+            written.write(traceback.format_exc())
         where = f"the traceback is in {file}"
+    except FileExistsError:  # another process of the run has said it
+        return
     except OSError:  # perhaps the disk is full, which is what crashed
         traceback.print_exc()
         where = "the traceback is above"
     saved = "the last checkpoint goes on" if (out / CHECKPOINT).exists() else "there is no checkpoint yet; begin again"
-    print(
-        f"openwork: training crashed ({type(error).__name__}: {sentence(error)}); {where}, and {saved} with: "
-        f"openwork train --resume {out}",
-        file=sys.stderr,
-    )
+    what = f"training crashed ({type(error).__name__}: {sentence(error)})"
+    if is_lost(error):
+        what = f"another process of the run is gone, or has not answered for {timeout_s():g} s"
+    print(f"openwork: {what}; {where}, and {saved} with: openwork train --resume {out}", file=sys.stderr)
 
 
 def _summary(out: Path, final: Metrics) -> str:

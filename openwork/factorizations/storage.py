@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from openwork.sharding import local
+
 
 def check_storage(owner: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse two tensors that share memory without being one.
@@ -18,12 +20,13 @@ def check_storage(owner: str, tensors: Mapping[str, Tensor]) -> None:
         ValueError: If the memory of two overlaps.
     """
     spans: dict[tuple[torch.device, int], list[tuple[int, int, str, int]]] = {}
-    for name, tensor in tensors.items():
+    for name, shared in tensors.items():
+        tensor = local(shared.detach())
         if tensor.numel() and tensor.device.type != "meta":
             begin, size = int(tensor.storage_offset()), tensor.element_size()
             last = begin + sum((int(n) - 1) * int(s) for n, s in zip(tensor.shape, tensor.stride(), strict=True))
             key = tensor.device, tensor.untyped_storage().data_ptr()
-            spans.setdefault(key, []).append((begin * size, (last + 1) * size, name, id(tensor)))
+            spans.setdefault(key, []).append((begin * size, (last + 1) * size, name, id(shared)))
     for found in spans.values():
         for (_, end, one, its_id), (begin, _, other, other_id) in pairwise(sorted(found)):
             if begin < end and its_id != other_id:

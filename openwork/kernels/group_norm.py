@@ -1,11 +1,12 @@
 """The one hot loop: groups shrunk under a diagonal metric."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from openwork.reductions import group_max, group_row, group_sum
+from openwork.reductions import Members, group_maxima, group_row, group_sum_and
 
 Scalar = float | Tensor
 
@@ -29,7 +30,7 @@ class GroupNormSolution(NamedTuple):
     residual: Tensor
 
 
-def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ...]) -> GroupNormSolution:
+def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: Members) -> GroupNormSolution:
     """Minimize ``0.5 x'Dx - b'x + kappa ||x||`` in every group, exactly.
 
     A group is zero iff ``||b|| <= kappa``. Otherwise ``x = r b / (r d + kappa)``, where ``r = ||x||`` is the root of
@@ -38,10 +39,12 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
     ``kappa |1 - sqrt(q)|``, so convergence is certified by a number that is there anyway.
 
     Args:
-        b: Any shape, floating, not empty.
+        b: Any shape, floating, not empty; with a joint a vector, which may be empty here.
         d: Metric, shaped like ``b``, >= 0; ``b`` must vanish where it does.
         kappa: Threshold, >= 0, a number or a tensor that broadcasts against the groups (member axes of length one).
-        members: Axes that run inside a group, in increasing order; not empty.
+        members: Axes that run inside a group, in increasing order; not empty. Or a joint: then every step exchanges two
+            numbers per group with the other processes, at once for all tensors, and all take equally many steps, since
+            each decides by numbers that are the same in all.
 
     Returns:
         The solution. It takes as many iterations as the slowest group needs on the CPU, and a fixed number on devices
@@ -53,18 +56,18 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
     """
     tiny = torch.finfo(b.dtype).tiny
     # Squares of b and ratios of d must not leave the range of the number format.
-    scale = group_max(b.abs(), members).clamp_min(tiny)
-    top = group_max(d, members).clamp_min(tiny)
+    scale, top = (largest.clamp_min(tiny) for largest in group_maxima([b.abs(), d], members))
     k = kappa / scale
     b = b / group_row(scale, b, members)
     d = d / group_row(top, d, members)
 
     squares = b * b
-    norm = group_sum(squares, members).sqrt()
+    square, curvature = group_sum_and(squares, partial(squares.mul_, d), members)
+    norm = square.sqrt()
     kept = norm > k
     # One Newton step from r = 0; and sum b^2 / (r d + kappa)^2 with d at its largest.
     surplus = norm - k
-    r = torch.maximum(surplus * norm.square() / group_sum(squares.mul_(d), members), surplus)
+    r = torch.maximum(surplus * square / curvature(), surplus)
     # A group that is zero anyway gets a harmless equation.
     r, k = torch.where(kept, r, 0.0), torch.where(kept, k, 1.0)
     k_row = group_row(k, b, members)
@@ -76,13 +79,12 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
         e = torch.addcmul(k_row, group_row(r, b, members), d)
         u = b / e
         squares = u * u
-        q = group_sum(squares, members)
+        q, slope = group_sum_and(squares, partial(_slopes, squares, d, e), members)
         gap = torch.where(kept, q.sqrt() - 1, 0.0)
         if iterations == 0 or (wait and not (gap.abs() > tolerance).any()):
             break
         iterations -= 1
-        slope = group_sum(squares.mul_(d).div_(e), members)
-        following = r + q * gap / slope
+        following = r + q * gap / slope()
         # Rounding must not undo the monotone rise, nor may a group without a root spread its NaN.
         following = torch.where(following > r, following, r)
         if wait and torch.equal(following, r):
@@ -90,3 +92,7 @@ def solve_group_norm(b: Tensor, d: Tensor, kappa: Scalar, members: tuple[int, ..
         r = following
     x = u.mul_(group_row(r * scale / top, b, members))
     return GroupNormSolution(x, kept, gap.abs() * k * scale)
+
+
+def _slopes(squares: Tensor, d: Tensor, e: Tensor) -> Tensor:
+    return squares.mul_(d).div_(e)

@@ -1,11 +1,12 @@
 """Smallest roots of secular equations, also of those that need not have one."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from openwork.reductions import group_sum
+from openwork.reductions import Members, group_row, group_sum_and
 
 # As for the group norm, except that the start is a plain lower bound, which costs a few iterations more.
 FIXED_ITERATIONS = 16
@@ -24,9 +25,7 @@ class Crossing(NamedTuple):
     found: Tensor
 
 
-def first_crossing(
-    b: Tensor, c: Tensor, kappa: Tensor, start: Tensor, stop: Tensor, members: tuple[int, ...]
-) -> Crossing:
+def first_crossing(b: Tensor, c: Tensor, kappa: Tensor, start: Tensor, stop: Tensor, members: Members) -> Crossing:
     """The smallest root of ``q(r) = sum b^2 / (kappa + r c)^2 = 1`` in ``(start, stop]``, if ``q(start) > 1``.
 
     Entries of ``c`` may have either sign as long as the denominators are positive in between. By Cauchy-Schwarz
@@ -39,7 +38,7 @@ def first_crossing(
         kappa: One number per group, member axes of length one, as for the rest.
         start: Left end, >= 0.
         stop: Right end.
-        members: Axes that run inside a group; not empty.
+        members: Axes that run inside a group; not empty. Or a joint, as for ``solve_group_norm``.
 
     Returns:
         One root per group.
@@ -49,14 +48,15 @@ def first_crossing(
     tolerance = 4 * torch.finfo(b.dtype).eps
     r = start.expand_as(kappa)
     below = found = torch.zeros_like(kappa, dtype=torch.bool)
+    kappa = group_row(kappa, b, members)
     for iteration in range(MAX_ITERATIONS if wait else FIXED_ITERATIONS):
-        e = torch.addcmul(kappa, r, c).clamp_min(tiny)
+        e = torch.addcmul(kappa, group_row(r, b, members), c).clamp_min(tiny)
         squares = (b / e).square()
-        q = group_sum(squares, members)
+        q, slopes = group_sum_and(squares, partial(_slopes, squares, c, e), members)
         gap = q.sqrt() - 1
         if iteration == 0:
             below = found = gap > 0
-        slope = group_sum(squares * (c / e), members)
+        slope = slopes()
         following = r + q * gap / slope
         # Where the tangent never reaches the level before the right end, neither does the curve.
         found = found & ((gap <= tolerance) | ((slope > 0) & (following <= stop)))
@@ -65,3 +65,7 @@ def first_crossing(
             break
         r = torch.where(rising, following, r)
     return Crossing(r, below & found)
+
+
+def _slopes(squares: Tensor, c: Tensor, e: Tensor) -> Tensor:
+    return squares * (c / e)

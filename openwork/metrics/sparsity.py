@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from openwork.metrics.bits import pack_bits
 from openwork.metrics.params import Params, params
 from openwork.partitions import Partition
+from openwork.sharding import full
 from openwork.structure import Rank, Structure, Support
 
 # Above this many groups, who is alive is not recorded: at one bit each, every epoch, the log would outgrow the model.
@@ -93,7 +94,7 @@ def support(weight: Tensor, groups: Partition) -> Support:
     Raises:
         ValueError: If the groups do not tile the weight.
     """
-    return Support(groups, kept=groups.any(weight.detach()))
+    return Support(groups, kept=groups.any(full(weight.detach())))
 
 
 def sparsity(model: nn.Module, structures: Mapping[str, Structure] | None = None) -> Sparsity:

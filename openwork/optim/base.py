@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
 from openwork.kernels import Scalar
@@ -17,6 +18,7 @@ from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
+from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
 from openwork.structure import Structure
 
 
@@ -43,6 +45,9 @@ class StructuredOptimizer(Optimizer):
     the strength of a parameter group and may be scheduled like ``"lr"``.
 
     Configuration is not part of ``state_dict()``, which therefore loads with ``weights_only=True``.
+
+    Parameters may be DTensors, as ``fully_shard`` makes them; their state is divided as they are. Then all processes
+    must call every method that reads structure, as they must ``step()``.
     """
 
     #: State tensors that start at zero, and those that start as a copy of the weight.
@@ -102,8 +107,8 @@ class StructuredOptimizer(Optimizer):
         """Numbers of the last step; waits for a device."""
         raise NotImplementedError
 
-    def _penalty(self, group: Group) -> Penalty:
-        """The penalty that says where the group's parameters may be cut."""
+    def _penalty(self, group: Group, params: list[Tensor] | None = None) -> Penalty:
+        """The penalty that says where parameters of the group, or the parts of them that are here, may be cut."""
         return Zero()
 
     def _sums(self, group: Group) -> tuple[str, ...]:
@@ -172,7 +177,9 @@ class StructuredOptimizer(Optimizer):
         if _on_device(self.param_groups[0], grads[0]):
             # Nobody waits for the answer here: a bad step is multiplied away where it happens.
             gate: Scalar = finite(grads).double()
-        elif _all_finite(grads):
+            for ranks in self._ranks():
+                ranks.min_(gate)
+        elif self._agreed(_all_finite(grads), grads[0].device):
             gate = 1.0
         else:
             for group in self.param_groups:
@@ -194,8 +201,29 @@ class StructuredOptimizer(Optimizer):
                         f"{type(self).__name__}: the gradient of {name} is sparse; make its layer dense (sparse=False)"
                     )
                 if param.numel():
-                    grads.append(param.grad)
+                    grads.append(local(param.grad))
         return grads
+
+    def _division(self, param: Tensor) -> Division | None:
+        """How a parameter is divided among processes; None if this one has all of it."""
+        if not is_distributed(param):
+            return None
+        known: WeakTensorKeyDictionary = self.__dict__.setdefault("_divisions", WeakTensorKeyDictionary())
+        if param not in known:
+            name = next(name for group in self.param_groups for name, p in named(group) if p is param)
+            known[param] = division(param, f"{type(self).__name__}: {name}")
+        return known[param]
+
+    def _ranks(self) -> list[Ranks]:
+        """All that share parameters with this process, the fewest first and otherwise in the order of parameters."""
+        params: list[Tensor] = [p for group in self.param_groups for p in group["params"] if is_distributed(p)]
+        return sharing(map(self._division, params))
+
+    def _agreed(self, here: bool, device: torch.device) -> bool:
+        """Whether it is true in all processes that share parameters: what one skips, all skip."""
+        for ranks in self._ranks():
+            here = bool(ranks.min_(torch.tensor(float(here), device=device)))
+        return here
 
     def _step_group(self, group: Group, gate: Scalar) -> None:
         for batch in self._begin(group, gate):
@@ -232,7 +260,7 @@ class StructuredOptimizer(Optimizer):
             limit = None
         else:
             limit = CPU_ENTRIES if params[0].device.type == "cpu" else DEVICE_ENTRIES
-        return batches(((p, self._tensors(group, p, grads)) for p in params), self._penalty(group), limit)
+        return batches(((p, self._tensors(group, p, grads)) for p in params), self._penalty(group, params), limit)
 
     def _tensors(self, group: Group, param: Tensor, grads: bool) -> dict[str, Tensor]:
         state = self._state(group, param)
@@ -240,8 +268,9 @@ class StructuredOptimizer(Optimizer):
         tensors["param"], tensors["weight"] = param, state.get("master", param)
         if grads:
             # Only a group that has entries in several parameters comes here without a gradient.
-            tensors["grad"] = torch.zeros_like(param) if param.grad is None else param.grad
-        return tensors
+            grad = torch.zeros_like(param) if param.grad is None else param.grad
+            tensors["grad"] = like(grad, param) if self._division(param) else grad
+        return {name: local(tensor) for name, tensor in tensors.items()}
 
     def _named_state(self, group: Group) -> tuple[str, ...]:
         """Names of all state tensors of a parameter that are shaped like it."""
@@ -289,7 +318,8 @@ class StructuredOptimizer(Optimizer):
         """Hold the exactly structured weights inside the ``with``; restore the weights bit for bit after.
 
         Parameters without structure stay as they are. Inside, there is one backup copy of the others. Before the first
-        step of a stage the weights are left as they are, since there is no prox point yet.
+        step of a stage the weights are left as they are, since there is no prox point yet. ``fully_shard`` keeps
+        weights that an evaluation has collected: call ``model.reshard()`` first inside, and after the ``with``.
         """
         backups: dict[Tensor, Tensor] = {}
         try:
@@ -365,13 +395,28 @@ class StructuredOptimizer(Optimizer):
                         f"{type(self).__name__}: the state to load has {what} as {name!r} for a parameter of shape "
                         f"{tuple(param.shape)}; load it into the model and optimizer it was saved from"
                     )
+                if (
+                    is_distributed(saved[name])
+                    and is_distributed(param)
+                    and saved[name].device_mesh != param.device_mesh
+                ):
+                    raise ValueError(
+                        f"{type(self).__name__}: the state to load is divided on a mesh of shape "
+                        f"{tuple(saved[name].device_mesh.shape)}, and the parameters are on one of shape "
+                        f"{tuple(param.device_mesh.shape)}; load it with torch.distributed.checkpoint, which divides "
+                        "it anew"
+                    )
         own = [{key: group[key] for key in self.configuration} for group in self.param_groups]
         merged = [{**group, **options} for group, options in zip(groups, own, strict=False)]
         super().load_state_dict({**state_dict, "param_groups": [*merged, *groups[len(merged) :]]})
         # torch casts floating state to the parameter's precision, which would throw away the float32 state.
         for i, (_, param) in zip(ids, owned, strict=True):
             for name, saved in state_dict["state"].get(i, {}).items():
-                self.state[param][name] = saved.detach().to(param.device, copy=True)
+                self.state[param][name] = self._loaded(param, name, saved.detach()).to(param.device, copy=True)
+
+    def _loaded(self, param: Tensor, name: str, saved: Tensor) -> Tensor:
+        """A state tensor as this optimizer holds it, divided as the parameter is."""
+        return like(saved, param) if saved.shape == param.shape else full(saved)
 
 
 def _all_finite(tensors: list[Tensor]) -> bool:

@@ -36,7 +36,7 @@ def batches(rows: Iterable[tuple[Tensor, dict[str, Tensor]]], penalty: Penalty, 
     """Sort parameters and their state into batches of about ``limit`` entries.
 
     Args:
-        rows: Parameters, each with tensors of its shape.
+        rows: Parameters, each with tensors of its shape, or of that of the part that this process has.
         penalty: Says where a parameter may be cut.
         limit: Entries in a batch; None for one batch of everything, 0 for one batch per parameter.
 
@@ -44,7 +44,7 @@ def batches(rows: Iterable[tuple[Tensor, dict[str, Tensor]]], penalty: Penalty, 
         Batches that hold every entry once, the pieces of a parameter in order.
     """
     rows = list(rows)
-    for part in penalty.split([owner.shape for owner, _ in rows], limit):
+    for part in penalty.split([tensors["param"].shape for _, tensors in rows], limit):
         batch = Batch(part.penalty)
         for piece in part.pieces:
             owner, tensors = rows[piece.position]

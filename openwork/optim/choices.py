@@ -1,7 +1,7 @@
 """What was decided about the parameters of a model, and the param groups that follow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -68,6 +68,35 @@ class ParamGroups(list[dict[str, Any]]):
         for penalty, chosen in sorted(members.items(), key=lambda item: isinstance(item[0], Zero)):
             params, names = [c.parameter for c in chosen], [c.name for c in chosen]
             self.append({"params": params, "names": names, "penalty": penalty})
+
+    def onto(self, model: nn.Module) -> "ParamGroups":
+        """The same groups over the parameters that a model has now, by their names.
+
+        ``fully_shard`` gives a model new parameters, and one that is sharded cannot be traced: ask for groups before,
+        and move them onto the model after.
+
+        Args:
+            model: With parameters of the same names and shapes.
+
+        Returns:
+            New param groups.
+
+        Raises:
+            ValueError: If a parameter is not there, or has another shape.
+        """
+        present = dict(model.named_parameters(remove_duplicate=False))
+        moved: list[Choice] = []
+        for choice in self.choices:
+            parameter = present.get(choice.name)
+            if parameter is None or parameter.shape != choice.parameter.shape:
+                found = "does not have it" if parameter is None else f"has one of shape {tuple(parameter.shape)}"
+                raise ValueError(
+                    f"ParamGroups.onto: these groups have a parameter {choice.name!r} of shape "
+                    f"{tuple(choice.parameter.shape)}, and this {type(model).__name__} {found}; pass the model they "
+                    "were made for"
+                )
+            moved.append(replace(choice, parameter=parameter))
+        return ParamGroups(moved, self.couplings)
 
     def describe(self) -> str:
         """Which parameter got which groups and why, as a table; and which couplings did, as another, if there are."""

@@ -29,6 +29,7 @@ from openwork.optim.batches import Batch
 from openwork.optim.factor_steps import factorized_sgd, other_powers, tied_sgd
 from openwork.optim.groups import Group, Params, algorithm, check_range, count_, named, rate
 from openwork.partitions import Elements
+from openwork.sharding import full, like, local
 from openwork.structure import Structure, Support
 from openwork.wiring import parameter_names
 
@@ -193,8 +194,6 @@ class FactorizedSGD(StructuredOptimizer):
             if not (param.is_floating_point() and param.requires_grad):
                 what = "frozen" if param.is_floating_point() else f"of type {param.dtype}"
                 raise ValueError(f"FactorizedSGD: {name} is {what} and cannot be factorized; leave it out of the group")
-            if hasattr(param, "device_mesh"):
-                raise ValueError(f"FactorizedSGD: {name} is a DTensor, which is not supported yet; give it depth 1")
 
     def _check_storage(self) -> None:
         check_storage("FactorizedSGD", {name: param for group in self.param_groups for name, param in named(group)})
@@ -221,7 +220,9 @@ class FactorizedSGD(StructuredOptimizer):
     def _start(self, group: Group, init: Initialization, params: Sequence[Tensor]) -> None:
         """Give parameters factors, and the product of these."""
         for param in params if group["depth"] > 1 else ():
-            factors = init.factors(param, group["depth"], self._generator)
+            # Of a divided weight every process draws all of the factors, and those of the first count.
+            whole = init.factors(full(param.detach()), group["depth"], self._generator)
+            factors = [like(factor, param) for factor in whole]
             weight = product(*factors)
             if group["tied"]:
                 factors = [_root(weight, group["depth"])]
@@ -251,7 +252,7 @@ class FactorizedSGD(StructuredOptimizer):
             if "master" in state:
                 state["master"].copy_(weight)
             param.copy_(weight)
-            self._versions[param] = param._version
+            self._versions[param] = _version(param)
 
     @torch.no_grad()
     def resplit(self, init: Initialization | None = None, params: Sequence[Tensor] | None = None) -> None:
@@ -279,7 +280,7 @@ class FactorizedSGD(StructuredOptimizer):
         groups = [group for group in self.param_groups if group["depth"] > 1 and not group["tied"]]
         for group in groups:
             for name, param in named(group):
-                factors = [self.state[param][key].double() for key in self._names(group)]
+                factors = [full(self.state[param][key]).double() for key in self._names(group)]
                 excess = sum(float(factor.square().sum()) for factor in factors) / len(factors)
                 least = float(product(*factors).abs().pow(2 / len(factors)).sum())
                 if excess - least > tolerance * least:
@@ -318,7 +319,7 @@ class FactorizedSGD(StructuredOptimizer):
         # This comes first in a step: nothing has moved yet.
         for group in self.param_groups if grads else ():
             for param in self._moving(group) if group["depth"] > 1 else ():
-                if self._versions.get(param) != param._version:
+                if self._versions.get(param) != _version(param):
                     self._look_at(group, param)
         return grads
 
@@ -326,7 +327,7 @@ class FactorizedSGD(StructuredOptimizer):
     def _step_group(self, group: Group, gate: Scalar) -> None:
         super()._step_group(group, gate)
         for param in self._moving(group):
-            self._versions[param] = param._version
+            self._versions[param] = _version(param)
 
     def _look_at(self, group: Group, param: Tensor) -> None:
         """Accept a weight that was written with what it was.
@@ -334,11 +335,11 @@ class FactorizedSGD(StructuredOptimizer):
         Raises:
             ValueError: If it is something else now.
         """
-        held = param.detach().clone()
+        own = local(param.detach())
+        held = own.clone()
         self._write(group, [param])
-        if not torch.allclose(held, param, rtol=0, atol=0, equal_nan=True):
-            with torch.no_grad():
-                param.copy_(held)
+        if not self._agreed(torch.allclose(held, own, rtol=0, atol=0, equal_nan=True), own.device):
+            own.copy_(held)
             del self._versions[param]
             name = next(name for name, p in named(group) if p is param)
             raise ValueError(
@@ -426,7 +427,7 @@ class FactorizedSGD(StructuredOptimizer):
             zero_,
             max(group["threshold"] for group, _, _ in factorized),
             {name: param.numel() for name, param in weights.items()},
-            [(self._weight(param).abs(), param.new_ones((), dtype=torch.double)) for param in weights.values()],
+            [(full(self._weight(param)).abs(), param.new_ones((), dtype=torch.double)) for param in weights.values()],
             example_inputs,
         )
 
@@ -436,20 +437,23 @@ class FactorizedSGD(StructuredOptimizer):
             state = self.state[param]
             # A momentum that was 0 at the start and has grown since is there from the next step on.
             for tensor in (param, *(state[name] for name in (*self._named_state(group), "master") if name in state)):
-                tensor.masked_fill_(small, 0.0)
-            self._versions[param] = param._version
+                local(tensor).masked_fill_(small, 0.0)
+            self._versions[param] = _version(param)
 
     def _weight(self, param: Tensor) -> Tensor:
         """A factorized parameter in the precision of its factors."""
         return self.state[param].get("master", param).detach()
 
     def _small(self, threshold: float | None = None) -> Iterator[tuple[Group, Tensor, Tensor]]:
-        """Factorized parameters and where they are below a threshold; None for that of their group."""
+        """Factorized parameters and where they are below a threshold; None for that of their group.
+
+        Of a divided parameter, it is the part of this process.
+        """
         for group in self.param_groups:
             for param in group["params"]:
                 if group["depth"] > 1:
                     limit = group["threshold"] if threshold is None else threshold
-                    yield group, param, self._weight(param).abs() < limit
+                    yield group, param, local(self._weight(param)).abs() < limit
 
     @override
     def _structured_points(self) -> Iterator[tuple[Batch, list[Tensor]]]:
@@ -460,11 +464,16 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def structures(self) -> dict[Tensor, Structure]:
-        return {param: Support(Elements(), ~small) for _, param, small in self._small()}
+        return {param: Support(Elements(), ~self._whole(param, small)) for _, param, small in self._small()}
+
+    def _whole(self, param: Tensor, part: Tensor) -> Tensor:
+        """The whole of what is known of the part of a parameter that is here."""
+        how = self._division(param)
+        return part if how is None else how.whole(part)
 
     @override
     def read_out(self) -> ReadOut:
-        kept = [~small for _, _, small in self._small()]
+        kept = [~self._whole(param, small) for _, param, small in self._small()]
         return ReadOut(alive=sum(int(k.sum()) for k in kept), total=sum(k.numel() for k in kept), skipped=self.skipped)
 
     @property
@@ -492,8 +501,8 @@ class FactorizedSGD(StructuredOptimizer):
         """
         for group in self.param_groups:
             for name, param in named(group) if group["depth"] > 1 else ():
-                weight = self._weight(param)
-                squares = [self.state[param][factor].square() for factor in self._names(group)]
+                weight = full(self._weight(param))
+                squares = [full(self.state[param][factor]).square() for factor in self._names(group)]
                 called = name if names is None else names[param]
                 lam = group["lam"] * group["penalty_scale"]
                 yield Factors(called, squares, weight.abs(), lam, group["depth"], weight)
@@ -533,6 +542,14 @@ class FactorizedSGD(StructuredOptimizer):
             for group in self.param_groups:
                 if group["depth"] > 1:
                     self._write(group, group["params"])
+
+
+@torch.no_grad()
+def _version(param: Tensor) -> int:
+    """How often the entries of a parameter have been written, as far as torch knows."""
+    own = local(param)
+    # Writes to a DTensor and to the part of it that is here are counted apart.
+    return param._version if own is param else param._version + own._version
 
 
 def _divide(param_group: Group) -> list[Group]:

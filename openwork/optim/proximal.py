@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,8 @@ from openwork.kernels import Scalar
 from openwork.optim.base import ReadOut, StructuredOptimizer
 from openwork.optim.batches import Batch
 from openwork.optim.groups import Group, Params, count_, named
-from openwork.penalties import Penalty, Solution, Zero
+from openwork.penalties import KeptPlace, Penalty, Sharded, Solution, Target, Zero
+from openwork.sharding import Division, full, is_distributed, local, shares, sharing
 from openwork.structure import Structure
 
 
@@ -80,14 +81,11 @@ class ProximalOptimizer(StructuredOptimizer):
             if not (param.is_floating_point() and param.requires_grad):
                 what = "frozen" if param.is_floating_point() else f"of type {param.dtype}"
                 raise ValueError(f"{me}: {name} is {what} and cannot be penalized; leave it out of the penalty's group")
-            if hasattr(param, "device_mesh"):
-                raise ValueError(
-                    f"{me}: {name} is a DTensor, and penalties on sharded parameters are not supported yet"
-                )
             try:
                 penalty.check(param)
             except ValueError as error:
                 raise ValueError(f"{me}: {name}: {error}") from None
+        self._sharded(group, group["params"])
         if penalized and group["weight_decay"]:
             warnings.warn(
                 f"{me}: weight_decay={group['weight_decay']} beside {penalty!r} biases the zeros; set one of them to 0",
@@ -95,20 +93,54 @@ class ProximalOptimizer(StructuredOptimizer):
             )
 
     @override
-    def _penalty(self, group: Group) -> Penalty:
-        return group["penalty"]
+    def _penalty(self, group: Group, params: list[Tensor] | None = None) -> Penalty:
+        penalty: Penalty = group["penalty"]
+        sharded = self._sharded(group, group["params"] if params is None else params)
+        if sharded is None:
+            return penalty
+        return replace(penalty, penalty=sharded) if isinstance(penalty, Target) else sharded
+
+    def _sharded(self, group: Group, params: list[Tensor]) -> Sharded | None:
+        """The penalty of the parts that are here; None if this process has all of these parameters.
+
+        Raises:
+            ValueError: If a group of the penalty spans meshes, or the step is to be compiled.
+        """
+        penalty: Penalty = group["penalty"]
+        if isinstance(penalty, Zero):
+            return None
+        divisions = tuple(map(self._division, params))
+        if not any(divisions):
+            return None
+        # Where everything is takes a while to find out, and an optimizer asks at every step.
+        known: dict[int, Sharded] = self.__dict__.setdefault("_shards", {})
+        inside = penalty.penalty if isinstance(penalty, Target) else penalty
+        found = known.get(id(params[0]))
+        if found is None or found.penalty is not inside or found.divisions != divisions:
+            if group["compile"]:
+                raise ValueError(
+                    f"{type(self).__name__}: compile=True does not go with a penalty on parameters that are divided "
+                    "among processes; leave it out"
+                )
+            try:
+                found = Sharded(inside, divisions, tuple(tuple(p.shape) for p in params))
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__}: {error}") from None
+            known[id(params[0])] = found
+        return found
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
     @override
     def _step_group(self, group: Group, gate: Scalar) -> None:
         kept: dict[Tensor, list[Tensor]] = {}
-        squares: Scalar = 0.0
+        squares: dict[Tensor, Tensor] = {}
         for batch in self._begin(group, gate):
             for owner, solution in zip(batch.owners, self._update(group, batch, gate), strict=True):
-                if solution.kept.numel():
+                if not isinstance(batch.penalty, Zero):
                     kept.setdefault(owner, []).append(solution.kept)
-                    squares = squares + solution.residual.square().sum()
+                    own = solution.residual.square().sum()
+                    squares[owner] = squares[owner] + own if owner in squares else own
         self._end(group)
         self._record(group, kept, squares, gate)
 
@@ -118,13 +150,19 @@ class ProximalOptimizer(StructuredOptimizer):
         params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
         return group["params"] if params and group["penalty"].joins else params
 
-    def _record(self, group: Group, kept: dict[Tensor, list[Tensor]], squares: Scalar, gate: Scalar) -> None:
+    def _record(
+        self, group: Group, kept: dict[Tensor, list[Tensor]], squares: dict[Tensor, Tensor], gate: Scalar
+    ) -> None:
+        if not kept:
+            count_(group, "unchanged", group["unchanged"] + gate)
+            return
+        places = self._kept_places(group, self._moving(group))
         changed: Scalar = 0.0
         for param, pieces in kept.items():
             new, state = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.state[param]
-            old = state.get("kept")
+            old = local(state["kept"]) if "kept" in state else None
             if old is None or old.shape != new.shape:
-                state["kept"] = new.clone()
+                state["kept"] = _placed(new.clone(), *places.get(param, (None, None)))
                 changed = changed + 1.0
             elif isinstance(gate, Tensor):
                 changed = changed + (old != new).any() * gate
@@ -132,13 +170,42 @@ class ProximalOptimizer(StructuredOptimizer):
             elif not torch.equal(old, new):
                 old.copy_(new)
                 changed = 1.0
+        here = [own for param, own in squares.items() if param not in places]
+        for ranks in sharing(how for how, _ in places.values()):
+            # These processes have groups of their own; all others are the same in every one.
+            apart = torch.stack([squares[p] for p, (how, _) in places.items() if p in squares and how.ranks == ranks])
+            changes = torch.as_tensor(changed, dtype=torch.float64, device=apart.device)
+            both = ranks.sum_(torch.stack([changes, apart.sum().double()]))
+            changed = both[0] if isinstance(gate, Tensor) else float(both[0])
+            here.append(both[1])
         unchanged = group["unchanged"] + gate
         reset = torch.where(changed > 0, 0.0, unchanged) if isinstance(changed, Tensor) else unchanged * (not changed)
         count_(group, "unchanged", reset)
-        if isinstance(squares, Tensor):
-            residual = _relative(squares.double().sqrt(), self._penalty_weight(group))
-            waits = not isinstance(gate, Tensor)
-            count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
+        residual = _relative(torch.stack(here).sum().double().sqrt(), self._penalty_weight(group))
+        waits = not isinstance(gate, Tensor)
+        count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
+
+    def _kept_places(self, group: Group, params: list[Tensor]) -> dict[Tensor, tuple[Division, KeptPlace]]:
+        """Where the ``kept`` of parameters is, of which each process has a part of its own."""
+        sharded = self._sharded(group, params)
+        if sharded is None:
+            return {}
+        rows = zip(params, sharded.divisions, sharded.kept, strict=True)
+        return {param: (how, place) for param, how, place in rows if how is not None and place is not None}
+
+    @override
+    def _loaded(self, param: Tensor, name: str, saved: Tensor) -> Tensor:
+        if name != "kept":
+            return super()._loaded(param, name, saved)
+        group = next(group for group in self.param_groups if any(p is param for p in group["params"]))
+        places = self._kept_places(group, group["params"])
+        if param not in places:
+            return full(saved)
+        how, place = places[param]
+        if not is_distributed(saved) or all(p.is_replicate() for p in saved.placements):  # pyright: ignore
+            start, stop = shares(place.shape[place.dim], how.ranks.number)[how.ranks.here]
+            saved = _placed(local(saved).narrow(place.dim, start, stop - start), how, place)
+        return saved
 
     # -- structure --------------------------------------------------------------------------------------------------
 
@@ -154,10 +221,13 @@ class ProximalOptimizer(StructuredOptimizer):
     def _kept(self, group: Group) -> list[Tensor]:
         """What every parameter keeps, from the last solve where there was one."""
         params: list[Tensor] = group["params"]
-        saved = {p: self.state[p]["kept"] for p in params if "kept" in self.state.get(p, {})}
+        saved: dict[Tensor, Tensor] = {
+            p: full(self.state[p]["kept"]) for p in params if "kept" in self.state.get(p, {})
+        }
         if len(saved) == len(params):
             return [saved[p] for p in params]
-        present = group["penalty"].kept_list([p.detach() for p in params])
+        penalty: Penalty = group["penalty"]
+        present = penalty.kept_list([full(p.detach()) for p in params])
         return [saved.get(p, now) for p, now in zip(params, present, strict=True)]
 
     @override
@@ -188,6 +258,11 @@ class ProximalOptimizer(StructuredOptimizer):
                 if points is None:
                     return
                 yield batch, points
+
+
+def _placed(kept: Tensor, how: Division | None, place: KeptPlace | None) -> Tensor:
+    """What is kept, as a tensor that says where its parts are if processes have different ones."""
+    return kept if how is None or place is None else how.wrap(kept, place.shape, place.dim)
 
 
 def _relative(norm: Tensor, weight: Scalar) -> Tensor:

@@ -9,6 +9,7 @@ from openwork.optim.choices import Choice, ParamGroups
 from openwork.optim.couplings import coupled_groups
 from openwork.partitions import Elements, Partition, Slices
 from openwork.penalties import Penalty, Zero
+from openwork.sharding import check_undivided
 from openwork.wiring import Role, Selection, Side, parameter_names, role_of, selected
 
 
@@ -56,7 +57,7 @@ def regularize(
         TypeError: If ``penalty`` is not a penalty, or has no groups although couplings are asked for.
         ValueError: If a selection matches nothing, a parameter named in full is frozen, a parameter has no shape yet,
             no parameter or coupling is left to penalize, ``side`` is not one of the two or needs ``example_inputs``,
-            or the model cannot be traced.
+            or the model cannot be traced, as when it is sharded already (see ``ParamGroups.onto``).
 
     References:
         Huang & Lee, RAMDA (NeurIPS 2024), arXiv:2403.14398: input slices as groups; biases, norms, embeddings free.
@@ -75,6 +76,8 @@ def regularize(
     for parameter, its_names in names.items():
         _check(parameter, its_names, choice.insists(its_names))
     if example_inputs is not None:
+        way_out = "regularize the model before fully_shard, and give the optimizer groups.onto(model) after it"
+        check_undivided("regularize", model.named_parameters(), f"such a model cannot be traced: {way_out}")
         return coupled_groups(model, penalty, example_inputs, side, choice)
 
     choices: list[Choice] = []

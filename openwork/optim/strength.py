@@ -16,6 +16,7 @@ from openwork.optim.rmda import RMDA
 from openwork.penalties import Part, Penalty, Solution, Target, Zero
 from openwork.penalties.base import DiagonalProx
 from openwork.penalties.wrapper import Wrapper
+from openwork.sharding import is_distributed
 from openwork.wiring import Side
 
 P = TypeVar("P", bound=Penalty)
@@ -42,9 +43,10 @@ def strength_max(
     not. One step is taken on a copy of the model, and the subproblems it meets are solved again for other strengths.
 
     Args:
-        model: Not changed, nor is the state of random numbers.
+        model: Not changed, nor is the state of random numbers. If it is sharded, all processes must ask, and every
+            penalized weight is collected in each of them.
         loss: Of the model's outputs and the targets, averaged over samples.
-        batch: Inputs and targets.
+        batch: Inputs and targets; of a sharded model, those of this process.
         penalty: Its kind, groups and other options; its ``lam`` is not looked at.
         example_inputs: To penalize couplings, as for ``regularize``.
         side: Which side of them, as for ``regularize``.
@@ -62,17 +64,45 @@ def strength_max(
     penalty = _with_strength(penalty, 1.0)
     subproblems: list[Survives] = []
     with torch.random.fork_rng():
-        model = deepcopy(model)
-        model.zero_grad()
+        sharded = any(map(is_distributed, model.parameters()))
+        if not sharded:
+            model = deepcopy(model)
+            model.zero_grad()
         groups = regularize(model, penalty, example_inputs, side, include=include, exclude=exclude)
         for group in groups:
             if not isinstance(group["penalty"], Zero):
                 group["penalty"] = _Recorder(group["penalty"], subproblems)
+        if sharded:
+            _take_gradients(model, lambda: loss(model(batch[0]), batch[1]), groups)
         stepper = optimizer(groups)
-        with torch.enable_grad():
-            loss(model(batch[0]), batch[1]).backward()
+        if not sharded:
+            with torch.enable_grad():
+                loss(model(batch[0]), batch[1]).backward()
         stepper.step()
     return _smallest(subproblems)
+
+
+def _take_gradients(model: nn.Module, loss: Callable[[], Tensor], groups: list[dict[str, Any]]) -> None:
+    """Put copies with gradients in place of the parameters in param groups: a sharded model cannot be copied itself."""
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    backups = [buffer.clone() for buffer in buffers]
+    grads = [parameter.grad for parameter in parameters]
+    copies: dict[Tensor, Tensor] = {}
+    try:
+        model.zero_grad()
+        with torch.enable_grad():
+            loss().backward()
+        for parameter in parameters:
+            copies[parameter] = parameter.detach().clone().requires_grad_(parameter.requires_grad)
+            copies[parameter].grad = parameter.grad
+    finally:
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        with torch.no_grad():
+            for buffer, backup in zip(buffers, backups, strict=True):
+                buffer.copy_(backup)
+    for group in groups:
+        group["params"] = [copies[parameter] for parameter in group["params"]]
 
 
 def _smallest(subproblems: list[Survives]) -> float:

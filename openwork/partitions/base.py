@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.reductions import group_max, group_row, group_sum
+from openwork.reductions import Joint, Members, group_any, group_max, group_row, group_sum
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,12 @@ class Layout:
 
     Args:
         shape: Shape of the view.
-        members: Axes of the view that run inside a group, at least one; the others number the groups.
+        members: Axes of the view that run inside a group, at least one; the others number the groups. Or a joint, whose
+            groups are numbered along one axis.
     """
 
     shape: tuple[int, ...]
-    members: tuple[int, ...]
+    members: Members
 
     @classmethod
     def of(cls, shape: Sequence[int], members: Sequence[int]) -> "Layout":
@@ -33,13 +34,33 @@ class Layout:
         return cls(tuple(shape), tuple(members)) if members else cls((*shape, 1), (len(shape),))
 
     @property
+    def axes(self) -> tuple[int, ...]:
+        """The members of a view of one tensor.
+
+        Raises:
+            TypeError: If it is a view of several.
+        """
+        if isinstance(self.members, Joint):
+            raise TypeError("the groups of several tensors in one vector have no axes of their own")
+        return self.members
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Sizes of the group axes, in order."""
+        if isinstance(self.members, Joint):
+            return (self.members.count,)
         return tuple(n for axis, n in enumerate(self.shape) if axis not in self.members)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no group has an entry; a joint need not have any here."""
+        return 0 in self.shape if isinstance(self.members, tuple) else self.members.count == 0
 
     @property
     def keepdim(self) -> tuple[int, ...]:
         """Shape of the view with every member axis shrunk to one."""
+        if isinstance(self.members, Joint):
+            return (self.members.count,)
         return tuple(1 if axis in self.members else n for axis, n in enumerate(self.shape))
 
 
@@ -87,7 +108,7 @@ class Partition(ABC):
     def size(self, shape: Sequence[int]) -> int:
         """Number of entries in each group."""
         layout = self.layout(shape)
-        return prod([layout.shape[axis] for axis in layout.members])
+        return prod([layout.shape[axis] for axis in layout.axes])
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum of every group.
@@ -122,16 +143,17 @@ class Partition(ABC):
         Returns:
             One number per group, of shape ``grid(x.shape)``.
         """
-        if x.numel() == 0:
-            return self.sum(x)
         layout = self.layout(x.shape)
-        x = x.view(layout.shape)
-        norms = _root(group_sum(x * x, layout.members))
-        if not _squares_are_safe(norms):
-            scale = group_max(x.detach().abs(), layout.members).clamp_min(torch.finfo(x.dtype).tiny)
-            x = x / scale
-            norms = _root(group_sum(x * x, layout.members)) * scale
-        return norms.view(layout.grid)
+        if layout.empty:
+            return self.sum(x)
+        x, members = x.view(layout.shape), layout.members
+        if _may_wait(x):
+            norms = _root(group_sum(x * x, members))
+            if _squares_are_safe(norms):
+                return norms.view(layout.grid)
+        scale = group_max(x.detach().abs(), members).clamp_min(torch.finfo(x.dtype).tiny)
+        x = x / group_row(scale, x, members)
+        return (_root(group_sum(x * x, members)) * scale).view(layout.grid)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether a group has a nonzero entry.
@@ -143,7 +165,7 @@ class Partition(ABC):
             One boolean per group, of shape ``grid(x.shape)``.
         """
         layout = self.layout(x.shape)
-        return (x.view(layout.shape) != 0).any(dim=layout.members)
+        return group_any(x.view(layout.shape), layout.members)
 
     def spread(self, g: Tensor, like: Tensor) -> Tensor:
         """Give every entry the number of its group; the adjoint of ``sum``.
@@ -166,10 +188,13 @@ def _root(squares: Tensor) -> Tensor:
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
 
 
+def _may_wait(x: Tensor) -> bool:
+    """Whether a result may be looked at: on a device and under ``torch.compile`` nobody waits for one."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _squares_are_safe(norms: Tensor) -> bool:
-    """Whether norms of plain squares can be trusted; on a device and under ``torch.compile`` nobody waits to know."""
-    if norms.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
+    """Whether norms of plain squares can be trusted."""
     root = torch.finfo(norms.dtype).tiny ** 0.25
     return bool(((norms > root) & (norms < 1 / root)).all())
 
@@ -187,7 +212,7 @@ class Stacked(Partition):
     @override
     def layout(self, shape: Sequence[int]) -> Layout:
         inner = self.each.layout(shape[1:])
-        return Layout((shape[0], *inner.shape), tuple(axis + 1 for axis in inner.members))
+        return Layout((shape[0], *inner.shape), tuple(axis + 1 for axis in inner.axes))
 
     @override
     def cut(self, shape: Sequence[int]) -> Cut | None:

@@ -231,7 +231,23 @@ class DiagonalProx(Penalty):
         return None
 
 
-class GroupPenalty(DiagonalProx):
+class DropsGroups(DiagonalProx):
+    """A penalty that drops whole groups, each at a weight that can be told."""
+
+    @abstractmethod
+    def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
+        """The weights of the penalty at which groups become zero.
+
+        Args:
+            b: One tensor per weight, as for ``solve_``.
+            d: Metrics.
+
+        Returns:
+            Numbers >= 0, one per group, in any number of tensors.
+        """
+
+
+class GroupPenalty(DropsGroups):
     """A penalty that drops whole groups of a partition, which a dataclass field or class attribute names.
 
     Its value is a sum over groups, depends on magnitudes of entries only, and does not fall as one grows. Wherever a
@@ -252,12 +268,15 @@ class GroupPenalty(DiagonalProx):
             One number >= 0 per group: ``solve`` drops the group iff its ``weight`` is at least that; infinite if never.
         """
 
+    @override
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
-        """The weights at which the groups of several weights become zero; see ``critical``."""
         return [self.critical(*pair) for pair in zip(b, d, strict=True)]
 
-    def counting_as(self, size: int) -> Self:
-        """This penalty with groups that count as having so many entries; itself if their number does not matter."""
+    def counting_as(self, size: int | None) -> Self:
+        """This penalty with groups that count as having so many entries, or as many as they have if it is None.
+
+        It is itself if their number does not matter.
+        """
         known = {field.name for field in fields(self)}  # pyright: ignore
         return replace(self, counts_as=size) if "counts_as" in known else self  # pyright: ignore
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.partitions import Cut, Slices
-from openwork.penalties.base import DiagonalProx, GroupPenalty, Part, Solution
+from openwork.penalties.base import DiagonalProx, DropsGroups, GroupPenalty, Part, Solution
 from openwork.penalties.pieces import Piece, Scattered, Strip, Units, pack
 from openwork.penalties.wrapper import Wrapper
 from openwork.penalties.zero import Zero
@@ -23,7 +23,7 @@ Solve = Callable[[DiagonalProx, list[list[Tensor]]], list[Solution]]
 
 
 @dataclass(frozen=True)
-class Coupled(Wrapper):
+class Coupled(Wrapper, DropsGroups):
     """A penalty whose groups are the units of couplings, so that a group has entries in several weights.
 
     ``f(x_1, ..., x_n) = sum_u g(x_u)``, where ``x_u`` are all entries of unit u, side by side, and g is the penalty
@@ -102,8 +102,7 @@ class Coupled(Wrapper):
         """
         couplings: list[tuple[Units, ...]] = []
         for members in self.couplings:
-            entries = sum(prod(self.shapes[u.position]) // self.shapes[u.position][u.dim] * u.indices for u in members)
-            size = members[0].counts_as or entries // members[0].width
+            size = members[0].counts_as or self.entries(members) // members[0].width
             left = [_left(u, self.shapes[u.position], stays[u.position]) for u in members]
             found = [
                 replace(_units(AxisSlices("", u.dim, shapes[u.position], numbers), u.position), counts_as=size)
@@ -113,6 +112,15 @@ class Coupled(Wrapper):
             if found:
                 couplings.append(tuple(found))
         return Coupled(self.penalty, tuple(couplings), tuple(shapes))
+
+    @property
+    def weights(self) -> list[tuple[tuple[int, ...], tuple[Units, ...]]]:
+        """Shape of each weight, and the units in it, in the order of the couplings."""
+        return list(zip(self.shapes, self._on_weight, strict=True))
+
+    def entries(self, members: Sequence[Units]) -> int:
+        """Number of entries of a coupling."""
+        return sum(prod(self.shapes[u.position]) // self.shapes[u.position][u.dim] * u.indices for u in members)
 
     # -- all weights together ---------------------------------------------------------------------------------------
 
@@ -135,8 +143,8 @@ class Coupled(Wrapper):
     ) -> list[Solution]:
         return self._solve(lambda penalty, lists: penalty.solve_(lists[0], lists[1], weight), b, d)
 
+    @override
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
-        """The weights at which the units of each coupling become zero; see ``GroupPenalty.critical``."""
         return [self._on(*joint.kind).critical(joint.gather(b), joint.gather(d)) for joint in self._joints]
 
     @override
@@ -277,7 +285,7 @@ class Coupled(Wrapper):
     def _chunks(self, members: tuple[Units, ...], limit: int | None) -> Iterator[tuple[tuple[Units, ...], int]]:
         """Some units at a time, with their number of entries."""
         width = members[0].width
-        entries = sum(prod(self.shapes[u.position]) // self.shapes[u.position][u.dim] * u.indices for u in members)
+        entries = self.entries(members)
         step = max(1, limit * width // entries) if limit else width
         for first in range(0, width, step):
             some = min(step, width - first)
@@ -359,13 +367,19 @@ class _Joint:
         return [part.view(row.shape) for part, row in zip(parts, rows, strict=True)]
 
 
-def _left(units: Units, shape: tuple[int, ...], stays: Mapping[int, Tensor]) -> Tensor:
-    """For each index that stays along the axis of units the number of its unit, of those that stay; -1 for none."""
+def unit_numbers(units: Units, length: int) -> Tensor:
+    """For each index along an axis of this length the number of its unit; -1 for none."""
     along = replace(units, dim=0)
-    numbers = torch.full((shape[units.dim],), -1)
+    numbers = torch.full((length,), -1)
     piece = along.take(numbers)
     row = torch.arange(units.width).view([-1 if axis == along.axis else 1 for axis in range(piece.ndim)])
     along.put_(numbers, row.expand(piece.shape))
+    return numbers
+
+
+def _left(units: Units, shape: tuple[int, ...], stays: Mapping[int, Tensor]) -> Tensor:
+    """For each index that stays along the axis of units the number of its unit, of those that stay; -1 for none."""
+    numbers = unit_numbers(units, shape[units.dim])
     if units.dim in stays:
         numbers = numbers[stays[units.dim].to(numbers.device)]
     present = torch.zeros(units.width, dtype=torch.int64)

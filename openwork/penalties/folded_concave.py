@@ -12,7 +12,7 @@ from openwork.kernels import Scalar, first_crossing
 from openwork.partitions import Partition, Slices
 from openwork.penalties.base import GroupPenalty, Solution, check_strength, metric_quotient
 from openwork.penalties.group_lasso import Weight, group_weight
-from openwork.reductions import group_max, group_sum
+from openwork.reductions import group_maxima, group_row, group_sums
 
 #: What happened to a group, as ``branches`` reports it.
 DROPPED, SHRUNK, UNTOUCHED = 0, 1, 2
@@ -79,7 +79,7 @@ class FoldedConcave(GroupPenalty):
     def _pieces(self, lam: Tensor) -> list[Piece]:
         """The stretches of ``[0, gamma lam]`` in order."""
 
-    def _strength(self, x: Tensor) -> float:
+    def _strength(self, x: Tensor) -> Scalar:
         return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
 
     @override
@@ -107,39 +107,41 @@ class FoldedConcave(GroupPenalty):
     def _minimize(self, b: Tensor, d: Tensor, weight: Scalar) -> _Minimum:
         layout = self.groups.layout(b.shape)
         members, like = layout.members, b
-        if b.numel() == 0:
+        if layout.empty:
             return _Minimum(b, b.new_zeros(layout.grid, dtype=torch.long), b.new_zeros(layout.grid))
         b, d = b.view(layout.shape), d.view(layout.shape)
         # Squares of b and ratios of d must not leave the range of the number format; x is in units of scale / top.
         tiny = torch.finfo(b.dtype).tiny
-        scale = group_max(b.abs(), members).clamp_min(tiny)
-        top = group_max(d, members).clamp_min(tiny)
-        b, d = b / scale, d / top
+        scale, top = (largest.clamp_min(tiny) for largest in group_maxima([b.abs(), d], members))
+
+        def row(g: Tensor) -> Tensor:
+            return group_row(g, b, members)
+
+        b, d = b / row(scale), d / row(top)
         lam = self._strength(like) * (top / scale)
         weight = (weight.view(layout.keepdim) if isinstance(weight, Tensor) and weight.ndim else weight) / top
 
-        def total(x: Tensor) -> Tensor:
-            return group_sum(x, members)
-
         r, found = torch.zeros_like(lam), torch.zeros_like(lam, dtype=torch.bool)
         for level, curvature, left, right in self._pieces(lam):
-            crossing = first_crossing(b, d - weight * curvature, weight * level, left, right, members)
+            crossing = first_crossing(b, d - row(weight * curvature), weight * level, left, right, members)
             r = torch.where(crossing.found & ~found, crossing.r, r)
             found = found | crossing.found
         slope = weight * self._slope(r, lam)
-        shrunk = torch.where(found, b * (r / torch.addcmul(slope, r, d).clamp_min(tiny)), 0.0)
+        shrunk = b * (row(r) / torch.addcmul(row(slope), row(r), d).clamp_min(tiny))
+        shrunk = torch.where(row(found), shrunk, 0.0)
         free = metric_quotient(b, d)
 
-        cost_shrunk = torch.where(found, total((0.5 * d * shrunk - b) * shrunk) + weight * self._height(r, lam), 0.0)
-        cost_free = weight * self._height(self.gamma * lam, lam) - 0.5 * total(b * free)
-        far = total(free.square()).sqrt() >= self.gamma * lam
-        untouched = (far & (cost_free < cost_shrunk)) | (weight * lam == 0)
+        terms = [(0.5 * d * shrunk - b) * shrunk, b * free, free.square(), shrunk.square(), b.abs()]
+        curved, gain, far, near, any_b = group_sums(terms, members)
+        cost_shrunk = torch.where(found, curved + weight * self._height(r, lam), 0.0)
+        cost_free = weight * self._height(self.gamma * lam, lam) - 0.5 * gain
+        untouched = ((far.sqrt() >= self.gamma * lam) & (cost_free < cost_shrunk)) | (weight * lam == 0)
 
-        norm = total(shrunk.square()).sqrt()
+        norm = near.sqrt()
         residual = (weight * self._slope(norm, lam) - slope * norm / torch.where(found, r, 1.0)).abs() * scale
         residual = torch.where(found & ~untouched, residual, 0.0)
-        x = torch.where(untouched, free, shrunk) * (scale / top)
-        branch = torch.where(untouched & (total(b.abs()) > 0), UNTOUCHED, torch.where(found, SHRUNK, DROPPED))
+        x = torch.where(row(untouched), free, shrunk) * row(scale / top)
+        branch = torch.where(untouched & (any_b > 0), UNTOUCHED, torch.where(found, SHRUNK, DROPPED))
         return _Minimum(x.reshape(like.shape), branch.view(layout.grid), residual.view(layout.grid))
 
     @override
@@ -148,5 +150,5 @@ class FoldedConcave(GroupPenalty):
         unshrunk = self.groups.norm(metric_quotient(b, d)) >= self.gamma * lam
         # Below the first, 0 is no local minimum; below the second, the unshrunk point is better.
         gain = self.groups.norm(metric_quotient(b, d.sqrt())).square() / 2
-        height = self._height(gain.new_tensor(self.gamma * lam), lam)
+        height = self._height(torch.as_tensor(self.gamma * lam, dtype=gain.dtype, device=gain.device), lam)
         return torch.maximum(self.groups.norm(b) / lam, torch.where(unshrunk, gain / height, 0.0))

@@ -36,7 +36,7 @@ class GroupL0(GroupPenalty):
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
 
-    def _strength(self, x: Tensor) -> float:
+    def _strength(self, x: Tensor) -> Scalar:
         return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
 
     @property
@@ -46,7 +46,7 @@ class GroupL0(GroupPenalty):
 
     @override
     def value(self, x: Tensor) -> Tensor:
-        return self._strength(x) * self.groups.any(x).sum().to(x.dtype)
+        return (self._strength(x) * self.groups.any(x).to(x.dtype)).sum()
 
     @override
     def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:

@@ -14,11 +14,21 @@ from openwork.penalties.base import GroupPenalty, Solution, check_strength, metr
 Weight = Literal["sqrt_size", "size", "one"]
 
 
-def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | None) -> float:
-    """Factor of a group's term: the square root of its size, as in the papers, its size, or one."""
+def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | None) -> Scalar:
+    """Factor of a group's term: the square root of its size, as in the papers, its size, or one.
+
+    Args:
+        groups: Which entries form a group.
+        x: The weight.
+        weight: Which of the three.
+        counts_as: What is taken for the size; None for what it has.
+
+    Returns:
+        One number, or one for each group where their sizes differ.
+    """
     if weight == "one":
         return 1.0
-    size = float(groups.size(x.shape) if counts_as is None else counts_as)
+    size: Scalar = groups.size(x.shape) if counts_as is None else counts_as
     return size if weight == "size" else size**0.5
 
 
@@ -35,7 +45,7 @@ def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solu
         The solution, with one residual per group.
     """
     layout = groups.layout(b.shape)
-    if b.numel() == 0 or (not isinstance(kappa, Tensor) and kappa == 0):
+    if layout.empty or (not isinstance(kappa, Tensor) and kappa == 0):
         x = metric_quotient(b, d)
         kept = groups.any(x)
         return Solution(x, kept, x.new_zeros(kept.shape))
@@ -95,12 +105,12 @@ class GroupLasso(GroupPenalty):
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
 
-    def _strength(self, x: Tensor) -> float:
+    def _strength(self, x: Tensor) -> Scalar:
         return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
 
     @override
     def value(self, x: Tensor) -> Tensor:
-        return self._strength(x) * self.groups.norm(x).sum()
+        return (self._strength(x) * self.groups.norm(x)).sum()
 
     @override
     def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:

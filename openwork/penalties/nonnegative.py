@@ -39,7 +39,7 @@ class Nonnegative(GroupPenalty):
 
     @override
     def value(self, x: Tensor) -> Tensor:
-        return torch.where((x >= 0).all(), self.penalty.value(x), inf)
+        return torch.where(self.groups.any(~(x >= 0)).any(), inf, self.penalty.value(x))
 
     # An entry with b_i <= 0 is best at 0, whatever the others are, and the others are positive by themselves.
 
@@ -54,6 +54,10 @@ class Nonnegative(GroupPenalty):
     @override
     def critical(self, b: Tensor, d: Tensor) -> Tensor:
         return self.penalty.critical(b.clamp_min(0.0), d)
+
+    @override
+    def counting_as(self, size: int | None) -> Self:
+        return replace(self, penalty=self.penalty.counting_as(size))
 
     @override
     def regroup(self, groups: Partition) -> Self:

@@ -47,7 +47,7 @@ class SparseGroupLasso(GroupPenalty):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"SparseGroupLasso: alpha must lie in [0, 1], got {self.alpha}")
 
-    def _strengths(self, x: Tensor) -> tuple[float, float]:
+    def _strengths(self, x: Tensor) -> tuple[float, Scalar]:
         """Strength of the lasso and of each group norm."""
         return self.lam * self.alpha, self.lam * (1 - self.alpha) * group_weight(
             self.groups, x, self.weight, self.counts_as
@@ -61,7 +61,7 @@ class SparseGroupLasso(GroupPenalty):
     @override
     def value(self, x: Tensor) -> Tensor:
         single, group = self._strengths(x)
-        return single * x.abs().sum() + group * self.groups.norm(x).sum()
+        return (single * self.groups.sum(x.abs()) + group * self.groups.norm(x)).sum()
 
     @override
     def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
@@ -80,7 +80,7 @@ class SparseGroupLasso(GroupPenalty):
         # method rises from 0 to the root.
         single, group = self._strengths(b)
         root = torch.zeros_like(self.groups.norm(b))
-        if b.numel() == 0:
+        if self.groups.layout(b.shape).empty:
             return root
         for _ in range(MAX_ITERATIONS):
             rest = soft_threshold(b, self.groups.spread(root, like=b) * single)

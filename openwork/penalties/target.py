@@ -9,8 +9,7 @@ from typing_extensions import override
 
 from openwork.kernels import Scalar
 from openwork.partitions import Cut
-from openwork.penalties.base import GroupPenalty, Solution
-from openwork.penalties.coupled import Coupled
+from openwork.penalties.base import DropsGroups, Solution
 from openwork.penalties.wrapper import Wrapper
 
 
@@ -30,13 +29,13 @@ class Target(Wrapper):
         ValueError: If ``zero_fraction`` is outside [0, 1].
     """
 
-    penalty: GroupPenalty | Coupled  # pyright: ignore[reportIncompatibleVariableOverride]
+    penalty: DropsGroups  # pyright: ignore[reportIncompatibleVariableOverride]
     zero_fraction: float
 
     separable = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.penalty, GroupPenalty | Coupled):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self.penalty, DropsGroups):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"Target: penalty must drop groups, as GroupLasso does, got {self.penalty!r}")
         if not 0 <= self.zero_fraction <= 1:
             raise ValueError(f"Target: zero_fraction must lie in [0, 1], got {self.zero_fraction}")

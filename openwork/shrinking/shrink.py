@@ -13,6 +13,7 @@ from openwork.factorizations.replacing import replaceable
 from openwork.factorizations.two_layers import two_layers
 from openwork.forward_pass import check_module
 from openwork.metrics import params, size_bytes
+from openwork.sharding import check_undivided
 from openwork.shrinking.attributes import Attributes, of_layers, told
 from openwork.shrinking.branches import constant_branches
 from openwork.shrinking.configurations import Fitted, check_configuration, fit, has_configuration
@@ -95,6 +96,12 @@ def shrink(
         NotEqual: If the smaller model does not compute the same; nothing has changed then.
     """
     check_module("shrink", model)
+    check_undivided(
+        "shrink",
+        model.named_parameters(),
+        "settle_() and gather it: load get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of "
+        "torch.distributed.checkpoint.state_dict into a model that is not sharded, and shrink that",
+    )
     if round_to < 1:
         raise ValueError(f"shrink: round_to must be a positive integer, got {round_to}")
     excluded = _matching(model, exclude)

@@ -7,7 +7,7 @@ from openwork.training.finding import find_function
 from openwork.training.fit import CHECKPOINT, METRICS, drive, fit, last_report, rebuild, units_done
 from openwork.training.folder import Recipe, check_new, find_recipe, machine, new_folder, read_recipe, write_recipe
 from openwork.training.gains import GAINS, SMALL, Gains, measure
-from openwork.training.processes import processes
+from openwork.training.processes import is_lost, processes, timeout_s
 from openwork.training.pruned import pruned
 from openwork.training.run import Metrics, Run
 from openwork.training.signals import Stopped, StopRequest, stop_requests
@@ -33,6 +33,7 @@ __all__ = [
     "find_function",
     "find_recipe",
     "fit",
+    "is_lost",
     "last_report",
     "machine",
     "measure",
@@ -43,6 +44,7 @@ __all__ = [
     "rebuild",
     "stop_requests",
     "supervised",
+    "timeout_s",
     "units_done",
     "write_recipe",
 ]

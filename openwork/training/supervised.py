@@ -136,7 +136,7 @@ def supervised(
 
 
 def accelerator_of(precision: Precision) -> Accelerator:
-    """The accelerator of this process.
+    """The accelerator of this process, which from now on draws random numbers of its own, such as those of dropout.
 
     Args:
         precision: Of the forward pass.
@@ -144,7 +144,10 @@ def accelerator_of(precision: Precision) -> Accelerator:
     Raises:
         ValueError: If an earlier run of this process had another precision.
     """
-    processes()
+    here = processes()
+    if here.process_index:
+        # The first draws those of a single process.
+        torch.manual_seed(torch.initial_seed() + here.process_index)
     try:
         return Accelerator(mixed_precision=precision)
     except ValueError as error:

@@ -254,14 +254,6 @@ def test_a_penalty_that_does_not_fit_is_refused(group: dict[str, Any], error, me
         RMDA([{"params": [param(6, 4)], **group}])
 
 
-def test_a_sharded_parameter_cannot_be_penalized_yet() -> None:
-    weight = param(6, 4)
-    weight.device_mesh = object()  # pyright: ignore[reportAttributeAccessIssue]
-    RMDA([weight])
-    with pytest.raises(ValueError, match="is a DTensor, and penalties on sharded parameters are not supported yet"):
-        RMDA([weight], penalty=L1(1.0))
-
-
 def test_names_are_those_torch_gives() -> None:
     layer = nn.Linear(4, 6)
     with pytest.raises(ValueError, match=r"RMDA: parameter 'weight': Heads"):

@@ -101,6 +101,29 @@ def test_every_trainable_parameter_comes_once_penalized_ones_first_in_order():
     assert sum(len(group["params"]) for group in groups) == len(named)
 
 
+def test_groups_move_onto_a_model_with_parameters_of_the_same_names():
+    def network(width: int = 4) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
+
+    first, second = network(), network()
+    groups = regularize(first, GroupLasso(0.1), torch.ones(1, 3))
+    moved = groups.onto(second)
+    assert [group["penalty"] for group in moved] == [group["penalty"] for group in groups]
+    assert [group["names"] for group in moved] == [group["names"] for group in groups]
+    by_name = dict(second.named_parameters())
+    for group in moved:
+        assert all(p is by_name[name] for p, name in zip(group["params"], group["names"], strict=True))
+    assert moved.describe() == groups.describe()
+    with pytest.raises(
+        ValueError, match=r"have a parameter '0.weight' of shape \(4, 3\), .* has one of shape \(5, 3\)"
+    ):
+        groups.onto(network(5))
+    with pytest.raises(
+        ValueError, match=r"have a parameter '0.weight' .* this Linear does not have it; pass the model"
+    ):
+        groups.onto(nn.Linear(3, 4))
+
+
 def test_groups_fit_torch_optimizers():
     groups = regularize(Convolutional(), GroupLasso(0.1))
     optimizer = torch.optim.SGD(groups[:1], lr=0.1)

@@ -56,6 +56,10 @@ def test_regroup_reaches_the_penalty_inside() -> None:
     assert Nonnegative(GroupLasso(0.5, Slices(0))).groups == Slices(0)
 
 
+def test_what_a_group_counts_as_reaches_the_penalty_inside() -> None:
+    assert Nonnegative(GroupLasso(0.5)).counting_as(7) == Nonnegative(GroupLasso(0.5, counts_as=7))
+
+
 def test_a_penalty_on_more_than_magnitudes_is_refused() -> None:
     with pytest.raises(TypeError, match="Nonnegative: penalty must drop groups, as GroupLasso does, got NuclearNorm"):
         Nonnegative(NuclearNorm(0.1))  # pyright: ignore[reportArgumentType]
