@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from openwork.kernels.group_norm import Scalar
-from openwork.kernels.regions import Term
+from openwork.kernels.regions import Plan
 
 
 class Descent(NamedTuple):
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 class FusedKernels(Protocol):
     """Steps that do what the plain functions of the same names in ``openwork.optim`` do, to rounding.
 
-    Lists match in length, shapes, strides and dtype (float32 or float64). ``terms`` cover every entry once. ``roots``
+    Lists match in length, shapes, strides and dtype (float32 or float64). ``plan`` covers every entry once. ``roots``
     has for each term of groups a tensor of as many numbers, read as the start of Newton's method and written with its
     result, the norms of the prox points' groups; zeros are a valid start. For other terms it has empty tensors.
     Numbers may be 0-dim tensors on a device, which nobody waits for.
@@ -54,7 +54,7 @@ class FusedKernels(Protocol):
         grad_sums: Sequence[Tensor],
         square_sums: Sequence[Tensor],
         *,
-        terms: Sequence[Term],
+        plan: Plan,
         roots: Sequence[Tensor],
         descent: Descent,
         weight: Scalar,
@@ -72,7 +72,7 @@ class FusedKernels(Protocol):
         anchors: Sequence[Tensor],
         grad_sums: Sequence[Tensor],
         *,
-        terms: Sequence[Term],
+        plan: Plan,
         descent: Descent,
         weight: Scalar,
         scale: Scalar,
@@ -89,7 +89,7 @@ class FusedKernels(Protocol):
         momentums: Sequence[Tensor],
         squares: Sequence[Tensor],
         *,
-        terms: Sequence[Term],
+        plan: Plan,
         roots: Sequence[Tensor],
         descent: Descent,
         lr: Scalar,

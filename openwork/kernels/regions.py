@@ -130,3 +130,14 @@ def _merged(axes: Sequence[tuple[int, int, bool]]) -> list[tuple[int, int, bool]
         else:
             found.append((stride, length, of_groups))
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The terms of a penalty over a list of tensors, made once, so that kernels can remember what they make of it.
+
+    Args:
+        terms: They cover every entry once.
+    """
+
+    terms: tuple[Term, ...]

@@ -1,0 +1,166 @@
+"""Fused steps on the CPU."""
+
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
+from threading import local
+
+import torch
+from torch import Tensor
+
+from openwork.kernels.fused import Descent, Found
+from openwork.kernels.group_norm import Scalar
+from openwork.kernels.native import function
+from openwork.kernels.regions import Plan
+from openwork.kernels.tables import GROUP, TILE, WIDEST, Tables, tables
+from openwork.kernels.threads import run
+
+# Entries that one thread takes at a time, at least.
+CHUNK_ENTRIES = 1 << 18
+
+_memory = local()
+
+
+class CPUKernels:
+    """Fused steps compiled by numba; see ``FusedKernels``."""
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether the groups lie where the loops can go."""
+        return tables(plan) is not None
+
+    def ramda(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        grad_sums: Sequence[Tensor],
+        square_sums: Sequence[Tensor],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        weight: Scalar,
+        penalty_weight: Scalar,
+        eps: Scalar,
+        averaging: Scalar,
+    ) -> Found:
+        """One step of RAMDA; see ``FusedKernels``."""
+        lists = params, grads, anchors, grad_sums, square_sums
+        return _step("ramda", lists, plan, roots, descent, penalty_weight, averaging, (weight, eps))
+
+    def rmda(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        grad_sums: Sequence[Tensor],
+        *,
+        plan: Plan,
+        descent: Descent,
+        weight: Scalar,
+        scale: Scalar,
+        penalty_step: Scalar,
+        averaging: Scalar,
+    ) -> Found:
+        """One step of RMDA; see ``FusedKernels``."""
+        lists = params, grads, anchors, grad_sums, grad_sums
+        return _step("rmda", lists, plan, None, descent, penalty_step, averaging, (weight, 1 / scale))
+
+    def prox_adamw(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        momentums: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        lr: Scalar,
+        penalty_weight: Scalar,
+        decay: Scalar,
+        beta1: Scalar,
+        beta2: Scalar,
+        correction1: Scalar,
+        correction2: Scalar,
+        eps: Scalar,
+    ) -> Found:
+        """One step of ProxAdamW; see ``FusedKernels``."""
+        lists = params, grads, momentums, squares, squares
+        numbers = 1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1
+        return _step("prox_adamw", lists, plan, roots, descent, penalty_weight, 1.0, numbers)
+
+
+def _step(
+    method: str,
+    lists: Sequence[Sequence[Tensor]],
+    plan: Plan,
+    roots: Sequence[Tensor] | None,
+    descent: Descent,
+    penalty_weight: Scalar,
+    averaging: Scalar,
+    numbers: Sequence[Scalar],
+) -> Found:
+    known = tables(plan)
+    if known is None:
+        raise ValueError("the groups of this plan have no fused step on the CPU; ask fits() first")
+    kept = [
+        torch.empty_like(lists[0][term.regions[0].tensor], dtype=torch.bool)
+        if term.kind == "entries"
+        else torch.empty(term.grid, dtype=torch.bool)
+        for term in plan.terms
+    ]
+    if not descent.gate:
+        return Found(kept, 0.0)
+    first = lists[0][0]
+    addresses = array("q", [x.data_ptr() for xs in lists for x in xs])
+    begins = array("q", [x.data_ptr() for x in roots] if roots else [0] * len(plan.terms))
+    bools = array("q", [x.data_ptr() for x in kept])
+    bounds = _chunks(known)
+    residuals = torch.empty(len(known.entries), dtype=torch.float64)
+    call = function(str(first.dtype).removeprefix("torch."), method)
+    scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
+    scalars += [0.0] * (10 - len(scalars))
+    scratch_bytes = WIDEST * GROUP * 8 + (6 * WIDEST + 2 * known.room) * first.element_size()
+
+    def work(chunk: int) -> None:
+        call(
+            bounds[chunk],
+            bounds[chunk + 1],
+            _address(known.tiles),
+            _address(known.panels),
+            _address(known.strengths),
+            _address(addresses),
+            len(lists[0]),
+            _address(begins),
+            _address(bools),
+            residuals.data_ptr(),
+            _scratch(scratch_bytes).data_ptr(),
+            known.room,
+            *scalars,
+        )
+
+    run(work, len(bounds) - 1)
+    return Found(kept, float(residuals.sum()))
+
+
+def _chunks(known: Tables) -> list[int]:
+    """Tiles at which chunks begin, and the end."""
+    bounds, taken = [0], 0
+    for number, sum_of_entries in enumerate(accumulate(known.entries), start=1):
+        if sum_of_entries - taken >= CHUNK_ENTRIES or number == len(known.entries):
+            bounds.append(number)
+            taken = sum_of_entries
+    return bounds
+
+
+def _address(numbers: array) -> int:  # pyright: ignore
+    return numbers.buffer_info()[0]
+
+
+def _scratch(size: int) -> Tensor:
+    """Memory of this thread."""
+    held: Tensor | None = getattr(_memory, "scratch", None)
+    if held is None or held.numel() < size:
+        held = _memory.scratch = torch.empty(size, dtype=torch.uint8)
+    return held
