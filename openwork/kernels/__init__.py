@@ -8,9 +8,9 @@ method starts (``roots``, state of the optimizer), and how gradients enter (``De
 and returns ``Found``: what is kept, and how well it was solved.
 """
 
-from openwork.kernels.fused import Descent, Found, FusedKernels
+from openwork.kernels.fused import Descent, Found, FusedKernels, Method, fused_kernels
 from openwork.kernels.group_norm import GroupNormSolution, Scalar, solve_group_norm
-from openwork.kernels.regions import Plan, Region, Term
+from openwork.kernels.regions import Plan, Region, Term, dense, regions
 from openwork.kernels.secular import Crossing, first_crossing
 from openwork.kernels.singular_values import SingularValues, shrink_singular_values, singular_values
 
@@ -20,12 +20,16 @@ __all__ = [
     "Found",
     "FusedKernels",
     "GroupNormSolution",
+    "Method",
     "Plan",
     "Region",
     "Scalar",
     "SingularValues",
     "Term",
+    "dense",
     "first_crossing",
+    "fused_kernels",
+    "regions",
     "shrink_singular_values",
     "singular_values",
     "solve_group_norm",

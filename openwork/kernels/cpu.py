@@ -1,18 +1,20 @@
 """Fused steps on the CPU."""
 
 from array import array
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 from threading import local
 
 import torch
 from torch import Tensor
 
-from openwork.kernels.fused import Descent, Found
+from openwork.kernels.fused import Descent, Found, Method
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.native import function
 from openwork.kernels.regions import Plan
-from openwork.kernels.tables import GROUP, TILE, WIDEST, Tables, tables
+from openwork.kernels.tables import GROUP, WIDEST, Tables, tables
 from openwork.kernels.threads import run
 
 # Entries that one thread takes at a time, at least.
@@ -24,9 +26,17 @@ _memory = local()
 class CPUKernels:
     """Fused steps compiled by numba; see ``FusedKernels``."""
 
-    def fits(self, plan: Plan) -> bool:
-        """Whether the groups lie where the loops can go."""
-        return tables(plan) is not None
+    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan | None) -> str | None:
+        """Why there is no such step; see ``FusedKernels``.
+
+        Warns:
+            UserWarning: Once, if numba is missing or broken.
+        """
+        if dtype not in (torch.float32, torch.float64):
+            return f"of {dtype} on the CPU"
+        if plan is not None and tables(plan) is None:
+            return "for groups that lie so in memory"
+        return _failure(method, dtype)
 
     def ramda(
         self,
@@ -91,8 +101,33 @@ class CPUKernels:
         return _step("prox_adamw", lists, plan, roots, descent, penalty_weight, 1.0, numbers)
 
 
+@cache
+def _failure(method: Method, dtype: torch.dtype) -> str | None:
+    """Why a step cannot be compiled or loaded, which is tried once."""
+    try:
+        function(_name(dtype), method)
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        _complain(f"{type(error).__name__}: {why}")
+        return f"on this machine, since numba is missing or broken ({why})"
+    return None
+
+
+@cache
+def _complain(why: str) -> None:
+    warnings.warn(
+        f"openwork: optimizers on the CPU take plain torch, which is several times slower, since numba is missing or "
+        f"broken ({why}); pip install 'openwork[fused]', or pass fused=False to the optimizer",
+        stacklevel=2,
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _step(
-    method: str,
+    method: Method,
     lists: Sequence[Sequence[Tensor]],
     plan: Plan,
     roots: Sequence[Tensor] | None,
@@ -103,11 +138,11 @@ def _step(
 ) -> Found:
     known = tables(plan)
     if known is None:
-        raise ValueError("the groups of this plan have no fused step on the CPU; ask fits() first")
+        raise ValueError("the groups of this plan have no fused step on the CPU; ask obstacle() first")
     kept = [
         torch.empty_like(lists[0][term.regions[0].tensor], dtype=torch.bool)
         if term.kind == "entries"
-        else torch.empty(term.grid, dtype=torch.bool)
+        else torch.zeros(term.grid, dtype=torch.bool)
         for term in plan.terms
     ]
     if not descent.gate:
@@ -118,7 +153,7 @@ def _step(
     bools = array("q", [x.data_ptr() for x in kept])
     bounds = _chunks(known)
     residuals = torch.empty(len(known.entries), dtype=torch.float64)
-    call = function(str(first.dtype).removeprefix("torch."), method)
+    call = function(_name(first.dtype), method)
     scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
     scalars += [0.0] * (10 - len(scalars))
     scratch_bytes = WIDEST * GROUP * 8 + (6 * WIDEST + 2 * known.room) * first.element_size()

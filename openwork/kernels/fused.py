@@ -1,12 +1,17 @@
 """What fused kernels offer, whatever they are written in: one whole step of an optimizer, each tensor read once."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from functools import cache
+from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.regions import Plan
+
+
+Method = Literal["ramda", "rmda", "prox_adamw", "factorized_sgd"]
 
 
 class Descent(NamedTuple):
@@ -45,6 +50,16 @@ class FusedKernels(Protocol):
     result, the norms of the prox points' groups; zeros are a valid start. For other terms it has empty tensors.
     Numbers may be 0-dim tensors on a device, which nobody waits for.
     """
+
+    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan | None) -> str | None:
+        """Why there is no such step, as the end of a sentence; None if there is one, ready to run.
+
+        Args:
+            method: Name of the step.
+            dtype: Of all tensors.
+            plan: Of the groups; None for a step without a penalty.
+        """
+        ...
 
     def ramda(
         self,
@@ -119,3 +134,20 @@ class FusedKernels(Protocol):
     ) -> None:
         """One step on 2 to 4 factors of each weight; writes ``params``, ``factors`` and ``momentums`` (or none)."""
         ...
+
+
+@cache
+def fused_kernels(device: str) -> FusedKernels | None:
+    """The fused steps for a type of device, such as ``"cpu"``; None if there are none.
+
+    Args:
+        device: ``torch.device.type``.
+
+    Warns:
+        UserWarning: Once, if they are missing or broken.
+    """
+    if device == "cpu":
+        from openwork.kernels.cpu import CPUKernels
+
+        return CPUKernels()
+    return None

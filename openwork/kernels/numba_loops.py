@@ -294,8 +294,29 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return more
 
     @njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    def tile(panels, begin, end, count, weights, grads, ones, twos, threes, scratch, room, groups, roots, kept, kappa,
-             threshold, k, plain, sign, decay, averaging):
+    def tile(
+        panels,
+        begin,
+        end,
+        count,
+        weights,
+        grads,
+        ones,
+        twos,
+        threes,
+        scratch,
+        room,
+        groups,
+        roots,
+        kept,
+        kappa,
+        threshold,
+        k,
+        plain,
+        sign,
+        decay,
+        averaging,
+    ):
         """One tile of groups; gives the sum of its squared residuals."""
         acc, r = scratch, at(scratch, 4 * WIDEST)
         temporary, b = at(scratch, 5 * WIDEST), at(scratch, 6 * WIDEST)
@@ -336,8 +357,21 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                         if not plain:
                             descend(columns, at(weight, there), source, temporary, sign, decay)
                             source = temporary
-                        first_row(columns, at(weight, there), source, at(one_, there), at(two, there),
-                                  at(three, there), at(b, here), at(d, here), r, acc, some, threshold, k)
+                        first_row(
+                            columns,
+                            at(weight, there),
+                            source,
+                            at(one_, there),
+                            at(two, there),
+                            at(three, there),
+                            at(b, here),
+                            at(d, here),
+                            r,
+                            acc,
+                            some,
+                            threshold,
+                            k,
+                        )
                         if row % BLOCK == BLOCK - 1 or row == rows - 1:
                             flush(columns, inner, acc, first, groups)
                 elif not last:
@@ -388,8 +422,9 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return squares
 
     @njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    def entries(count, weight, grad, one_, two, three, temporary, kept, tells, threshold, k, plain, sign, decay,
-                averaging):
+    def entries(
+        count, weight, grad, one_, two, three, temporary, kept, tells, threshold, k, plain, sign, decay, averaging
+    ):
         """Entries without a group, which need one pass."""
         done = 0
         while done < count:
@@ -409,8 +444,30 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 write(c, w, x, averaging)
             done += some
 
-    def step(begin, end, tiles, panels, strengths, tensors, count, roots, kept, residuals, scratch, room,
-             penalty_weight, averaging, sign, decay, k0, k1, k2, k3, k4, k5):
+    def step(
+        begin,
+        end,
+        tiles,
+        panels,
+        strengths,
+        tensors,
+        count,
+        roots,
+        kept,
+        residuals,
+        scratch,
+        room,
+        penalty_weight,
+        averaging,
+        sign,
+        decay,
+        k0,
+        k1,
+        k2,
+        k3,
+        k4,
+        k5,
+    ):
         tiles, panels = pointer(tiles, int64), pointer(panels, int64)
         strengths, residuals = pointer(strengths, float64), pointer(residuals, float64)
         tensors, roots, kept = pointer(tensors, int64), pointer(roots, int64), pointer(kept, int64)
@@ -429,19 +486,49 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             bools = at(pointer(get(kept, term, "table"), uint8), start)
             squares = 0.0
             if kind == 0:
-                squares = tile(panels, first, last, length, weights, grads, ones, twos, threes, memory, room, groups,
-                               at(pointer(get(roots, term, "table"), real), start), bools, kappa, threshold, k, plain,
-                               number(sign), number(decay), number(averaging))
+                squares = tile(
+                    panels,
+                    first,
+                    last,
+                    length,
+                    weights,
+                    grads,
+                    ones,
+                    twos,
+                    threes,
+                    memory,
+                    room,
+                    groups,
+                    at(pointer(get(roots, term, "table"), real), start),
+                    bools,
+                    kappa,
+                    threshold,
+                    k,
+                    plain,
+                    number(sign),
+                    number(decay),
+                    number(averaging),
+                )
             else:
                 panel = at(panels, first * PANEL)
                 tensor, base = get(panel, 0, "table"), get(panel, 1, "table")
-                entries(length, at(pointer(get(weights, tensor, "table"), real), base),
-                        at(pointer(get(grads, tensor, "table"), real), base),
-                        at(pointer(get(ones, tensor, "table"), real), base),
-                        at(pointer(get(twos, tensor, "table"), real), base),
-                        at(pointer(get(threes, tensor, "table"), real), base),
-                        at(memory, 5 * WIDEST), bools, kind == 1, threshold, k, plain, number(sign), number(decay),
-                        number(averaging))
+                entries(
+                    length,
+                    at(pointer(get(weights, tensor, "table"), real), base),
+                    at(pointer(get(grads, tensor, "table"), real), base),
+                    at(pointer(get(ones, tensor, "table"), real), base),
+                    at(pointer(get(twos, tensor, "table"), real), base),
+                    at(pointer(get(threes, tensor, "table"), real), base),
+                    at(memory, 5 * WIDEST),
+                    bools,
+                    kind == 1,
+                    threshold,
+                    k,
+                    plain,
+                    number(sign),
+                    number(decay),
+                    number(averaging),
+                )
             put(residuals, t, squares, "groups")
 
     return step, (int64,) * 12 + (float64,) * 10

@@ -45,7 +45,7 @@ class Term:
 
     Args:
         kind: ``"entries"`` and ``"free"`` have one dense region ``(1, entries, 1)``, and ``norm`` is 0 there.
-        regions: At least one, with equally many groups each, and disjoint.
+        regions: Disjoint, with equally many groups each; none where there are no entries.
         lasso: Strength of the lasso, >= 0.
         norm: Strength of every group's norm, >= 0.
         grid: Shape of what says which groups are kept; for entries that of the weight, whose strides it also has.
@@ -60,7 +60,12 @@ class Term:
     @property
     def groups(self) -> int:
         """Number of groups."""
-        return self.regions[0].lengths[1]
+        return prod(self.grid)
+
+    @property
+    def roots(self) -> int:
+        """Numbers that Newton's method keeps: one for each group."""
+        return self.groups if self.kind == "groups" and self.regions else 0
 
     @property
     def size(self) -> int:
@@ -95,9 +100,11 @@ def regions(
     Returns:
         Regions that hold every entry once, each with all groups; None if there is no such form.
     """
+    if prod(shape) == 0:
+        return ()
     axes = [(stride, length, axis not in members) for axis, (length, stride) in enumerate(zip(shape, strides))]
     numbering = [stride for stride, length, of_groups in axes if of_groups and length > 1]
-    if prod(shape) == 0 or numbering != sorted(numbering, reverse=True) or any(stride < 0 for stride, _, _ in axes):
+    if numbering != sorted(numbering, reverse=True) or any(stride < 0 for stride, _, _ in axes):
         return None
     axes = _merged(axes)
     if sum(of_groups for _, _, of_groups in axes) > 1:

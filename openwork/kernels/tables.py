@@ -37,9 +37,9 @@ class Tables:
         weights: Entries of each tile.
     """
 
-    tiles: array[int] = field(default_factory=lambda: array("q"))
-    panels: array[int] = field(default_factory=lambda: array("q"))
-    strengths: array[float] = field(default_factory=lambda: array("d"))
+    tiles: "array[int]" = field(default_factory=lambda: array("q"))
+    panels: "array[int]" = field(default_factory=lambda: array("q"))
+    strengths: "array[float]" = field(default_factory=lambda: array("d"))
     room: int = 1
     entries: list[int] = field(default_factory=list[int])
 
@@ -54,6 +54,8 @@ class Tables:
                 self.panels.extend((region.tensor, region.offset + start, 1, length, 0, 1, 0))
                 self.tiles.extend((number, KINDS[term.kind], place, place + 1, start, length))
                 self.entries.append(length)
+            return
+        if not term.regions:
             return
         width = _width(term)
         for start in range(0, term.groups, width):

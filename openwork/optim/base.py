@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Descent, Method, Scalar
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
+from openwork.optim.fused import FusedStep, fused_step, obstacle
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
 from openwork.structure import Structure
@@ -51,7 +52,7 @@ class StructuredOptimizer(Optimizer):
     #: Numbers that a step changes; on a device they live there, so that nobody waits.
     counters: ClassVar[tuple[str, ...]] = ("step", "skipped")
     #: Options that are configuration: they come from whoever builds the optimizer, and never from a checkpoint.
-    configuration: ClassVar[tuple[str, ...]] = ()
+    configuration: ClassVar[tuple[str, ...]] = ("fused",)
     #: Whether ``weight_decay`` acts on the weights beside the gradient instead of in it.
     decoupled: ClassVar[bool] = False
 
@@ -65,6 +66,7 @@ class StructuredOptimizer(Optimizer):
         foreach: bool | None,
         capturable: bool | None,
         compile: bool,
+        fused: bool | None = None,
         **options: object,
     ) -> None:
         defaults = {
@@ -75,6 +77,7 @@ class StructuredOptimizer(Optimizer):
             "foreach": foreach,
             "capturable": capturable,
             "compile": compile,
+            "fused": fused,
             **dict.fromkeys(self.counters, 0.0),
             **options,
         }
@@ -110,6 +113,10 @@ class StructuredOptimizer(Optimizer):
         """Names of this group's state tensors that start at zero."""
         return self.sums
 
+    def _method(self, group: Group) -> Method | None:
+        """The fused kernel that takes this group's steps; None if there is none."""
+        return None
+
     def averaging_now(self, group: Group) -> Scalar:
         """Fraction by which the last step of this group moved towards its prox point; 1 if the weights are that."""
         return 1.0
@@ -142,6 +149,8 @@ class StructuredOptimizer(Optimizer):
         check_range(me, group, "lr")
         check_range(me, group, "weight_decay")
         check_range(me, group, "penalty_scale")
+        if group["fused"] and (why := obstacle(group, self._method(group), self._penalty(group))):
+            raise ValueError(f"{me}: there is no fused step {why}; leave fused out to take it where there is one")
         for name, param in named(group):
             if param.is_complex():
                 raise TypeError(f"{me}: {name} is complex ({param.dtype}); use view_as_real or leave it out")
@@ -204,14 +213,17 @@ class StructuredOptimizer(Optimizer):
 
     def _begin(self, group: Group, gate: Scalar) -> Iterator[Batch]:
         """Advance the counters, then give the batches of a step, their gradients ready."""
+        self._count(group, gate)
+        for batch in self._batches(group, self._moving(group)):
+            batch.tensors["grad"] = self._ready(group, batch, gate)
+            yield batch
+
+    def _count(self, group: Group, gate: Scalar) -> None:
         if isinstance(gate, Tensor):
             for key in self.counters:
                 group[key] = torch.as_tensor(group[key], dtype=torch.float64, device=gate.device)
             group["skipped"] += 1 - gate
         self._advance(group, gate)
-        for batch in self._batches(group, self._moving(group)):
-            batch.tensors["grad"] = self._ready(group, batch, gate)
-            yield batch
 
     def _end(self, group: Group) -> None:
         """Give weights in half precision the numbers of their masters."""
@@ -257,6 +269,20 @@ class StructuredOptimizer(Optimizer):
             state.update({name: weight.clone(memory_format=torch.preserve_format) for name in self.anchors})
             state.update({name: torch.zeros_like(weight) for name in self._sums(group)})
         return state
+
+    def _fused_step(self, group: Group, params: list[Tensor], *, grads: bool = True) -> FusedStep | None:
+        """The fused step of parameters, if there is one."""
+        if self._method(group) is None or group.get("fused") is False:
+            return None
+        rows = [self._tensors(group, param, grads) for param in params]
+        # Plans are neither copied nor saved with the optimizer, and a read-out must not replace them.
+        known = self.__dict__.setdefault("_plans", {}) if grads else {}
+        return fused_step(group, self._method(group), self._penalty(group), rows, known)
+
+    def _descent(self, group: Group, gate: Scalar) -> Descent:
+        """How gradients enter a fused step, as ``_ready`` says."""
+        decay = 0.0 if self.decoupled else group["weight_decay"]
+        return Descent(-1.0 if group["maximize"] else 1.0, decay, gate)
 
     def init_state(self) -> None:
         """Make the state of every parameter now instead of at its first step."""

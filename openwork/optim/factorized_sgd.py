@@ -67,6 +67,8 @@ class FactorizedSGD(StructuredOptimizer):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
+        fused: Take the step by one kernel that reads each tensor once, to rounding the same; default where there is
+            one and neither ``foreach`` nor ``compile`` is given. True insists, False forbids.
 
     Raises:
         ValueError: If an option is out of range, or two parameters share storage.
@@ -97,6 +99,7 @@ class FactorizedSGD(StructuredOptimizer):
         foreach: bool | None = None,
         capturable: bool | None = None,
         compile: bool = False,
+        fused: bool | None = None,
     ) -> None:
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 2:
             raise ValueError(
@@ -122,6 +125,7 @@ class FactorizedSGD(StructuredOptimizer):
             foreach=foreach,
             capturable=capturable,
             compile=compile,
+            fused=fused,
         )
         # Weights are written only when all groups are known to be fine.
         self._building = False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Region, Scalar, Term, regions
 from openwork.partitions import Cut, Slices
 from openwork.penalties.base import DiagonalProx, GroupPenalty, Part, Solution
 from openwork.penalties.pieces import Piece, Scattered, Strip, Units, pack
@@ -134,6 +134,36 @@ class Coupled(Wrapper):
         self, b: list[Tensor], d: list[Tensor], weight: Scalar, start: list[Tensor] | None = None
     ) -> list[Solution]:
         return self._solve(lambda penalty, lists: penalty.solve_(lists[0], lists[1], weight), b, d)
+
+    @override
+    def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        found: list[Term | None] = [self._term(members, weights) for members in self.couplings]
+        # Entries of no unit, as groups without a norm.
+        for position in self._partly_free:
+            found += [self._term((strip,), weights, free=True) for strip in self._rest(position)]
+        known = [term for term in found if term is not None]
+        return known if len(known) == len(found) else None
+
+    def _term(self, members: tuple[Units, ...], weights: Sequence[Tensor], *, free: bool = False) -> Term | None:
+        places: list[Region] = []
+        for units in members:
+            if not isinstance(units, Strip):
+                return None
+            weight = weights[units.position].detach()
+            piece = units.take(weight)
+            offset = piece.storage_offset() - weight.storage_offset()
+            inside = [axis for axis in range(piece.ndim) if axis != units.axis]
+            where = regions(units.position, offset, piece.shape, piece.stride(), inside)
+            if where is None:
+                return None
+            places += where
+        size = sum(place.lengths[0] * place.lengths[2] for place in places)
+        strengths = (0.0, 0.0) if free else self._on(0, members[0].counts_as).strengths(size)
+        return None if strengths is None else Term("groups", tuple(places), *strengths, (members[0].width,))
+
+    @override
+    def kept_of_terms(self, kept: Sequence[Tensor]) -> list[Tensor]:
+        return self._per_weight(kept[: len(self.couplings)])
 
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
         """The weights at which the units of each coupling become zero; see ``GroupPenalty.critical``."""

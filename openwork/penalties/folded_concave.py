@@ -80,7 +80,7 @@ class FoldedConcave(GroupPenalty):
         """The stretches of ``[0, gamma lam]`` in order."""
 
     def _strength(self, x: Tensor) -> float:
-        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
+        return self.lam * group_weight(self.groups.size(x.shape), self.weight, self.counts_as)
 
     @override
     def value(self, x: Tensor) -> Tensor:

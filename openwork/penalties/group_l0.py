@@ -37,7 +37,7 @@ class GroupL0(GroupPenalty):
         check_strength(self, lam=self.lam)
 
     def _strength(self, x: Tensor) -> float:
-        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
+        return self.lam * group_weight(self.groups.size(x.shape), self.weight, self.counts_as)
 
     @property
     @override

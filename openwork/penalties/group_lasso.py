@@ -14,12 +14,12 @@ from openwork.penalties.base import GroupPenalty, Solution, check_strength, metr
 Weight = Literal["sqrt_size", "size", "one"]
 
 
-def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | None) -> float:
+def group_weight(size: int, weight: Weight, counts_as: int | None) -> float:
     """Factor of a group's term: the square root of its size, as in the papers, its size, or one."""
     if weight == "one":
         return 1.0
-    size = float(groups.size(x.shape) if counts_as is None else counts_as)
-    return size if weight == "size" else size**0.5
+    counted = float(size if counts_as is None else counts_as)
+    return counted if weight == "size" else counted**0.5
 
 
 def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solution:
@@ -95,8 +95,12 @@ class GroupLasso(GroupPenalty):
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
 
+    @override
+    def strengths(self, size: int) -> tuple[float, float]:
+        return 0.0, self.lam * group_weight(size, self.weight, self.counts_as)
+
     def _strength(self, x: Tensor) -> float:
-        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
+        return self.strengths(self.groups.size(x.shape))[1]
 
     @override
     def value(self, x: Tensor) -> Tensor:

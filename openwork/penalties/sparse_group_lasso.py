@@ -47,11 +47,12 @@ class SparseGroupLasso(GroupPenalty):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"SparseGroupLasso: alpha must lie in [0, 1], got {self.alpha}")
 
+    @override
+    def strengths(self, size: int) -> tuple[float, float]:
+        return self.lam * self.alpha, self.lam * (1 - self.alpha) * group_weight(size, self.weight, self.counts_as)
+
     def _strengths(self, x: Tensor) -> tuple[float, float]:
-        """Strength of the lasso and of each group norm."""
-        return self.lam * self.alpha, self.lam * (1 - self.alpha) * group_weight(
-            self.groups, x, self.weight, self.counts_as
-        )
+        return self.strengths(self.groups.size(x.shape))
 
     def _soften(self, x: Tensor, threshold: Scalar) -> Tensor:
         if isinstance(threshold, Tensor) and threshold.ndim:
