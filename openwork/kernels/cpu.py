@@ -1,8 +1,8 @@
 """Fused steps on the CPU."""
 
-from array import array
 import warnings
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
 from threading import local
@@ -26,7 +26,7 @@ _memory = local()
 class CPUKernels:
     """Fused steps compiled by numba; see ``FusedKernels``."""
 
-    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan | None) -> str | None:
+    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
         """Why there is no such step; see ``FusedKernels``.
 
         Warns:
@@ -34,7 +34,7 @@ class CPUKernels:
         """
         if dtype not in (torch.float32, torch.float64):
             return f"of {dtype} on the CPU"
-        if plan is not None and tables(plan) is None:
+        if tables(plan) is None:
             return "for groups that lie so in memory"
         return _failure(method, dtype)
 
@@ -100,6 +100,35 @@ class CPUKernels:
         numbers = 1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1
         return _step("prox_adamw", lists, plan, roots, descent, penalty_weight, 1.0, numbers)
 
+    def factorized_sgd(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        factors: Sequence[Sequence[Tensor]],
+        momentums: Sequence[Sequence[Tensor]],
+        *,
+        plan: Plan,
+        descent: Descent,
+        lr: Scalar,
+        decay: Scalar,
+        momentum: Scalar,
+        nesterov: bool,
+    ) -> None:
+        """One step on factors; see ``FusedKernels``."""
+        if not descent.gate:
+            return
+        known = _tables(plan)
+        addresses = array("q", [x.data_ptr() for xs in (params, grads, *factors, *momentums) for x in xs])
+        call = function(_name(params[0].dtype), f"factorized_sgd_{len(factors)}")
+        moves = bool(momentums), nesterov
+        numbers = [float(x) for x in (descent.sign, lr, decay, momentum)]
+
+        def work(begin: int, end: int) -> None:
+            places = (_address(x) for x in (known.tiles, known.panels, addresses))
+            call(begin, end, *places, len(params), *moves, *numbers)
+
+        _run(known, work)
+
 
 @cache
 def _failure(method: Method, dtype: torch.dtype) -> str | None:
@@ -136,9 +165,7 @@ def _step(
     averaging: Scalar,
     numbers: Sequence[Scalar],
 ) -> Found:
-    known = tables(plan)
-    if known is None:
-        raise ValueError("the groups of this plan have no fused step on the CPU; ask obstacle() first")
+    known = _tables(plan)
     kept = [
         torch.empty_like(lists[0][term.regions[0].tensor], dtype=torch.bool)
         if term.kind == "entries"
@@ -151,32 +178,43 @@ def _step(
     addresses = array("q", [x.data_ptr() for xs in lists for x in xs])
     begins = array("q", [x.data_ptr() for x in roots] if roots else [0] * len(plan.terms))
     bools = array("q", [x.data_ptr() for x in kept])
-    bounds = _chunks(known)
     residuals = torch.empty(len(known.entries), dtype=torch.float64)
     call = function(_name(first.dtype), method)
     scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
     scalars += [0.0] * (10 - len(scalars))
     scratch_bytes = WIDEST * GROUP * 8 + (6 * WIDEST + 2 * known.room) * first.element_size()
 
-    def work(chunk: int) -> None:
+    def work(begin: int, end: int) -> None:
+        places = (_address(x) for x in (known.tiles, known.panels, known.strengths, addresses))
+        memory = _scratch(scratch_bytes)
         call(
-            bounds[chunk],
-            bounds[chunk + 1],
-            _address(known.tiles),
-            _address(known.panels),
-            _address(known.strengths),
-            _address(addresses),
+            begin,
+            end,
+            *places,
             len(lists[0]),
             _address(begins),
             _address(bools),
             residuals.data_ptr(),
-            _scratch(scratch_bytes).data_ptr(),
+            memory.data_ptr(),
             known.room,
             *scalars,
         )
 
-    run(work, len(bounds) - 1)
+    _run(known, work)
     return Found(kept, float(residuals.sum()))
+
+
+def _tables(plan: Plan) -> Tables:
+    known = tables(plan)
+    if known is None:
+        raise ValueError("the groups of this plan have no fused step on the CPU; ask obstacle() first")
+    return known
+
+
+def _run(known: Tables, work: Callable[[int, int], None]) -> None:
+    """Do all tiles, a range at a time."""
+    bounds = _chunks(known)
+    run(lambda chunk: work(bounds[chunk], bounds[chunk + 1]), len(bounds) - 1)
 
 
 def _chunks(known: Tables) -> list[int]:

@@ -10,8 +10,7 @@ from torch import Tensor
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.regions import Plan
 
-
-Method = Literal["ramda", "rmda", "prox_adamw", "factorized_sgd"]
+Method = Literal["ramda", "rmda", "prox_adamw", "factorized_sgd_2", "factorized_sgd_3", "factorized_sgd_4"]
 
 
 class Descent(NamedTuple):
@@ -51,13 +50,13 @@ class FusedKernels(Protocol):
     Numbers may be 0-dim tensors on a device, which nobody waits for.
     """
 
-    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan | None) -> str | None:
+    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
         """Why there is no such step, as the end of a sentence; None if there is one, ready to run.
 
         Args:
             method: Name of the step.
             dtype: Of all tensors.
-            plan: Of the groups; None for a step without a penalty.
+            plan: Of the groups.
         """
         ...
 
@@ -126,13 +125,14 @@ class FusedKernels(Protocol):
         factors: Sequence[Sequence[Tensor]],
         momentums: Sequence[Sequence[Tensor]],
         *,
+        plan: Plan,
         descent: Descent,
         lr: Scalar,
         decay: Scalar,
         momentum: Scalar,
         nesterov: bool,
     ) -> None:
-        """One step on 2 to 4 factors of each weight; writes ``params``, ``factors`` and ``momentums`` (or none)."""
+        """One step on 2 to 4 factors of each weight, in a plan of free terms; writes all but ``grads``."""
         ...
 
 

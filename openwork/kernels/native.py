@@ -69,9 +69,14 @@ def _compile(precision: str, method: str, target: Any) -> tuple[dict[str, Any], 
     import llvmlite.binding as llvm
     from numba import njit
 
+    from openwork.kernels.numba_factors import factor_loops
     from openwork.kernels.numba_loops import loops
 
-    source, arguments = loops(precision, method)
+    name, _, depth = method.rpartition("_")
+    if name == "factorized_sgd":
+        source, arguments = factor_loops(precision, int(depth))
+    else:
+        source, arguments = loops(precision, method)
     options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
     compiled: Any = njit(arguments, **options)(source)  # pyright: ignore
     module = llvm.parse_assembly(compiled.inspect_llvm(compiled.signatures[0]))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import float32, float64, int64, njit, uint8
 
-from openwork.kernels.numba_memory import at, bits, from_bits, get, pointer, put
+from openwork.kernels.numba_memory import at, bits, bump, entry_of, fields, from_bits, get, pointer, put
 from openwork.kernels.tables import BLOCK, GROUP, PANEL, TILE, WIDEST
 
 # Sums may be ordered for speed and products fused; infinities and NaN stay what they are.
@@ -44,7 +44,10 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
     # The bits of x^(-1/3) are about this less a third of those of x; below tiny, x has no exponent to take a third of.
     magic = number(0x54A21D29 if single else 0x553EF0FF289DD796)
     tiny, lift, fall = number(np.finfo(number).tiny), number(2.0**72), number(2.0**-24)
-    inlined = njit(forceinline=True, fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    options: Any = {"fastmath": FAST, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    inlined: Any = njit(forceinline=True, **options)
+    # Rows are loops of their own, which vector code is made of; all else needs no care.
+    helper: Any = njit(**options)
 
     @inlined
     def cube_root(x):
@@ -124,17 +127,17 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             dual, metric = entry(c, weight, grad, one_, two, three, k)
             dual = soften(dual, threshold)
             put(b, c, dual, "b")
-            put(n, c, get(n, c, "n") + dual * dual, "n")
+            bump(n, c, dual * dual, "n")
             if adaptive:
                 put(d, c, metric, "d")
                 inverse = one / (get(r, c, "r") * metric + kappa)
                 u = dual * inverse
                 y = metric * inverse
                 t = u * u
-                put(q, c, get(q, c, "q") + t, "q")
+                bump(q, c, t, "q")
                 t = t * y
-                put(m, c, get(m, c, "m") + t, "m")
-                put(s, c, get(s, c, "s") + t * y, "s")
+                bump(m, c, t, "m")
+                bump(s, c, t * y, "s")
 
     @inlined
     def next_row(columns, b, d, r, acc, kappa):
@@ -145,10 +148,10 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             u = get(b, c, "b") * inverse
             y = metric * inverse
             t = u * u
-            put(q, c, get(q, c, "q") + t, "q")
+            bump(q, c, t, "q")
             t = t * y
-            put(m, c, get(m, c, "m") + t, "m")
-            put(s, c, get(s, c, "s") + t * y, "s")
+            bump(m, c, t, "m")
+            bump(s, c, t * y, "s")
 
     @inlined
     def last_row(columns, weight, b, d, r, acc, kappa, averaging):
@@ -157,7 +160,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             root = get(r, c, "r")
             if adaptive:
                 u = get(b, c, "b") / (root * get(d, c, "d") + kappa)
-                put(q, c, get(q, c, "q") + u * u, "q")
+                bump(q, c, u * u, "q")
                 write(c, weight, u * root, averaging)
             else:
                 write(c, weight, get(b, c, "b") * root, averaging)
@@ -173,7 +176,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             x = get(b, c, "b")
             if adaptive:
                 x = quotient(x, get(d, c, "d"))
-            put(n, c, get(n, c, "n") + (one if x != zero else zero), "n")
+            bump(n, c, (one if x != zero else zero), "n")
             write(c, weight, x, averaging)
 
     @inlined
@@ -192,47 +195,46 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 put(m, c, zero, "m")
                 put(s, c, zero, "s")
             own = at(groups, (first + j) * GROUP)
-            put(own, 0, get(own, 0, "groups") + all_n, "groups")
-            put(own, 1, get(own, 1, "groups") + all_q, "groups")
-            put(own, 2, get(own, 2, "groups") + all_m, "groups")
-            put(own, 3, get(own, 3, "groups") + all_s, "groups")
+            bump(own, 0, all_n, "groups")
+            bump(own, 1, all_q, "groups")
+            bump(own, 2, all_m, "groups")
+            bump(own, 3, all_s, "groups")
 
     @inlined
-    def spread(columns, inner, r, first, groups, field):
+    def spread(columns, inner, r, first, groups):
         """Give the columns the number of their group."""
         for j in range(columns // inner):
-            value = number(get(groups, (first + j) * GROUP + field, "groups"))
+            value = number(get(groups, (first + j) * GROUP + 4, "groups"))
             for c in range(j * inner, (j + 1) * inner):
                 put(r, c, value, "r")
 
     # Groups.
 
-    @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    @helper
     def alone(panels, begin, end, group, b, d, kappa):
         """Newton's method for one group in double precision and normalized, for numbers of any size; 0 if it is zero."""
         scale, top, total, k, r = 0.0, 0.0, 0.0, 0.0, 0.0
         for turn in range(62):
             q, m, offset = 0.0, 0.0, 0
             for p in range(begin, end):
-                panel = at(panels, p * PANEL)
-                rows, columns, inner = get(panel, 2, "table"), get(panel, 3, "table"), get(panel, 5, "table")
-                mine = group - get(panel, 6, "table")
-                if 0 <= mine < columns // inner:
-                    for row in range(rows):
-                        for i in range(inner):
-                            place = offset + row * columns + mine * inner + i
-                            dual, metric = float64(get(b, place, "b")), 1.0
-                            if adaptive:
-                                metric = float64(get(d, place, "d"))
-                            if turn == 0:
-                                scale, top = max(scale, abs(dual)), max(top, metric)
-                            elif turn == 1:
-                                total += (dual / scale) ** 2
-                            else:
-                                inverse = 1 / (r * (metric / top) + k)
-                                u = (dual / scale * inverse) ** 2
-                                q += u
-                                m += u * (metric / top) * inverse
+                _, _, rows, columns, _, inner, first = fields(panels, p, PANEL)
+                start = (group - first) * inner
+                for row in range(rows if 0 <= start < columns else 0):
+                    for place in range(offset + row * columns + start, offset + row * columns + start + inner):
+                        dual, metric = float64(get(b, place, "b")), 1.0
+                        if adaptive:
+                            metric = float64(get(d, place, "d"))
+                        if turn == 0:
+                            scale, top = max(scale, abs(dual)), max(top, metric)
+                        elif turn == 1:
+                            u = dual / scale
+                            total += u * u
+                        else:
+                            metric = metric / top
+                            inverse = 1.0 / (r * metric + k)
+                            u = dual / scale * inverse
+                            q += u * u
+                            m += u * u * metric * inverse
                 offset += rows * columns
             if turn == 0:
                 if scale == 0.0 or top == 0.0:
@@ -242,13 +244,13 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 if math.sqrt(total) <= k:
                     return 0.0
             else:
-                following = r + q * (math.sqrt(q) - 1) / m
-                if not following > r * (1 + accuracy / 4):
+                following = r + q * (math.sqrt(q) - 1.0) / m
+                if not following > r * (1.0 + accuracy / 4):
                     break
                 r = following
         return r * (scale / top)
 
-    @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    @helper
     def improve(panels, begin, end, count, groups, passes, b, d, kappa):
         """Move the roots of all groups by one step; whether another pass is needed.
 
@@ -257,278 +259,178 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         more = False
         for j in range(count):
             own = at(groups, j * GROUP)
+            n, q, m, s = get(own, 0, "groups"), get(own, 1, "groups"), get(own, 2, "groups"), get(own, 3, "groups")
+            root, moves = get(own, 4, "groups"), get(own, 5, "groups")
+            hard = False
             if passes == 0:
-                n = get(own, 0, "groups")
-                safe = least < n < most or (n <= least and kappa * kappa > 4 * least)
-                if safe and not math.sqrt(n) > kappa:
-                    put(own, 4, 0.0, "groups")
-                    put(own, 5, 0.0, "groups")
-                elif not safe:
-                    put(own, 4, alone(panels, begin, end, j, b, d, kappa), "groups")
-                    put(own, 5, 0.0, "groups")
-                elif not adaptive:
-                    put(own, 4, math.sqrt(n) - kappa, "groups")
-                    put(own, 5, 0.0, "groups")
-            if get(own, 5, "groups") != 0.0:
-                root, q = get(own, 4, "groups"), get(own, 1, "groups")
-                m, s = get(own, 2, "groups"), get(own, 3, "groups")
-                gap = math.sqrt(q) - 1
-                step = q * gap / m
+                hard = not (least < n < most or (n <= least and kappa * kappa > 4.0 * least))
+                surplus = math.sqrt(n) - kappa
+                if not hard and (surplus <= 0.0 or not adaptive):
+                    root, moves = max(surplus, 0.0), 0.0
+            if moves != 0.0 and not hard:
+                gap = math.sqrt(q) - 1.0
                 # Half of the curvature over the slope, in units of the gap; by Cauchy-Schwarz it has a sign.
-                bend = 1.5 * max(s * q / (m * m) - 1, 0.0)
-                turn = gap * bend
-                left = bend * gap * gap
+                bend = 1.5 * max(s * q / (m * m) - 1.0, 0.0)
+                step, turn, left = q * gap / m, gap * bend, bend * gap * gap
                 if abs(turn) < 0.5:
                     # A step of third order (Halley's).
-                    step, left = step / (1 - turn), bend * (1 + bend) * abs(gap * gap * gap)
-                following = max(root + step, 0.0)
-                if not (left < 1e300 and following < most) or passes == MOST_PASSES:
-                    following, left = alone(panels, begin, end, j, b, d, kappa), 0.0
-                put(own, 4, following, "groups")
-                if left > accuracy and abs(gap) > 2 * accuracy:
+                    step, left = step / (1.0 - turn), (1.0 + bend) * abs(gap) * left
+                root = max(root + step, 0.0)
+                hard = not (left < 1e300 and root < most) or passes == MOST_PASSES
+                if left > accuracy and abs(gap) > 2.0 * accuracy:
                     more = True
                 else:
-                    put(own, 5, 0.0, "groups")
+                    moves = 0.0
+            if hard:
+                root, moves = alone(panels, begin, end, j, b, d, kappa), 0.0
+            put(own, 4, root, "groups")
+            put(own, 5, moves, "groups")
             for field in range(4):
                 put(own, field, 0.0, "groups")
         return more
 
-    @njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    def tile(
-        panels,
-        begin,
-        end,
-        count,
-        weights,
-        grads,
-        ones,
-        twos,
-        threes,
-        scratch,
-        room,
-        groups,
-        roots,
-        kept,
-        kappa,
-        threshold,
-        k,
-        plain,
-        sign,
-        decay,
-        averaging,
-    ):
+    @helper
+    def tile(panels, begin, end, groups, tensors, count, scratch, room, own, roots, kept, kappa, threshold, k, c):
         """One tile of groups; gives the sum of its squared residuals."""
+        sign, decay, averaging = c
+        plain = sign == one and decay == zero
         acc, r = scratch, at(scratch, 4 * WIDEST)
         temporary, b = at(scratch, 5 * WIDEST), at(scratch, 6 * WIDEST)
         d = at(b, room)
-        flat = kappa == zero
         # A harmless equation where there is nothing to solve.
-        some = one if flat else kappa
-        for j in range(count):
-            own = at(groups, j * GROUP)
+        some = one if kappa == zero else kappa
+        for j in range(groups):
             for field in range(4):
-                put(own, field, 0.0, "groups")
-            if adaptive:
-                put(own, 4, float64(get(roots, j, "three")), "groups")
-            put(own, 5, 1.0, "groups")
-        for c in range(WIDEST):
-            put(acc, c, zero, "n")
-            put(at(acc, WIDEST), c, zero, "q")
-            put(at(acc, 2 * WIDEST), c, zero, "m")
-            put(at(acc, 3 * WIDEST), c, zero, "s")
-        passes, last = 0, False
+                put(own, j * GROUP + field, 0.0, "groups")
+            put(own, j * GROUP + 4, float64(get(roots, j, "roots")) if adaptive else 0.0, "groups")
+            put(own, j * GROUP + 5, 1.0, "groups")
+        for column in range(WIDEST):
+            put(acc, column, zero, "n")
+            put(at(acc, WIDEST), column, zero, "q")
+            put(at(acc, 2 * WIDEST), column, zero, "m")
+            put(at(acc, 3 * WIDEST), column, zero, "s")
+        passes, phase = 0, 0
         while True:
             offset = 0
             for p in range(begin, end):
-                panel = at(panels, p * PANEL)
-                tensor, base = get(panel, 0, "table"), get(panel, 1, "table")
-                rows, columns, stride = get(panel, 2, "table"), get(panel, 3, "table"), get(panel, 4, "table")
-                inner, first = get(panel, 5, "table"), get(panel, 6, "table")
-                spread(columns, inner, r, first, groups, 4)
-                weight = at(pointer(get(weights, tensor, "table"), real), base)
-                if passes == 0:
-                    grad = at(pointer(get(grads, tensor, "table"), real), base)
-                    one_ = at(pointer(get(ones, tensor, "table"), real), base)
-                    two = at(pointer(get(twos, tensor, "table"), real), base)
-                    three = at(pointer(get(threes, tensor, "table"), real), base)
-                    for row in range(rows):
-                        there, here = row * stride, offset + row * columns
+                tensor, base, rows, columns, stride, inner, first = fields(panels, p, PANEL)
+                weight = entry_of(tensors, tensor, base, real)
+                grad = entry_of(tensors, count + tensor, base, real)
+                one_ = entry_of(tensors, 2 * count + tensor, base, real)
+                two = entry_of(tensors, 3 * count + tensor, base, real)
+                three = entry_of(tensors, 4 * count + tensor, base, real)
+                spread(columns, inner, r, first, own)
+                for row in range(rows):
+                    there, here = row * stride, offset + row * columns
+                    w, bs, ds = at(weight, there), at(b, here), at(d, here)
+                    if phase == 0:
                         source = at(grad, there)
                         if not plain:
-                            descend(columns, at(weight, there), source, temporary, sign, decay)
+                            descend(columns, w, source, temporary, sign, decay)
                             source = temporary
                         first_row(
                             columns,
-                            at(weight, there),
+                            w,
                             source,
                             at(one_, there),
                             at(two, there),
                             at(three, there),
-                            at(b, here),
-                            at(d, here),
+                            bs,
+                            ds,
                             r,
                             acc,
                             some,
                             threshold,
                             k,
                         )
-                        if row % BLOCK == BLOCK - 1 or row == rows - 1:
-                            flush(columns, inner, acc, first, groups)
-                elif not last:
-                    for row in range(rows):
-                        here = offset + row * columns
-                        next_row(columns, at(b, here), at(d, here), r, acc, some)
-                        if row % BLOCK == BLOCK - 1 or row == rows - 1:
-                            flush(columns, inner, acc, first, groups)
-                elif flat:
-                    for row in range(rows):
-                        there, here = row * stride, offset + row * columns
-                        free_row(columns, at(weight, there), at(b, here), at(d, here), acc, averaging)
-                        if row % BLOCK == BLOCK - 1 or row == rows - 1:
-                            flush(columns, inner, acc, first, groups)
-                else:
-                    for row in range(rows):
-                        there, here = row * stride, offset + row * columns
-                        last_row(columns, at(weight, there), at(b, here), at(d, here), r, acc, some, averaging)
-                        if row % BLOCK == BLOCK - 1 or row == rows - 1:
-                            flush(columns, inner, acc, first, groups)
+                    elif phase == 1:
+                        next_row(columns, bs, ds, r, acc, some)
+                    elif phase == 2:
+                        last_row(columns, w, bs, ds, r, acc, some, averaging)
+                    else:
+                        free_row(columns, w, bs, ds, acc, averaging)
+                    if row % BLOCK == BLOCK - 1 or row == rows - 1:
+                        flush(columns, inner, acc, first, own)
                 offset += rows * columns
-            if last:
+            if phase >= 2:
                 break
-            if flat:
-                last = True
-            else:
-                last = not improve(panels, begin, end, count, groups, passes, b, d, float64(kappa))
+            phase = 3
+            if kappa != zero:
+                phase = 1 if improve(panels, begin, end, groups, own, passes, b, d, float64(kappa)) else 2
             passes += 1
-            if last and (flat or not adaptive):
-                for j in range(count):
-                    own = at(groups, j * GROUP)
-                    for field in range(4):
-                        put(own, field, 0.0, "groups")
-                    if not flat:
-                        # Of a group that is only scaled, by how much.
-                        root = get(own, 4, "groups")
-                        put(own, 4, root / (root + float64(kappa)), "groups")
+            if phase >= 2:
+                for j in range(groups):
+                    put(own, j * GROUP, 0.0, "groups")
+                    if not adaptive:
+                        # By how much a group is scaled.
+                        root = get(own, j * GROUP + 4, "groups")
+                        put(own, j * GROUP + 4, root / (root + float64(some)), "groups")
         squares = 0.0
-        for j in range(count):
-            own = at(groups, j * GROUP)
-            root = get(own, 4, "groups")
-            alive = get(own, 0, "groups") > 0.0 if flat else root > 0.0
-            put(kept, j, uint8(1 if alive else 0), "kept")
-            if adaptive and not flat:
-                put(roots, j, number(root), "three")
+        for j in range(groups):
+            n, q, root = (
+                get(own, j * GROUP, "groups"),
+                get(own, j * GROUP + 1, "groups"),
+                get(own, j * GROUP + 4, "groups"),
+            )
+            alive = n > 0.0 if phase == 3 else root > 0.0
+            put(kept, j, uint8(1) if alive else uint8(0), "kept")
+            if adaptive and phase == 2:
+                put(roots, j, number(root), "roots")
                 if alive:
-                    squares += (float64(kappa) * (math.sqrt(get(own, 1, "groups")) - 1)) ** 2
+                    residual = float64(kappa) * (math.sqrt(q) - 1.0)
+                    squares += residual * residual
         return squares
 
-    @njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    def entries(
-        count, weight, grad, one_, two, three, temporary, kept, tells, threshold, k, plain, sign, decay, averaging
-    ):
+    @helper
+    def entries(length, weight, grad, one_, two, three, temporary, kept, tells, threshold, k, c):
         """Entries without a group, which need one pass."""
-        done = 0
-        while done < count:
-            some = min(count - done, WIDEST)
-            source = at(grad, done)
+        sign, decay, averaging = c
+        plain = sign == one and decay == zero
+        for done in range(0, length, WIDEST):
+            some = min(length - done, WIDEST)
+            w, source = at(weight, done), at(grad, done)
+            first, second, third_, bools = at(one_, done), at(two, done), at(three, done), at(kept, done)
             if not plain:
-                descend(some, at(weight, done), source, temporary, sign, decay)
+                descend(some, w, source, temporary, sign, decay)
                 source = temporary
-            w, first, second, third_ = at(weight, done), at(one_, done), at(two, done), at(three, done)
-            for c in range(some):
-                x, metric = entry(c, w, source, first, second, third_, k)
+            for column in range(some):
+                x, metric = entry(column, w, source, first, second, third_, k)
                 x = soften(x, threshold)
                 if adaptive:
                     x = quotient(x, metric)
                 if tells:
-                    put(kept, done + c, uint8(1 if x != zero else 0), "kept")
-                write(c, w, x, averaging)
-            done += some
+                    put(bools, column, uint8(1) if x != zero else uint8(0), "kept")
+                write(column, w, x, averaging)
 
     def step(
-        begin,
-        end,
-        tiles,
-        panels,
-        strengths,
-        tensors,
-        count,
-        roots,
-        kept,
-        residuals,
-        scratch,
-        room,
-        penalty_weight,
-        averaging,
-        sign,
-        decay,
-        k0,
-        k1,
-        k2,
-        k3,
-        k4,
-        k5,
-    ):
-        tiles, panels = pointer(tiles, int64), pointer(panels, int64)
-        strengths, residuals = pointer(strengths, float64), pointer(residuals, float64)
-        tensors, roots, kept = pointer(tensors, int64), pointer(roots, int64), pointer(kept, int64)
-        groups = pointer(scratch, float64)
-        memory = at(pointer(scratch, real), WIDEST * GROUP * 8 // (4 if single else 8))
+        begin, end, tiles, panels, strengths, tensors, count, roots, kept, residuals, scratch, room, penalty_weight,
+        averaging, sign, decay, k0, k1, k2, k3, k4, k5,
+    ):  # fmt: skip
+        tiles, panels, tensors = pointer(tiles, int64), pointer(panels, int64), pointer(tensors, int64)
+        strengths, residuals, own = pointer(strengths, float64), pointer(residuals, float64), pointer(scratch, float64)
+        roots, kept = pointer(roots, int64), pointer(kept, int64)
+        memory = pointer(scratch + WIDEST * GROUP * 8, real)
         k = (number(k0), number(k1), number(k2), number(k3), number(k4), number(k5))
-        plain = sign == 1.0 and decay == 0.0
-        weights, grads = tensors, at(tensors, count)
-        ones, twos, threes = at(tensors, 2 * count), at(tensors, 3 * count), at(tensors, 4 * count)
+        c = (number(sign), number(decay), number(averaging))
         for t in range(begin, end):
-            row = at(tiles, t * TILE)
-            term, kind, first = get(row, 0, "table"), get(row, 1, "table"), get(row, 2, "table")
-            last, start, length = get(row, 3, "table"), get(row, 4, "table"), get(row, 5, "table")
+            term, kind, first, last, start, length = fields(tiles, t, TILE)
             threshold = number(penalty_weight * get(strengths, 2 * term, "groups"))
             kappa = number(penalty_weight * get(strengths, 2 * term + 1, "groups"))
-            bools = at(pointer(get(kept, term, "table"), uint8), start)
+            bools = entry_of(kept, term, start, uint8)
             squares = 0.0
             if kind == 0:
                 squares = tile(
-                    panels,
-                    first,
-                    last,
-                    length,
-                    weights,
-                    grads,
-                    ones,
-                    twos,
-                    threes,
-                    memory,
-                    room,
-                    groups,
-                    at(pointer(get(roots, term, "table"), real), start),
-                    bools,
-                    kappa,
-                    threshold,
-                    k,
-                    plain,
-                    number(sign),
-                    number(decay),
-                    number(averaging),
-                )
+                    panels, first, last, length, tensors, count, memory, room, own, entry_of(roots, term, start, real),
+                    bools, kappa, threshold, k, c,
+                )  # fmt: skip
             else:
-                panel = at(panels, first * PANEL)
-                tensor, base = get(panel, 0, "table"), get(panel, 1, "table")
+                tensor, base, _, _, _, _, _ = fields(panels, first, PANEL)
                 entries(
-                    length,
-                    at(pointer(get(weights, tensor, "table"), real), base),
-                    at(pointer(get(grads, tensor, "table"), real), base),
-                    at(pointer(get(ones, tensor, "table"), real), base),
-                    at(pointer(get(twos, tensor, "table"), real), base),
-                    at(pointer(get(threes, tensor, "table"), real), base),
-                    at(memory, 5 * WIDEST),
-                    bools,
-                    kind == 1,
-                    threshold,
-                    k,
-                    plain,
-                    number(sign),
-                    number(decay),
-                    number(averaging),
-                )
+                    length, entry_of(tensors, tensor, base, real), entry_of(tensors, count + tensor, base, real),
+                    entry_of(tensors, 2 * count + tensor, base, real), entry_of(tensors, 3 * count + tensor, base, real),
+                    entry_of(tensors, 4 * count + tensor, base, real), at(memory, 5 * WIDEST), bools, kind == 1,
+                    threshold, k, c,
+                )  # fmt: skip
             put(residuals, t, squares, "groups")
 
     return step, (int64,) * 12 + (float64,) * 10

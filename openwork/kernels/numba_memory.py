@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-NAMES = ("weight", "grad", "one", "two", "three", "b", "d", "r", "n", "q", "m", "s", "table", "groups", "kept")
+NAMES = ("weight", "grad", "one", "two", "three", "b", "d", "r", "n", "q", "m", "s", "table", "groups", "roots", "kept")
 
 
 def _scopes(builder, name):
@@ -59,6 +59,62 @@ def put(typingctx, pointer, index, value, name):
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, kind, name), generate
+
+
+@intrinsic(prefer_literal=True)
+def bump(typingctx, pointer, index, value, name):
+    """Add to ``pointer[index]`` in memory of one name, in its precision; fast, as the loops are."""
+    if not isinstance(name, types.StringLiteral):
+        return None
+    kind = pointer.dtype
+
+    def generate(context, builder, signature, args):
+        place = _element(context, builder, args[0], args[1], kind)
+        before = builder.load(place, align=_size(kind))
+        after = builder.fadd(before, args[2], flags=("contract", "nsz"))
+        written = builder.store(after, place, align=_size(kind))
+        for key, node in _scopes(builder, name.literal_value).items():
+            before.set_metadata(key, node)
+            written.set_metadata(key, node)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, kind, name), generate
+
+
+@intrinsic(prefer_literal=True)
+def fields(typingctx, table, row, count):
+    """All numbers of one row of a table."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    found = types.UniTuple(types.int64, count.literal_value)
+
+    def generate(context, builder, signature, args):
+        first = builder.mul(args[1], ir.Constant(args[1].type, count.literal_value))
+        numbers = []
+        for i in range(count.literal_value):
+            index = builder.add(first, ir.Constant(args[1].type, i))
+            value = builder.load(_element(context, builder, args[0], index, types.int64), align=8)
+            for key, node in _scopes(builder, "table").items():
+                value.set_metadata(key, node)
+            numbers.append(value)
+        return context.make_tuple(builder, found, numbers)
+
+    return found(table, types.int64, count), generate
+
+
+@intrinsic
+def entry_of(typingctx, table, tensor, offset, kind):
+    """A pointer to an entry of a tensor, whose address is in a table."""
+    found = types.CPointer(kind.instance_type)
+
+    def generate(context, builder, signature, args):
+        address = builder.load(_element(context, builder, args[0], args[1], types.int64), align=8)
+        for key, node in _scopes(builder, "table").items():
+            address.set_metadata(key, node)
+        first = builder.inttoptr(address, context.get_value_type(found))
+        return builder.bitcast(_element(context, builder, first, args[2], found.dtype), first.type)
+
+    return found(types.CPointer(types.int64), types.int64, types.int64, kind), generate
 
 
 @intrinsic

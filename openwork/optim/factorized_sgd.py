@@ -23,7 +23,7 @@ from openwork.factorizations import (
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import reported
 from openwork.factorizations.storage import check_storage
-from openwork.kernels import Scalar
+from openwork.kernels import Method, Scalar
 from openwork.optim.base import ReadOut, StructuredOptimizer
 from openwork.optim.batches import Batch
 from openwork.optim.factor_steps import factorized_sgd, other_powers, tied_sgd
@@ -78,7 +78,7 @@ class FactorizedSGD(StructuredOptimizer):
         Kolb, Weber, Bischl & Rügamer, Deep Weight Factorization (ICLR 2025), arXiv:2502.02496.
     """
 
-    configuration = ("lam", "init", "threshold")
+    configuration = (*StructuredOptimizer.configuration, "lam", "init", "threshold")
     counters = (*StructuredOptimizer.counters, "budget")
 
     def __init__(
@@ -328,8 +328,24 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def _step_group(self, group: Group, gate: Scalar) -> None:
-        super()._step_group(group, gate)
-        for param in self._moving(group):
+        params = self._moving(group)
+        step = self._fused_step(group, params)
+        if step is None:
+            super()._step_group(group, gate)
+        else:
+            self._count(group, gate)
+            step.kernels.factorized_sgd(
+                step["weight"],
+                step["grad"],
+                [step[name] for name in self._names(group)],
+                [step[name] for name in self._sums(group)],
+                plan=step.plan,
+                descent=self._descent(group, gate),
+                nesterov=group["nesterov"],
+                **self._numbers(group, gate),
+            )
+            step.written()
+        for param in params:
             self._versions[param] = param._version
 
     def _look_at(self, group: Group, param: Tensor) -> None:
@@ -353,13 +369,7 @@ class FactorizedSGD(StructuredOptimizer):
     @override
     def _update(self, group: Group, batch: Batch, gate: Scalar) -> None:
         depth, names = group["depth"], self._names(group)
-        scalars = self._scalars(
-            group,
-            lr=gate * rate(group),
-            decay=2 * group["lam"] * group["penalty_scale"] / depth if depth > 1 else 0.0,
-            momentum=1 + gate * (group["momentum"] - 1) if isinstance(gate, Tensor) else group["momentum"],
-            gate=gate,
-        )
+        scalars = self._scalars(group, gate=gate, **self._numbers(group, gate))
         momentums = [batch[name] for name in self._sums(group)]
         nesterov = group["nesterov"]
         if depth > 1 and group["tied"]:
@@ -372,6 +382,20 @@ class FactorizedSGD(StructuredOptimizer):
             algorithm(group, factorized_sgd)(
                 batch["weight"], batch["grad"], factors, momentums, nesterov=nesterov, **scalars
             )
+
+    def _numbers(self, group: Group, gate: Scalar) -> dict[str, Scalar]:
+        depth = group["depth"]
+        return {
+            "lr": gate * rate(group),
+            "decay": 2 * group["lam"] * group["penalty_scale"] / depth if depth > 1 else 0.0,
+            "momentum": 1 + gate * (group["momentum"] - 1) if isinstance(gate, Tensor) else group["momentum"],
+        }
+
+    @override
+    def _method(self, group: Group) -> Method | None:
+        if group["tied"]:
+            return None
+        return {2: "factorized_sgd_2", 3: "factorized_sgd_3", 4: "factorized_sgd_4"}.get(group["depth"])
 
     # -- structure --------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,10 @@ class FusedStep:
     def __getitem__(self, name: str) -> list[Tensor]:
         return [row[name] for row in self.rows]
 
+    def written(self) -> None:
+        """Tell autograd that the weights have changed."""
+        torch.autograd.graph.increment_version(self["weight"])
+
     def roots(self, states: Sequence[dict[str, Any]]) -> list[Tensor]:
         """Where Newton's method starts for each term, as views of the state of the term's first parameter.
 

@@ -115,6 +115,7 @@ class ProximalOptimizer(StructuredOptimizer):
         if (step := self._fused_step(group, params)) is not None:
             self._count(group, gate)
             found = self._fused(group, step, step.roots([self.state[p] for p in params]), gate)
+            step.written()
             told = zip(params, group["penalty"].kept_of_terms(found.kept), strict=True)
             bits = {param: [own] for param, own in told if own.numel()}
             self._record(group, bits, torch.as_tensor(found.squares) if bits else 0.0, gate)
