@@ -1,6 +1,7 @@
 """The loop of SGD on factors, compiled by numba: one pass over gradients, factors and momentums."""
 
-# pyright: basic, since numba has no types
+# numba has no types.
+# pyright: basic
 
 from typing import Any
 
@@ -29,9 +30,9 @@ def factor_loops(precision: str, depth: int) -> tuple[Any, Any]:
     options: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     inlined: Any = njit(forceinline=True, fastmath=FAST, **options)
 
-    @njit(forceinline=True, **options)
+    @njit(forceinline=True, fastmath=False, **options)
     def product(a, b, c, d):
-        # In this order, so that it has the bits that torch gives it.
+        # In this order, so that it has the bits that torch gives it; without saying so, callers say how fast to be.
         x = a * b
         if depth > 2:
             x = x * c

@@ -5,7 +5,8 @@ tensors, writes the sums that the method keeps, and forms dual and metric in scr
 of Newton's method needs. Further passes read scratch memory only. The last one writes the weights.
 """
 
-# pyright: basic, since numba has no types
+# numba has no types.
+# pyright: basic
 
 import math
 from typing import Any
@@ -44,10 +45,11 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
     # The bits of x^(-1/3) are about this less a third of those of x; below tiny, x has no exponent to take a third of.
     magic = number(0x54A21D29 if single else 0x553EF0FF289DD796)
     tiny, lift, fall = number(np.finfo(number).tiny), number(2.0**72), number(2.0**-24)
-    options: Any = {"fastmath": FAST, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    inlined: Any = njit(forceinline=True, **options)
-    # Rows are loops of their own, which vector code is made of; all else needs no care.
-    helper: Any = njit(**options)
+    options: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    inlined: Any = njit(forceinline=True, fastmath=FAST, **options)
+    helper: Any = njit(fastmath=FAST, **options)
+    # Without saying so, a function would be as its callers are.
+    exact: Any = njit(fastmath=False, **options)
 
     @inlined
     def cube_root(x):
@@ -210,9 +212,9 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
 
     # Groups.
 
-    @helper
+    @exact
     def alone(panels, begin, end, group, b, d, kappa):
-        """Newton's method for one group in double precision and normalized, for numbers of any size; 0 if it is zero."""
+        """Newton's method for one group in double precision and normalized, for numbers of any size; 0 if zero."""
         scale, top, total, k, r = 0.0, 0.0, 0.0, 0.0, 0.0
         for turn in range(62):
             q, m, offset = 0.0, 0.0, 0
@@ -250,7 +252,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 r = following
         return r * (scale / top)
 
-    @helper
+    @exact
     def improve(panels, begin, end, count, groups, passes, b, d, kappa):
         """Move the roots of all groups by one step; whether another pass is needed.
 
@@ -427,7 +429,8 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 tensor, base, _, _, _, _, _ = fields(panels, first, PANEL)
                 entries(
                     length, entry_of(tensors, tensor, base, real), entry_of(tensors, count + tensor, base, real),
-                    entry_of(tensors, 2 * count + tensor, base, real), entry_of(tensors, 3 * count + tensor, base, real),
+                    entry_of(tensors, 2 * count + tensor, base, real),
+                    entry_of(tensors, 3 * count + tensor, base, real),
                     entry_of(tensors, 4 * count + tensor, base, real), at(memory, 5 * WIDEST), bools, kind == 1,
                     threshold, k, c,
                 )  # fmt: skip

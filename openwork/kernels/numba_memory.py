@@ -1,10 +1,15 @@
 """Memory as fused loops see it: addresses, and names for what never overlaps, so that loops become vector code."""
 
-# pyright: basic, since numba has no types
+# numba has no types.
+# pyright: basic
+
+from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
+
+# What it makes of a function takes other arguments than that.
+intrinsic: Any = extending.intrinsic
 
 NAMES = ("weight", "grad", "one", "two", "three", "b", "d", "r", "n", "q", "m", "s", "table", "groups", "roots", "kept")
 

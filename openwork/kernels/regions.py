@@ -102,7 +102,9 @@ def regions(
     """
     if prod(shape) == 0:
         return ()
-    axes = [(stride, length, axis not in members) for axis, (length, stride) in enumerate(zip(shape, strides))]
+    axes = [
+        (stride, length, axis not in members) for axis, (length, stride) in enumerate(zip(shape, strides, strict=True))
+    ]
     numbering = [stride for stride, length, of_groups in axes if of_groups and length > 1]
     if numbering != sorted(numbering, reverse=True) or any(stride < 0 for stride, _, _ in axes):
         return None

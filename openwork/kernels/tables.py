@@ -16,7 +16,7 @@ WIDEST, FOLDED = 512, 256
 # Rows after which sums in single precision go on in double precision.
 BLOCK = 64
 # Entries of a tile, about: so many duals and metrics stay in the caches of a core.
-TILE_ENTRIES = 1 << 16
+TILE_ENTRIES = 1 << 18
 # Columns below which a row is shorter than what memory gives at once.
 NARROW = 16
 # Entries without a group that are one tile.

@@ -175,6 +175,9 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def _check(self, group: Group) -> None:
+        if group["depth"] == 1:
+            # Plain SGD has no kernel here; asked of all groups at once, it is meant for the others.
+            group["fused"] = None
         super()._check(group)
         for name in ("lr", "lam", "threshold"):
             check_range("FactorizedSGD", group, name, below=True)
@@ -393,9 +396,8 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def _method(self, group: Group) -> Method | None:
-        if group["tied"]:
-            return None
-        return {2: "factorized_sgd_2", 3: "factorized_sgd_3", 4: "factorized_sgd_4"}.get(group["depth"])
+        by_depth: dict[int, Method] = {2: "factorized_sgd_2", 3: "factorized_sgd_3", 4: "factorized_sgd_4"}
+        return None if group["tied"] else by_depth.get(group["depth"])
 
     # -- structure --------------------------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class Coupled(Wrapper):
                 return None
             weight = weights[units.position].detach()
             piece = units.take(weight)
-            offset = piece.storage_offset() - weight.storage_offset()
+            offset = int(piece.storage_offset()) - int(weight.storage_offset())
             inside = [axis for axis in range(piece.ndim) if axis != units.axis]
             where = regions(units.position, offset, piece.shape, piece.stride(), inside)
             if where is None:
