@@ -137,6 +137,8 @@ class Coupled(Wrapper):
 
     @override
     def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        if [tuple(weight.shape) for weight in weights] != list(self.shapes):
+            return None
         found: list[Term | None] = [self._term(members, weights) for members in self.couplings]
         # Entries of no unit, as groups without a norm.
         for position in self._partly_free:

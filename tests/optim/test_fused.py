@@ -1,6 +1,7 @@
 """Fused steps are the plain ones to rounding, and are taken exactly where they can be."""
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -78,6 +79,8 @@ def weights(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64, scale:
 def test_agrees_with_plain_torch(kind: Any, penalty: Penalty | None, threads: int) -> None:
     ones = weights((40, 30), (6, 8, 3, 3), (5, 700))
     others = copy.deepcopy(ones)
+    if kind is RMDA and isinstance(penalty, L1 | GroupLasso | SparseGroupLasso):
+        penalty = dataclasses.replace(penalty, lam=20 * penalty.lam)
     one, other = kind(ones, lr=0.1, penalty=penalty, fused=True), kind(others, lr=0.1, penalty=penalty, fused=False)
     for optimizer in (one, other):
         Stages(optimizer, [5])
@@ -168,7 +171,8 @@ def test_dead_groups_single_entries_and_empty_tensors(kind: Any) -> None:
         other.step()
     assert distance(ones, others) < 1e-12
     assert not ones[-1][:, 0].any()
-    assert one.read_out() == pytest.approx(other.read_out())
+    found, expected = one.read_out(), other.read_out()
+    assert (found.alive, found.total, found.residual) == (expected.alive, expected.total, pytest.approx(0, abs=1e-12))
     assert [s.kept.shape for s in one.structures().values()] == [s.kept.shape for s in other.structures().values()]
 
 
