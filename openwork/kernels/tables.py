@@ -12,11 +12,11 @@ from openwork.kernels.regions import Plan, Region, Term
 # sums, root, whether it moves.
 TILE, PANEL, GROUP = 6, 7, 6
 # Columns of a panel and groups of a tile, at most; columns of a panel that holds a part of one long group.
-WIDEST, FOLDED = 512, 256
+WIDEST, FOLDED = 1024, 64
 # Rows after which sums in single precision go on in double precision.
 BLOCK = 64
 # Entries of a tile, about: so many duals and metrics stay in the caches of a core.
-TILE_ENTRIES = 1 << 18
+TILE_ENTRIES = 1 << 20
 # Columns below which a row is shorter than what memory gives at once.
 NARROW = 16
 # Entries without a group that are one tile.
