@@ -75,6 +75,8 @@ class Term:
 
 def dense(tensor: int, shape: Sequence[int], strides: Sequence[int]) -> Region | None:
     """All entries of a tensor in the order of its memory, or None if that has gaps."""
+    if prod(shape) == 0:
+        return Region(tensor, 0, (1, 0, 1), (0, 1, 0))
     axes = _merged([(stride, length, False) for length, stride in zip(shape, strides, strict=True)])
     match axes:
         case []:

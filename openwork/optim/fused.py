@@ -115,6 +115,8 @@ def fused_step(
             return None
         if any(x.dtype != dtype or x.device != device for x in row.values()):
             return None
+        if not weight.numel():
+            continue
         strides = weight.stride()
         if "grad" in row and row["grad"].stride() != strides:
             row["grad"] = torch.empty_like(weight).copy_(row["grad"])

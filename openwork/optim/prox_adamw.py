@@ -81,7 +81,8 @@ def prox_adamw(
 class ProxAdamW(ProximalOptimizer):
     """AdamW for ``loss + penalty`` (ProxGen's instance), solved exactly; without a penalty it is AdamW.
 
-    State: two float32 tensors per parameter (three with ``amsgrad``), and one boolean per group.
+    State: two float32 tensors per parameter (three with ``amsgrad``), and one boolean per group; where steps are fused,
+    also one number per group, with which the next solve starts.
 
     Args:
         params: Parameters or groups, such as those ``regularize`` returns.

@@ -102,7 +102,8 @@ class RAMDA(DualAveraging):
 
     The zeros live in the prox points and reach the weights once ``averaging`` is 1: let ``Stages`` grow it, or read
     them with ``structured()``. State: three float32 tensors per parameter (anchor, gradient sum, squared-gradient
-    sum), a float32 master where the weights are in half precision, and one boolean per group.
+    sum), a float32 master where the weights are in half precision, and one boolean per group; where steps are fused,
+    also one number per group, with which the next solve starts.
 
     Args:
         params: Parameters or groups, such as those ``regularize`` returns.

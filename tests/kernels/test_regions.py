@@ -41,7 +41,7 @@ def test_every_entry_is_in_its_group_once(name: str, groups: Partition) -> None:
     x = TENSORS[name]
     layout = groups.layout(x.shape)
     view = x.view(layout.shape)
-    found = regions(0, x.storage_offset(), view.shape, view.stride(), layout.members)
+    found = regions(0, int(x.storage_offset()), view.shape, view.stride(), layout.members)
     if found is None:
         assert isinstance(groups, Blocks)  # whose groups have two axes
         return
@@ -81,5 +81,6 @@ def test_dense_is_all_of_memory_or_nothing(name: str) -> None:
 def test_no_entries() -> None:
     assert regions(0, 0, (0, 3), (3, 1), [0]) == ()
     assert dense(0, (0, 3), (3, 1)) == Region(0, 0, (1, 0, 1), (0, 1, 0))
+    assert dense(0, (3, 0), (1, 1)) == Region(0, 0, (1, 0, 1), (0, 1, 0))
     assert dense(0, (), ()) == Region(0, 0, (1, 1, 1), (0, 1, 0))
     assert Elements().grid(()) == ()

@@ -256,7 +256,7 @@ def test_factors(depth: int, options: dict[str, Any]) -> None:
         torch.manual_seed(1)
         built.append(FactorizedSGD(ws, lr=0.05, depth=depth, lam=1e-3, fused=fused, **options))
     for _ in range(5):
-        step_both(*built, ones, others)
+        step_both(built[0], built[1], ones, others)
     assert is_fused(built[0])
     assert not is_fused(built[1])
     assert distance(ones, others) < 1e-12
