@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -37,8 +38,7 @@ def function(precision: str, method: str) -> Callable[..., int]:
 
 @cache
 def _function(precision: str, method: str) -> Callable[..., int]:
-    import llvmlite.binding as llvm
-
+    llvm: Any = import_module("llvmlite.binding")  # which has no types, as numba
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
@@ -66,9 +66,8 @@ def _function(precision: str, method: str) -> Callable[..., int]:
 
 
 def _compile(precision: str, method: str, target: Any) -> tuple[dict[str, Any], bytes]:
-    import llvmlite.binding as llvm
-    from numba import njit
-
+    llvm: Any = import_module("llvmlite.binding")
+    numba: Any = import_module("numba")
     from openwork.kernels.numba_factors import factor_loops
     from openwork.kernels.numba_loops import loops
 
@@ -78,7 +77,7 @@ def _compile(precision: str, method: str, target: Any) -> tuple[dict[str, Any], 
     else:
         source, arguments = loops(precision, method)
     options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
-    compiled: Any = njit(arguments, **options)(source)  # pyright: ignore
+    compiled: Any = numba.njit(arguments, **options)(source)
     module = llvm.parse_assembly(compiled.inspect_llvm(compiled.signatures[0]))
     symbol = next(f.name for f in module.functions if not f.is_declaration and "step" in f.name)
     code = target.emit_object(module)
