@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/data),)
 export OPENWORK_DATA ?= $(abspath ../shared/data)
 endif
 
-BENCH := solver_table step_time coupled_step loop_overhead zoo shrunk_latency dwf_cost slice_step mast_traffic \
+BENCH := solver_table step_time fused_step coupled_step loop_overhead zoo shrunk_latency dwf_cost slice_step mast_traffic \
 	am_cost am_scaling
 REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides \
 	dwf_oracles dwf_reference dwf_frontier dwf_gated \

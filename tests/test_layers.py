@@ -36,7 +36,11 @@ ROWS_FOR_TESTING = ROW["sketches"] + 1
 
 # What row 0 may use besides the standard library.
 THIRD_PARTY = {"torch", "typing_extensions"}
-THIRD_PARTY_OF = {"data": THIRD_PARTY | {"numpy", "sklearn"}, "files": THIRD_PARTY | {"safetensors"}}
+THIRD_PARTY_OF = {
+    "data": THIRD_PARTY | {"numpy", "sklearn"},
+    "files": THIRD_PARTY | {"safetensors"},
+    "kernels": THIRD_PARTY | {"numpy", "numba", "llvmlite"},
+}
 
 
 def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:

@@ -1,15 +1,35 @@
-"""The hot loops: one plain-torch definition each."""
+"""The hot loops: one plain-torch definition each, and fused twins of whole steps beside those of ``openwork.optim``.
 
+A fused step reads and writes each tensor once. What it needs to know of a penalty is a ``Plan`` of ``Term``: which
+``Region`` of which tensor belongs to which group, and two strengths; penalties of other forms have no fused step.
+``FusedKernels`` lists the steps, and ``fused_kernels(device)`` gives those for a kind of device, or None. A new backend
+implements ``FusedKernels``: it gets lists of tensors that share their strides, the plan over them, where Newton's
+method starts (``roots``, state of the optimizer), and how gradients enter (``Descent``); it writes weights and state
+and returns ``Found``: what is kept, and how well it was solved.
+"""
+
+from openwork.kernels.fused import Descent, Found, FusedKernels, Method, fused_kernels
 from openwork.kernels.group_norm import GroupNormSolution, Scalar, solve_group_norm
+from openwork.kernels.regions import Plan, Region, Term, dense, regions
 from openwork.kernels.secular import Crossing, first_crossing
 from openwork.kernels.singular_values import SingularValues, shrink_singular_values, singular_values
 
 __all__ = [
     "Crossing",
+    "Descent",
+    "Found",
+    "FusedKernels",
     "GroupNormSolution",
+    "Method",
+    "Plan",
+    "Region",
     "Scalar",
     "SingularValues",
+    "Term",
+    "dense",
     "first_crossing",
+    "fused_kernels",
+    "regions",
     "shrink_singular_values",
     "singular_values",
     "solve_group_norm",

@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Descent, Method, Scalar
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
+from openwork.optim.fused import FusedStep, fused_step, obstacle
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
 from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
@@ -56,7 +57,7 @@ class StructuredOptimizer(Optimizer):
     #: Numbers that a step changes; on a device they live there, so that nobody waits.
     counters: ClassVar[tuple[str, ...]] = ("step", "skipped")
     #: Options that are configuration: they come from whoever builds the optimizer, and never from a checkpoint.
-    configuration: ClassVar[tuple[str, ...]] = ()
+    configuration: ClassVar[tuple[str, ...]] = ("fused",)
     #: Whether ``weight_decay`` acts on the weights beside the gradient instead of in it.
     decoupled: ClassVar[bool] = False
 
@@ -70,6 +71,7 @@ class StructuredOptimizer(Optimizer):
         foreach: bool | None,
         capturable: bool | None,
         compile: bool,
+        fused: bool = False,
         **options: object,
     ) -> None:
         defaults = {
@@ -80,6 +82,7 @@ class StructuredOptimizer(Optimizer):
             "foreach": foreach,
             "capturable": capturable,
             "compile": compile,
+            "fused": fused,
             **dict.fromkeys(self.counters, 0.0),
             **options,
         }
@@ -115,6 +118,10 @@ class StructuredOptimizer(Optimizer):
         """Names of this group's state tensors that start at zero."""
         return self.sums
 
+    def _method(self, group: Group) -> Method | None:
+        """The fused kernel that takes this group's steps; None if there is none."""
+        return None
+
     def averaging_now(self, group: Group) -> Scalar:
         """Fraction by which the last step of this group moved towards its prox point; 1 if the weights are that."""
         return 1.0
@@ -138,6 +145,7 @@ class StructuredOptimizer(Optimizer):
         super().add_param_group(param_group)
         try:
             self._check(self.param_groups[-1])
+            self._check_fused(self.param_groups[-1])
         except Exception:
             self.param_groups.pop()
             raise
@@ -150,6 +158,13 @@ class StructuredOptimizer(Optimizer):
         for name, param in named(group):
             if param.is_complex():
                 raise TypeError(f"{me}: {name} is complex ({param.dtype}); use view_as_real or leave it out")
+
+    def _check_fused(self, group: Group) -> None:
+        if not group["fused"]:
+            return
+        why = obstacle(group, self._method(group), group.get("penalty", Zero()))
+        if why is not None:
+            raise ValueError(f"{type(self).__name__}: there is no fused step {why}; leave fused out of this group")
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -232,14 +247,17 @@ class StructuredOptimizer(Optimizer):
 
     def _begin(self, group: Group, gate: Scalar) -> Iterator[Batch]:
         """Advance the counters, then give the batches of a step, their gradients ready."""
+        self._count(group, gate)
+        for batch in self._batches(group, self._moving(group)):
+            batch.tensors["grad"] = self._ready(group, batch, gate)
+            yield batch
+
+    def _count(self, group: Group, gate: Scalar) -> None:
         if isinstance(gate, Tensor):
             for key in self.counters:
                 group[key] = torch.as_tensor(group[key], dtype=torch.float64, device=gate.device)
             group["skipped"] += 1 - gate
         self._advance(group, gate)
-        for batch in self._batches(group, self._moving(group)):
-            batch.tensors["grad"] = self._ready(group, batch, gate)
-            yield batch
 
     def _end(self, group: Group) -> None:
         """Give weights in half precision the numbers of their masters."""
@@ -286,6 +304,21 @@ class StructuredOptimizer(Optimizer):
             state.update({name: weight.clone(memory_format=torch.preserve_format) for name in self.anchors})
             state.update({name: torch.zeros_like(weight) for name in self._sums(group)})
         return state
+
+    def _fused_step(self, group: Group, params: list[Tensor], *, grads: bool = True) -> FusedStep | None:
+        """The fused step of parameters, if their group asks for it and it can be taken now."""
+        # Of divided parameters the kernels know nothing.
+        if not group.get("fused") or any(map(is_distributed, params)):
+            return None
+        rows = [self._tensors(group, param, grads) for param in params]
+        # Plans are neither copied nor saved with the optimizer, and a read-out must not replace them.
+        known = self.__dict__.setdefault("_plans", {}) if grads else {}
+        return fused_step(group, self._method(group), self._penalty(group, params), rows, known)
+
+    def _descent(self, group: Group, gate: Scalar) -> Descent:
+        """How gradients enter a fused step, as ``_ready`` says."""
+        decay = 0.0 if self.decoupled else group["weight_decay"]
+        return Descent(-1.0 if group["maximize"] else 1.0, decay, gate)
 
     def init_state(self) -> None:
         """Make the state of every parameter now instead of at its first step."""

@@ -23,7 +23,7 @@ from openwork.factorizations import (
 from openwork.factorizations.budget import THRESHOLD
 from openwork.factorizations.collapsing import reported
 from openwork.factorizations.storage import check_storage
-from openwork.kernels import Scalar
+from openwork.kernels import Method, Scalar
 from openwork.optim.base import ReadOut, StructuredOptimizer
 from openwork.optim.batches import Batch
 from openwork.optim.factor_steps import factorized_sgd, other_powers, tied_sgd
@@ -68,16 +68,18 @@ class FactorizedSGD(StructuredOptimizer):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
+        fused: Take the step by one kernel that reads and writes each tensor once, to rounding the same, on the CPU.
+            Needs ``openwork[fused]``; the first optimizer of a machine compiles the kernel, for seconds.
 
     Raises:
-        ValueError: If an option is out of range, or two parameters share storage.
+        ValueError: If an option is out of range, two parameters share storage, or a factorized group has no fused step.
         TypeError: If a parameter is complex, or ``init`` is no initialization.
 
     References:
         Kolb, Weber, Bischl & Rügamer, Deep Weight Factorization (ICLR 2025), arXiv:2502.02496.
     """
 
-    configuration = ("lam", "init", "threshold")
+    configuration = (*StructuredOptimizer.configuration, "lam", "init", "threshold")
     counters = (*StructuredOptimizer.counters, "budget")
 
     def __init__(
@@ -98,6 +100,7 @@ class FactorizedSGD(StructuredOptimizer):
         foreach: bool | None = None,
         capturable: bool | None = None,
         compile: bool = False,
+        fused: bool = False,
     ) -> None:
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 2:
             raise ValueError(
@@ -123,6 +126,7 @@ class FactorizedSGD(StructuredOptimizer):
             foreach=foreach,
             capturable=capturable,
             compile=compile,
+            fused=fused,
         )
         # Weights are written only when all groups are known to be fine.
         self._building = False
@@ -172,6 +176,9 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def _check(self, group: Group) -> None:
+        if group["depth"] == 1:
+            # Plain SGD has no kernel here; asked of all groups at once, it is meant for the others.
+            group["fused"] = False
         super()._check(group)
         for name in ("lr", "lam", "threshold"):
             check_range("FactorizedSGD", group, name, below=True)
@@ -325,8 +332,24 @@ class FactorizedSGD(StructuredOptimizer):
 
     @override
     def _step_group(self, group: Group, gate: Scalar) -> None:
-        super()._step_group(group, gate)
-        for param in self._moving(group):
+        params = self._moving(group)
+        step = self._fused_step(group, params)
+        if step is None:
+            super()._step_group(group, gate)
+        else:
+            self._count(group, gate)
+            step.kernels.factorized_sgd(
+                step["weight"],
+                step["grad"],
+                [step[name] for name in self._names(group)],
+                [step[name] for name in self._sums(group)],
+                plan=step.plan,
+                descent=self._descent(group, gate),
+                nesterov=group["nesterov"],
+                **self._numbers(group, gate),
+            )
+            step.written()
+        for param in params:
             self._versions[param] = _version(param)
 
     def _look_at(self, group: Group, param: Tensor) -> None:
@@ -350,13 +373,7 @@ class FactorizedSGD(StructuredOptimizer):
     @override
     def _update(self, group: Group, batch: Batch, gate: Scalar) -> None:
         depth, names = group["depth"], self._names(group)
-        scalars = self._scalars(
-            group,
-            lr=gate * rate(group),
-            decay=2 * group["lam"] * group["penalty_scale"] / depth if depth > 1 else 0.0,
-            momentum=1 + gate * (group["momentum"] - 1) if isinstance(gate, Tensor) else group["momentum"],
-            gate=gate,
-        )
+        scalars = self._scalars(group, gate=gate, **self._numbers(group, gate))
         momentums = [batch[name] for name in self._sums(group)]
         nesterov = group["nesterov"]
         if depth > 1 and group["tied"]:
@@ -369,6 +386,19 @@ class FactorizedSGD(StructuredOptimizer):
             algorithm(group, factorized_sgd)(
                 batch["weight"], batch["grad"], factors, momentums, nesterov=nesterov, **scalars
             )
+
+    def _numbers(self, group: Group, gate: Scalar) -> dict[str, Scalar]:
+        depth = group["depth"]
+        return {
+            "lr": gate * rate(group),
+            "decay": 2 * group["lam"] * group["penalty_scale"] / depth if depth > 1 else 0.0,
+            "momentum": 1 + gate * (group["momentum"] - 1) if isinstance(gate, Tensor) else group["momentum"],
+        }
+
+    @override
+    def _method(self, group: Group) -> Method | None:
+        by_depth: dict[int, Method] = {2: "factorized_sgd_2", 3: "factorized_sgd_3", 4: "factorized_sgd_4"}
+        return None if group["tied"] else by_depth.get(group["depth"])
 
     # -- structure --------------------------------------------------------------------------------------------------
 

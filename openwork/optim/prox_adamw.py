@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Found, Method, Scalar
 from openwork.optim.arithmetic import average_, shift_
 from openwork.optim.batches import Batch
+from openwork.optim.fused import FusedStep
 from openwork.optim.groups import Group, Params, algorithm, check_range, rate
 from openwork.optim.proximal import ProximalOptimizer
 from openwork.penalties import DiagonalProx, Solution
@@ -80,7 +81,8 @@ def prox_adamw(
 class ProxAdamW(ProximalOptimizer):
     """AdamW for ``loss + penalty`` (ProxGen's instance), solved exactly; without a penalty it is AdamW.
 
-    State: two float32 tensors per parameter (three with ``amsgrad``), and one boolean per group.
+    State: two float32 tensors per parameter (three with ``amsgrad``), and one boolean per group; where steps are fused,
+    also one number per group, with which the next solve starts.
 
     Args:
         params: Parameters or groups, such as those ``regularize`` returns.
@@ -94,9 +96,11 @@ class ProxAdamW(ProximalOptimizer):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
+        fused: Take the step by one kernel that reads and writes each tensor once, to rounding the same, on the CPU.
+            Needs ``openwork[fused]``; the first optimizer of a machine compiles the kernel, for seconds.
 
     Raises:
-        ValueError: If an option is out of range or a penalty does not fit a parameter.
+        ValueError: If an option is out of range, a penalty does not fit a parameter, or a group has no fused step.
         TypeError: If ``penalty`` is not one, or has only a Euclidean prox.
 
     References:
@@ -122,6 +126,7 @@ class ProxAdamW(ProximalOptimizer):
         foreach: bool | None = None,
         capturable: bool | None = None,
         compile: bool = False,
+        fused: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -137,6 +142,7 @@ class ProxAdamW(ProximalOptimizer):
             foreach=foreach,
             capturable=capturable,
             compile=compile,
+            fused=fused,
         )
 
     @classmethod
@@ -199,7 +205,6 @@ class ProxAdamW(ProximalOptimizer):
     @override
     def _update(self, group: Group, batch: Batch, gate: Scalar) -> list[Solution]:
         beta1, beta2 = group["betas"]
-        correction1, correction2 = self._corrections(group)
         return algorithm(group, prox_adamw)(
             batch["weight"],
             batch["grad"],
@@ -209,14 +214,40 @@ class ProxAdamW(ProximalOptimizer):
             penalty=batch.penalty,
             **self._scalars(
                 group,
-                lr=rate(group),
-                penalty_weight=self._penalty_weight(group),
-                decay=1 - rate(group) * group["weight_decay"],
                 beta1=1 - gate * (1 - beta1),
                 beta2=1 - gate * (1 - beta2),
-                correction1=correction1,
-                correction2=correction2,
-                eps=group["eps"] / correction2**0.5 if group["eps_corrected"] else group["eps"],
                 gate=gate,
+                **self._numbers(group),
             ),
+        )
+
+    def _numbers(self, group: Group) -> dict[str, Scalar]:
+        correction1, correction2 = self._corrections(group)
+        return {
+            "lr": rate(group),
+            "penalty_weight": self._penalty_weight(group),
+            "decay": 1 - rate(group) * group["weight_decay"],
+            "correction1": correction1,
+            "correction2": correction2,
+            "eps": group["eps"] / correction2**0.5 if group["eps_corrected"] else group["eps"],
+        }
+
+    @override
+    def _method(self, group: Group) -> Method | None:
+        return None if group["amsgrad"] else "prox_adamw"
+
+    @override
+    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+        beta1, beta2 = group["betas"]
+        return step.kernels.prox_adamw(
+            step["weight"],
+            step["grad"],
+            step["momentum"],
+            step["square"],
+            plan=step.plan,
+            roots=roots,
+            descent=self._descent(group, gate),
+            beta1=1 - gate * (1 - beta1),
+            beta2=1 - gate * (1 - beta2),
+            **self._numbers(group),
         )

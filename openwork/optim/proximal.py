@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Found, Scalar
 from openwork.optim.base import ReadOut, StructuredOptimizer
 from openwork.optim.batches import Batch
+from openwork.optim.fused import FusedStep
 from openwork.optim.groups import Group, Params, count_, named
 from openwork.penalties import KeptPlace, Penalty, Sharded, Solution, Target, Zero
 from openwork.sharding import Division, full, is_distributed, local, shares, sharing
@@ -39,7 +40,7 @@ class ProximalOptimizer(StructuredOptimizer):
     """
 
     counters = (*StructuredOptimizer.counters, "unchanged", "residual")
-    configuration = ("penalty",)
+    configuration = (*StructuredOptimizer.configuration, "penalty")
     #: The kind of penalty the algorithm can use.
     needs: ClassVar[type[Penalty]] = Penalty
 
@@ -55,6 +56,14 @@ class ProximalOptimizer(StructuredOptimizer):
 
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:
         """The exactly structured weights of one batch; None if the weights are that."""
+        return None
+
+    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+        """Take a step by a fused kernel; ``gate`` as in ``_update``."""
+        raise NotImplementedError
+
+    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor] | None:
+        """What ``_points`` gives, by the kernel that takes the steps, so that it has the same zeros."""
         return None
 
     def _penalty_weight(self, group: Group) -> Scalar:
@@ -133,6 +142,17 @@ class ProximalOptimizer(StructuredOptimizer):
 
     @override
     def _step_group(self, group: Group, gate: Scalar) -> None:
+        params = self._moving(group)
+        if (step := self._fused_step(group, params)) is not None:
+            self._count(group, gate)
+            found = self._fused(group, step, step.roots([self.state[p] for p in params]), gate)
+            step.written()
+            told = zip(params, group["penalty"].kept_of_terms(found.kept), strict=True)
+            bits = {param: [own] for param, own in told if own.numel()}
+            # The kernel has one number for all of them.
+            squares = torch.as_tensor(found.squares, dtype=torch.float64)
+            self._record(group, bits, dict.fromkeys([*bits][:1], squares), gate)
+            return
         kept: dict[Tensor, list[Tensor]] = {}
         squares: dict[Tensor, Tensor] = {}
         for batch in self._begin(group, gate):
@@ -253,11 +273,28 @@ class ProximalOptimizer(StructuredOptimizer):
             params = [p for p in group["params"] if p in self.state]
             if params and group["penalty"].joins:
                 params = group["params"]
+            if self._fused_step(group, params, grads=False) is not None:
+                yield from self._points_of_fused(group, [params] if group["penalty"].joins else [[p] for p in params])
+                continue
             for batch in self._batches(group, params, grads=False):
                 points = self._points(group, batch)
                 if points is None:
                     return
                 yield batch, points
+
+    def _points_of_fused(self, group: Group, parts: list[list[Tensor]]) -> Iterator[tuple[Batch, list[Tensor]]]:
+        for params in parts:
+            step = self._fused_step(group, params, grads=False)
+            points = (
+                None
+                if step is None
+                else self._fused_points(
+                    group, step, [root.clone() for root in step.roots([self.state[p] for p in params])]
+                )
+            )
+            if step is None or points is None:
+                return
+            yield Batch(group["penalty"], params, {name: step[name] for name in ("param", "weight")}), points
 
 
 def _placed(kept: Tensor, how: Division | None, place: KeptPlace | None) -> Tensor:

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Descent, Found, Method, Scalar
 from openwork.optim.arithmetic import add_scaled_, average_, shift_
 from openwork.optim.batches import Batch
 from openwork.optim.dual_averaging import DualAveraging
+from openwork.optim.fused import FusedStep
 from openwork.optim.groups import Group, Params, algorithm, check_range
 from openwork.penalties import DiagonalProx, Solution
 
@@ -101,7 +102,8 @@ class RAMDA(DualAveraging):
 
     The zeros live in the prox points and reach the weights once ``averaging`` is 1: let ``Stages`` grow it, or read
     them with ``structured()``. State: three float32 tensors per parameter (anchor, gradient sum, squared-gradient
-    sum), a float32 master where the weights are in half precision, and one boolean per group.
+    sum), a float32 master where the weights are in half precision, and one boolean per group; where steps are fused,
+    also one number per group, with which the next solve starts.
 
     Args:
         params: Parameters or groups, such as those ``regularize`` returns.
@@ -115,9 +117,11 @@ class RAMDA(DualAveraging):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
+        fused: Take the step by one kernel that reads and writes each tensor once, to rounding the same, on the CPU.
+            Needs ``openwork[fused]``; the first optimizer of a machine compiles the kernel, for seconds.
 
     Raises:
-        ValueError: If an option is out of range or a penalty does not fit a parameter.
+        ValueError: If an option is out of range, a penalty does not fit a parameter, or a group has no fused step.
         TypeError: If ``penalty`` is not one, or has only a Euclidean prox.
 
     References:
@@ -141,6 +145,7 @@ class RAMDA(DualAveraging):
         foreach: bool | None = None,
         capturable: bool | None = None,
         compile: bool = False,
+        fused: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -154,6 +159,7 @@ class RAMDA(DualAveraging):
             foreach=foreach,
             capturable=capturable,
             compile=compile,
+            fused=fused,
         )
 
     @override
@@ -180,6 +186,45 @@ class RAMDA(DualAveraging):
                 **self._metric(group),
             ),
         )
+
+    @override
+    def _method(self, group: Group) -> Method | None:
+        return "ramda"
+
+    @override
+    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+        return step.kernels.ramda(
+            step["weight"],
+            step["grad"],
+            step["anchor"],
+            step["grad_sum"],
+            step["square_sum"],
+            plan=step.plan,
+            roots=roots,
+            descent=self._descent(group, gate),
+            weight=gate * self._weight(group),
+            averaging=gate * self.averaging_now(group),
+            **self._metric(group),
+        )
+
+    @override
+    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor]:
+        # A step with a gradient that weighs nothing.
+        points = [torch.zeros_like(weight) for weight in step["weight"]]
+        step.kernels.ramda(
+            points,
+            step["anchor"],
+            step["anchor"],
+            step["grad_sum"],
+            step["square_sum"],
+            plan=step.plan,
+            roots=roots,
+            descent=Descent(1.0, 0.0, 1.0),
+            weight=0.0,
+            averaging=1.0,
+            **self._metric(group),
+        )
+        return points
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:

@@ -1,12 +1,14 @@
 """Regularized modernized dual averaging."""
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Descent, Found, Method, Scalar
 from openwork.optim.arithmetic import add_scaled, add_scaled_, average_
 from openwork.optim.batches import Batch
 from openwork.optim.dual_averaging import DualAveraging
+from openwork.optim.fused import FusedStep
 from openwork.optim.groups import Group, Params, algorithm
 from openwork.penalties import Penalty, Solution
 
@@ -83,9 +85,11 @@ class RMDA(DualAveraging):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
+        fused: Take the step by one kernel that reads and writes each tensor once, to rounding the same, on the CPU.
+            Needs ``openwork[fused]``; the first optimizer of a machine compiles the kernel, for seconds.
 
     Raises:
-        ValueError: If an option is out of range or a penalty does not fit a parameter.
+        ValueError: If an option is out of range, a penalty does not fit a parameter, or a group has no fused step.
         TypeError: If ``penalty`` is not one.
 
     References:
@@ -107,6 +111,7 @@ class RMDA(DualAveraging):
         foreach: bool | None = None,
         capturable: bool | None = None,
         compile: bool = False,
+        fused: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -119,6 +124,7 @@ class RMDA(DualAveraging):
             foreach=foreach,
             capturable=capturable,
             compile=compile,
+            fused=fused,
         )
 
     def _metric(self, group: Group) -> dict[str, Scalar]:
@@ -140,6 +146,41 @@ class RMDA(DualAveraging):
                 **self._metric(group),
             ),
         )
+
+    @override
+    def _method(self, group: Group) -> Method | None:
+        return "rmda"
+
+    @override
+    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+        return step.kernels.rmda(
+            step["weight"],
+            step["grad"],
+            step["anchor"],
+            step["grad_sum"],
+            plan=step.plan,
+            descent=self._descent(group, gate),
+            weight=gate * self._weight(group),
+            averaging=gate * self.averaging_now(group),
+            **self._metric(group),
+        )
+
+    @override
+    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor]:
+        # A step with a gradient that weighs nothing.
+        points = [torch.zeros_like(weight) for weight in step["weight"]]
+        step.kernels.rmda(
+            points,
+            step["anchor"],
+            step["anchor"],
+            step["grad_sum"],
+            plan=step.plan,
+            descent=Descent(1.0, 0.0, 1.0),
+            weight=0.0,
+            averaging=1.0,
+            **self._metric(group),
+        )
+        return points
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Scalar, Term, regions
 from openwork.partitions import Cut, Partition, Stacked
 from openwork.penalties.pieces import Piece, Strip, pack
 from openwork.structure import Rank, Structure, Support
@@ -138,6 +138,14 @@ class Penalty(ABC):
         for start in range(0, length, step):
             width = min(step, length - start)
             yield Strip(position, cut.dim, width, start), row * width
+
+    def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        """This penalty as lassos and group norms over regions of all weights, for fused kernels; None if it is not."""
+        return None
+
+    def kept_of_terms(self, kept: Sequence[Tensor]) -> list[Tensor]:
+        """What every weight keeps, given what the terms do."""
+        return list(kept)
 
     def kept_list(self, xs: Sequence[Tensor]) -> list[Tensor]:
         """What ``Solution.kept`` is of weights that are solutions.
@@ -279,6 +287,31 @@ class GroupPenalty(DropsGroups):
         """
         known = {field.name for field in fields(self)}  # pyright: ignore
         return replace(self, counts_as=size) if "counts_as" in known else self  # pyright: ignore
+
+    def strengths(self, size: Scalar) -> tuple[float, Scalar] | None:
+        """Strengths of lasso and group norm that this penalty is for groups of a size; None if it is not these.
+
+        Args:
+            size: Number of entries; one number, or one for each group.
+
+        Returns:
+            Numbers >= 0; the second for each group where sizes differ.
+        """
+        return None
+
+    @override
+    def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        found: list[Term] = []
+        for position, weight in enumerate(weights):
+            layout = self.groups.layout(weight.shape)
+            view = weight.detach().view(layout.shape)
+            strengths = self.strengths(self.groups.size(weight.shape))
+            where = regions(position, 0, view.shape, view.stride(), layout.members)
+            if strengths is None or where is None:
+                return None
+            lasso, norm = strengths
+            found.append(Term("groups", where, lasso, float(norm), layout.grid))
+        return found
 
     @override
     def structure(self, x: Tensor) -> Structure:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Region, Scalar, Term, regions
 from openwork.partitions import Cut, Slices
 from openwork.penalties.base import DiagonalProx, DropsGroups, GroupPenalty, Part, Solution
 from openwork.penalties.pieces import Piece, Scattered, Strip, Units, pack
@@ -142,6 +142,41 @@ class Coupled(Wrapper, DropsGroups):
         self, b: list[Tensor], d: list[Tensor], weight: Scalar, start: list[Tensor] | None = None
     ) -> list[Solution]:
         return self._solve(lambda penalty, lists: penalty.solve_(lists[0], lists[1], weight), b, d)
+
+    @override
+    def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        if [tuple(weight.shape) for weight in weights] != list(self.shapes):
+            return None
+        found: list[Term | None] = [self._term(members, weights) for members in self.couplings]
+        # Entries of no unit, as groups without a norm.
+        for position in self._partly_free:
+            found += [self._term((strip,), weights, free=True) for strip in self._rest(position)]
+        known = [term for term in found if term is not None]
+        return known if len(known) == len(found) else None
+
+    def _term(self, members: tuple[Units, ...], weights: Sequence[Tensor], *, free: bool = False) -> Term | None:
+        places: list[Region] = []
+        for units in members:
+            if not isinstance(units, Strip):
+                return None
+            weight = weights[units.position].detach()
+            piece = units.take(weight)
+            offset = int(piece.storage_offset()) - int(weight.storage_offset())
+            inside = [axis for axis in range(piece.ndim) if axis != units.axis]
+            where = regions(units.position, offset, piece.shape, piece.stride(), inside)
+            if where is None:
+                return None
+            places += where
+        size = sum(place.lengths[0] * place.lengths[2] for place in places)
+        strengths = (0.0, 0.0) if free else self._on(0, members[0].counts_as).strengths(size)
+        if strengths is None:
+            return None
+        lasso, norm = strengths
+        return Term("groups", tuple(places), lasso, float(norm), (members[0].width,))
+
+    @override
+    def kept_of_terms(self, kept: Sequence[Tensor]) -> list[Tensor]:
+        return self._per_weight(kept[: len(self.couplings)])
 
     @override
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:

@@ -14,22 +14,26 @@ from openwork.penalties.base import GroupPenalty, Solution, check_strength, metr
 Weight = Literal["sqrt_size", "size", "one"]
 
 
-def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | None) -> Scalar:
+def size_weight(size: Scalar, weight: Weight, counts_as: int | None) -> Scalar:
     """Factor of a group's term: the square root of its size, as in the papers, its size, or one.
 
     Args:
-        groups: Which entries form a group.
-        x: The weight.
+        size: Number of entries; one number, or one for each group where these differ.
         weight: Which of the three.
         counts_as: What is taken for the size; None for what it has.
 
     Returns:
-        One number, or one for each group where their sizes differ.
+        One number, or one for each group.
     """
     if weight == "one":
         return 1.0
-    size: Scalar = groups.size(x.shape) if counts_as is None else counts_as
-    return size if weight == "size" else size**0.5
+    counted = size if counts_as is None else counts_as
+    return counted if weight == "size" else counted**0.5
+
+
+def group_weight(groups: Partition, x: Tensor, weight: Weight, counts_as: int | None) -> Scalar:
+    """The factors of the groups of a weight; see ``size_weight``."""
+    return size_weight(groups.size(x.shape), weight, counts_as)
 
 
 def solve_groups(b: Tensor, d: Tensor, kappa: Scalar, groups: Partition) -> Solution:
@@ -105,8 +109,12 @@ class GroupLasso(GroupPenalty):
     def __post_init__(self) -> None:
         check_strength(self, lam=self.lam)
 
+    @override
+    def strengths(self, size: Scalar) -> tuple[float, Scalar]:
+        return 0.0, self.lam * size_weight(size, self.weight, self.counts_as)
+
     def _strength(self, x: Tensor) -> Scalar:
-        return self.lam * group_weight(self.groups, x, self.weight, self.counts_as)
+        return self.strengths(self.groups.size(x.shape))[1]
 
     @override
     def value(self, x: Tensor) -> Tensor:

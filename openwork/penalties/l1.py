@@ -1,5 +1,6 @@
 """Lasso."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Scalar, Term, dense
 from openwork.partitions import Elements, Partition
 from openwork.penalties.base import GroupPenalty, Solution, check_strength, metric_quotient
 
@@ -56,6 +57,16 @@ class L1(GroupPenalty):
     @override
     def critical(self, b: Tensor, d: Tensor) -> Tensor:
         return b.abs() / self.lam
+
+    @override
+    def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        found: list[Term] = []
+        for position, weight in enumerate(weights):
+            where = dense(position, weight.shape, weight.stride())
+            if where is None:
+                return None
+            found.append(Term("entries", (where,), self.lam, 0.0, tuple(weight.shape)))
+        return found
 
     @override
     def regroup(self, groups: Partition) -> Self:

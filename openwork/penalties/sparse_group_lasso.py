@@ -9,7 +9,7 @@ from typing_extensions import override
 from openwork.kernels import Scalar
 from openwork.partitions import Partition, Slices
 from openwork.penalties.base import GroupPenalty, Solution, check_strength
-from openwork.penalties.group_lasso import Weight, group_weight, shrink_groups, solve_groups
+from openwork.penalties.group_lasso import Weight, shrink_groups, size_weight, solve_groups
 from openwork.penalties.l1 import soft_threshold
 
 # Steps to the weight at which a group vanishes; Newton on a convex, piecewise smooth function rarely needs ten.
@@ -47,11 +47,12 @@ class SparseGroupLasso(GroupPenalty):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"SparseGroupLasso: alpha must lie in [0, 1], got {self.alpha}")
 
+    @override
+    def strengths(self, size: Scalar) -> tuple[float, Scalar]:
+        return self.lam * self.alpha, self.lam * (1 - self.alpha) * size_weight(size, self.weight, self.counts_as)
+
     def _strengths(self, x: Tensor) -> tuple[float, Scalar]:
-        """Strength of the lasso and of each group norm."""
-        return self.lam * self.alpha, self.lam * (1 - self.alpha) * group_weight(
-            self.groups, x, self.weight, self.counts_as
-        )
+        return self.strengths(self.groups.size(x.shape))
 
     def _soften(self, x: Tensor, threshold: Scalar) -> Tensor:
         if isinstance(threshold, Tensor) and threshold.ndim:

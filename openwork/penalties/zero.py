@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Scalar, Term, dense
 from openwork.partitions import Cut, Elements
 from openwork.penalties.base import DiagonalProx, Solution, metric_quotient
 from openwork.structure import Structure, Support
@@ -32,6 +32,12 @@ class Zero(DiagonalProx):
     @override
     def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
         return Solution(x, _nothing(x), x.new_zeros(()))
+
+    @override
+    def terms(self, weights: Sequence[Tensor]) -> list[Term] | None:
+        where = [dense(position, weight.shape, weight.stride()) for position, weight in enumerate(weights)]
+        known = [Term("free", (region,)) for region in where if region is not None]
+        return known if len(known) == len(where) else None
 
     @override
     def structure(self, x: Tensor) -> Structure:

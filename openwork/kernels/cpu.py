@@ -1,0 +1,227 @@
+"""Fused steps on the CPU."""
+
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import accumulate
+from threading import local
+
+import torch
+from torch import Tensor
+
+from openwork.kernels.fused import Descent, Found, Method
+from openwork.kernels.group_norm import Scalar
+from openwork.kernels.native import function
+from openwork.kernels.regions import Plan
+from openwork.kernels.tables import GROUP, WIDEST, Tables, tables
+from openwork.kernels.threads import run
+
+# Entries that one thread takes at a time, at least.
+CHUNK_ENTRIES = 1 << 18
+
+_memory = local()
+
+
+class CPUKernels:
+    """Fused steps compiled by numba; see ``FusedKernels``."""
+
+    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
+        """Why there is no such step; see ``FusedKernels``."""
+        if dtype not in (torch.float32, torch.float64):
+            return f"of {dtype} on the CPU"
+        if tables(plan) is None:
+            return "for groups that lie so in memory"
+        return _failure(method, dtype)
+
+    def ramda(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        grad_sums: Sequence[Tensor],
+        square_sums: Sequence[Tensor],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        weight: Scalar,
+        penalty_weight: Scalar,
+        eps: Scalar,
+        averaging: Scalar,
+    ) -> Found:
+        """One step of RAMDA; see ``FusedKernels``."""
+        lists = params, grads, anchors, grad_sums, square_sums
+        return _step("ramda", lists, plan, roots, descent, penalty_weight, averaging, (weight, eps))
+
+    def rmda(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        grad_sums: Sequence[Tensor],
+        *,
+        plan: Plan,
+        descent: Descent,
+        weight: Scalar,
+        scale: Scalar,
+        penalty_step: Scalar,
+        averaging: Scalar,
+    ) -> Found:
+        """One step of RMDA; see ``FusedKernels``."""
+        lists = params, grads, anchors, grad_sums, grad_sums
+        return _step("rmda", lists, plan, None, descent, penalty_step, averaging, (weight, 1 / scale))
+
+    def prox_adamw(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        momentums: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        lr: Scalar,
+        penalty_weight: Scalar,
+        decay: Scalar,
+        beta1: Scalar,
+        beta2: Scalar,
+        correction1: Scalar,
+        correction2: Scalar,
+        eps: Scalar,
+    ) -> Found:
+        """One step of ProxAdamW; see ``FusedKernels``."""
+        lists = params, grads, momentums, squares, squares
+        numbers = 1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1
+        return _step("prox_adamw", lists, plan, roots, descent, penalty_weight, 1.0, numbers)
+
+    def factorized_sgd(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        factors: Sequence[Sequence[Tensor]],
+        momentums: Sequence[Sequence[Tensor]],
+        *,
+        plan: Plan,
+        descent: Descent,
+        lr: Scalar,
+        decay: Scalar,
+        momentum: Scalar,
+        nesterov: bool,
+    ) -> None:
+        """One step on factors; see ``FusedKernels``."""
+        if not descent.gate:
+            return
+        known = _tables(plan)
+        addresses = array("q", [x.data_ptr() for xs in (params, grads, *factors, *momentums) for x in xs])
+        call = function(_name(params[0].dtype), f"factorized_sgd_{len(factors)}")
+        moves = bool(momentums), nesterov
+        numbers = [float(x) for x in (descent.sign, lr, decay, momentum)]
+
+        def work(begin: int, end: int) -> None:
+            places = (_address(x) for x in (known.tiles, known.panels, addresses))
+            call(begin, end, *places, len(params), *moves, *numbers)
+
+        _run(known, work)
+
+
+@cache
+def _failure(method: Method, dtype: torch.dtype) -> str | None:
+    """Why a step cannot be compiled or loaded, which is tried once."""
+    try:
+        function(_name(dtype), method)
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        return (
+            f"on this machine, since numba is missing or broken ({type(error).__name__}: {why}); "
+            "pip install 'openwork[fused]'"
+        )
+    return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _step(
+    method: Method,
+    lists: Sequence[Sequence[Tensor]],
+    plan: Plan,
+    roots: Sequence[Tensor] | None,
+    descent: Descent,
+    penalty_weight: Scalar,
+    averaging: Scalar,
+    numbers: Sequence[Scalar],
+) -> Found:
+    known = _tables(plan)
+    kept = [
+        torch.empty_like(lists[0][term.regions[0].tensor], dtype=torch.bool)
+        if term.kind == "entries"
+        else torch.zeros(term.grid, dtype=torch.bool)
+        for term in plan.terms
+    ]
+    if not descent.gate:
+        return Found(kept, 0.0)
+    first = lists[0][0]
+    addresses = array("q", [x.data_ptr() for xs in lists for x in xs])
+    begins = array("q", [x.data_ptr() for x in roots] if roots else [0] * len(plan.terms))
+    bools = array("q", [x.data_ptr() for x in kept])
+    residuals = torch.empty(len(known.entries), dtype=torch.float64)
+    call = function(_name(first.dtype), method)
+    scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
+    scalars += [0.0] * (10 - len(scalars))
+    scratch_bytes = WIDEST * GROUP * 8 + (6 * WIDEST + 2 * known.room) * first.element_size()
+
+    def work(begin: int, end: int) -> None:
+        places = (_address(x) for x in (known.tiles, known.panels, known.strengths, addresses))
+        memory = _scratch(scratch_bytes)
+        call(
+            begin,
+            end,
+            *places,
+            len(lists[0]),
+            _address(begins),
+            _address(bools),
+            residuals.data_ptr(),
+            memory.data_ptr(),
+            known.room,
+            *scalars,
+        )
+
+    _run(known, work)
+    return Found(kept, float(residuals.sum()))
+
+
+def _tables(plan: Plan) -> Tables:
+    known = tables(plan)
+    if known is None:
+        raise ValueError("the groups of this plan have no fused step on the CPU; ask obstacle() first")
+    return known
+
+
+def _run(known: Tables, work: Callable[[int, int], None]) -> None:
+    """Do all tiles, a range at a time."""
+    bounds = _chunks(known)
+    run(lambda chunk: work(bounds[chunk], bounds[chunk + 1]), len(bounds) - 1)
+
+
+def _chunks(known: Tables) -> list[int]:
+    """Tiles at which chunks begin, and the end."""
+    bounds, taken = [0], 0
+    for number, sum_of_entries in enumerate(accumulate(known.entries), start=1):
+        if sum_of_entries - taken >= CHUNK_ENTRIES or number == len(known.entries):
+            bounds.append(number)
+            taken = sum_of_entries
+    return bounds
+
+
+def _address(numbers: array) -> int:  # pyright: ignore
+    return numbers.buffer_info()[0]
+
+
+def _scratch(size: int) -> Tensor:
+    """Memory of this thread."""
+    held: Tensor | None = getattr(_memory, "scratch", None)
+    if held is None or held.numel() < size:
+        held = _memory.scratch = torch.empty(size, dtype=torch.uint8)
+    return held

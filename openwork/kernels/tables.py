@@ -1,0 +1,116 @@
+"""The work of a fused step on the CPU as tables of numbers, which its loops read."""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from openwork.kernels.regions import Plan, Region, Term
+
+# Numbers of a tile: term, kind, first panel and the one after the last, first group, groups. Of a panel: tensor, first
+# entry, rows, columns, stride of rows, columns of a group, first group in the tile. Of a group while it is solved: four
+# sums, root, whether it moves.
+TILE, PANEL, GROUP = 6, 7, 6
+# Columns of a panel and groups of a tile, at most; columns of a panel that holds a part of one long group.
+WIDEST, FOLDED = 1024, 64
+# Rows after which sums in single precision go on in double precision.
+BLOCK = 64
+# Entries of a tile, about: so many duals and metrics stay in the caches of a core.
+TILE_ENTRIES = 1 << 20
+# Columns below which a row is shorter than what memory gives at once.
+NARROW = 16
+# Entries without a group that are one tile.
+CHUNK = 1 << 15
+
+KINDS = {"groups": 0, "entries": 1, "free": 2}
+
+
+@dataclass
+class Tables:
+    """Tables of a plan.
+
+    Args:
+        tiles: ``TILE`` numbers each.
+        panels: ``PANEL`` numbers each.
+        strengths: Lasso and norm of each term.
+        room: Entries of the largest tile of groups.
+        weights: Entries of each tile.
+    """
+
+    tiles: "array[int]" = field(default_factory=lambda: array("q"))
+    panels: "array[int]" = field(default_factory=lambda: array("q"))
+    strengths: "array[float]" = field(default_factory=lambda: array("d"))
+    room: int = 1
+    entries: list[int] = field(default_factory=list[int])
+
+    def add(self, number: int, term: Term) -> None:
+        """Append the tiles of a term."""
+        self.strengths.extend((term.lasso, term.norm))
+        if term.kind != "groups":
+            (region,) = term.regions
+            for start in range(0, region.entries, CHUNK):
+                length = min(CHUNK, region.entries - start)
+                place = len(self.panels) // PANEL
+                self.panels.extend((region.tensor, region.offset + start, 1, length, 0, 1, 0))
+                self.tiles.extend((number, KINDS[term.kind], place, place + 1, start, length))
+                self.entries.append(length)
+            return
+        if not term.regions:
+            return
+        width = _width(term)
+        for start in range(0, term.groups, width):
+            length, begin = min(width, term.groups - start), len(self.panels) // PANEL
+            for region in term.regions:
+                for panel in _panels(region, start, length):
+                    self.panels.extend(panel)
+            self.tiles.extend((number, 0, begin, len(self.panels) // PANEL, start, length))
+            self.entries.append(length * term.size)
+            self.room = max(self.room, length * term.size)
+
+
+_known: WeakKeyDictionary[Plan, Tables | None] = WeakKeyDictionary()
+
+
+def tables(plan: Plan) -> Tables | None:
+    """The tables of a plan, made once; None if its groups lie where the loops cannot go."""
+    if plan not in _known:
+        known = None
+        if all(_fits(region) for term in plan.terms for region in term.regions):
+            known = Tables()
+            for number, term in enumerate(plan.terms):
+                known.add(number, term)
+        _known[plan] = known
+    return _known[plan]
+
+
+def _fits(region: Region) -> bool:
+    """Whether groups are runs of consecutive entries, side by side."""
+    (_, groups, inner), (_, group_stride, inner_stride) = region.lengths, region.strides
+    return (inner == 1 or inner_stride == 1) and (groups == 1 or inner > FOLDED or group_stride == inner)
+
+
+def _width(term: Term) -> int:
+    """Groups of a tile."""
+    short = [region.lengths[2] for region in term.regions if region.lengths[2] <= FOLDED]
+    most = min((WIDEST // inner for inner in short), default=WIDEST)
+    width = max(1, min(most, TILE_ENTRIES // term.size))
+    if short:
+        # Whole lines of memory in a row.
+        width = max(width, min(most, -(-NARROW // min(short))))
+    return width - width % NARROW if width > NARROW else width
+
+
+def _panels(region: Region, start: int, length: int) -> Iterator[tuple[int, ...]]:
+    """Panels of some groups of a region."""
+    (outer, _, inner), (outer_stride, group_stride, _) = region.lengths, region.strides
+    first = region.offset + start * group_stride
+    if inner <= FOLDED:
+        yield region.tensor, first, outer, length * inner, outer_stride, inner, 0
+        return
+    rows, rest = divmod(inner, FOLDED)
+    for group in range(length):
+        for row in range(outer):
+            base = first + group * group_stride + row * outer_stride
+            yield region.tensor, base, rows, FOLDED, FOLDED, FOLDED, group
+            if rest:
+                yield region.tensor, base + rows * FOLDED, 1, rest, 0, rest, group

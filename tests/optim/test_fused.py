@@ -1,0 +1,474 @@
+"""Fused steps are the plain ones to rounding, and are taken exactly where they can be."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from openwork.factorizations import product
+from openwork.kernels import cpu, fused_kernels, native
+from openwork.optim import (
+    RAMDA,
+    RMDA,
+    FactorizedSGD,
+    ProxAdamW,
+    ProximalOptimizer,
+    Stages,
+    StructuredOptimizer,
+    regularize,
+)
+from openwork.partitions import Blocks, Heads, Partition, Slices
+from openwork.penalties import L1, GroupLasso, GroupMCP, Penalty, SparseGroupLasso, Target
+
+PROXIMAL: list[Callable[..., ProximalOptimizer]] = [RAMDA, RMDA, ProxAdamW]
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+def is_fused(optimizer: StructuredOptimizer) -> bool:
+    """Whether the next step of the first group is fused."""
+    group = optimizer.param_groups[0]
+    return optimizer._fused_step(group, optimizer._moving(group)) is not None
+
+
+def distance(ones: list[nn.Parameter], others: list[nn.Parameter]) -> float:
+    """Largest relative distance of two weights."""
+    tiny = torch.finfo(ones[0].dtype).tiny
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(ones, others, strict=True)]
+    return max((float((a - b).norm() / b.norm().clamp_min(tiny)) for a, b in pairs if a.numel()), default=0.0)
+
+
+def step_both(one: Any, other: Any, ones: list[nn.Parameter], others: list[nn.Parameter], scale: float = 1.0) -> None:
+    """One step of two optimizers with the same random gradients."""
+    for a, b in zip(ones, others, strict=True):
+        a.grad = scale * (0.3 * torch.randn_like(a) + a.detach() / scale)
+        b.grad = a.grad.clone()
+    one.step()
+    other.step()
+
+
+def weights(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64, scale: float = 1.0) -> list[nn.Parameter]:
+    """Random weights, every other input of which is small."""
+    found: list[nn.Parameter] = []
+    for shape in shapes:
+        x = scale * torch.randn(shape, dtype=dtype)
+        if len(shape) > 1:
+            x[:, ::2] *= 0.02
+        found.append(nn.Parameter(x))
+    return found
+
+
+# -- the same numbers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", PROXIMAL)
+@pytest.mark.parametrize("penalty", [GroupLasso(0.05), L1(0.02), SparseGroupLasso(0.05), None])
+def test_agrees_with_plain_torch(kind: Any, penalty: Penalty | None, threads: int) -> None:
+    ones = weights((40, 30), (6, 8, 3, 3), (5, 700))
+    others = copy.deepcopy(ones)
+    if isinstance(penalty, L1 | GroupLasso | SparseGroupLasso):
+        # Strong enough that some vanish, and not all.
+        penalty = dataclasses.replace(penalty, lam={RAMDA: 1, RMDA: 20, ProxAdamW: 5}[kind] * penalty.lam)
+    one, other = kind(ones, lr=0.1, penalty=penalty, fused=True), kind(others, lr=0.1, penalty=penalty, fused=False)
+    for optimizer in (one, other):
+        Stages(optimizer, [5])
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(10):
+            step_both(one, other, ones, others)
+            assert distance(ones, others) < 1e-12
+            assert one.read_out().alive == other.read_out().alive
+    finally:
+        torch.set_num_threads(1)
+    with one.structured(), other.structured():
+        assert distance(ones, others) < 1e-12
+        assert [(a != 0).sum() for a in ones] == [(b != 0).sum() for b in others]
+    assert one.read_out().residual < 1e-9
+    if penalty is not None:
+        assert 0 < one.read_out().alive < one.read_out().total
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_random_shapes_groups_and_dtypes(data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
+    kind = data.draw(st.sampled_from(PROXIMAL))
+    shapes = data.draw(
+        st.lists(st.lists(st.integers(1, 20), min_size=2, max_size=4).map(tuple), min_size=1, max_size=3)
+    )
+    groups: Partition = data.draw(st.sampled_from([Slices(0), Slices(1), Slices(-1), Heads(1, 1), Blocks((1,))]))
+    lasso: Penalty = data.draw(
+        st.sampled_from(
+            [GroupLasso(0.1, groups), SparseGroupLasso(0.1, 0.3, groups), SparseGroupLasso(0.1, 1.0, groups)]
+        )
+    )
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    ones = weights(*shapes, dtype=dtype)
+    others = copy.deepcopy(ones)
+    one, other = kind(ones, lr=0.05, penalty=lasso, fused=True), kind(others, lr=0.05, penalty=lasso, fused=False)
+    for _ in range(3):
+        step_both(one, other, ones, others)
+    assert is_fused(one)
+    # A group whose norm is close to the threshold is as good as its distance to it.
+    assert distance(ones, others) < 20 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [
+        *((partial(RAMDA, eps=0.0), scale) for scale in (1e-12, 1e-6, 1e6, 1e12)),
+        *((partial(ProxAdamW, eps=0.0), scale) for scale in (1e-18, 1e-8, 1e8, 1e18)),
+        # Beyond what has a square in this precision.
+        *((RMDA, scale) for scale in (1e-25, 1e-8, 1e8, 1e25)),
+    ],
+)
+def test_huge_and_tiny_numbers(kind: Any, scale: float) -> None:
+    ones = weights((16, 12), dtype=torch.float32, scale=scale)
+    others = copy.deepcopy(ones)
+    lam = 0.05 * (scale if kind is RMDA else 1.0)
+    one, other = (
+        kind(ws, lr=0.1 * (1.0 if kind is RMDA else scale), penalty=GroupLasso(lam), fused=fused)
+        for ws, fused in ((ones, True), (others, False))
+    )
+    for _ in range(4):
+        step_both(one, other, ones, others, scale)
+    assert distance(ones, others) < 1e-5
+    assert all(bool(w.isfinite().all()) for w in ones)
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
+@pytest.mark.parametrize("lam", [0.0, 1e30])
+def test_no_strength_keeps_and_a_huge_one_drops_everything(kind: Any, lam: float) -> None:
+    ones = weights((12, 10), (4, 6, 3, 3))
+    others = copy.deepcopy(ones)
+    one, other = (kind(ws, penalty=GroupLasso(lam), fused=f) for ws, f in ((ones, True), (others, False)))
+    for _ in range(3):
+        step_both(one, other, ones, others)
+    assert distance(ones, others) < 1e-12
+    assert one.read_out().alive == (0 if lam else one.read_out().total) == other.read_out().alive
+    assert one.read_out().residual == 0.0
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
+def test_dead_groups_single_entries_and_empty_tensors(kind: Any) -> None:
+    ones = weights((1, 1), (0, 4), (3, 0), (5, 1), (1, 5), (6, 4))
+    with torch.no_grad():
+        ones[-1][:, 0] = 0.0
+    others = copy.deepcopy(ones)
+    one, other = (kind(ws, penalty=GroupLasso(0.01), fused=f) for ws, f in ((ones, True), (others, False)))
+    for _ in range(3):
+        for a, b in zip(ones, others, strict=True):
+            a.grad = torch.randn_like(a)
+            if a.numel():
+                a.grad[:, 0] = 0.0
+            b.grad = a.grad.clone()
+        one.step()
+        other.step()
+    assert distance(ones, others) < 1e-12
+    assert not ones[-1][:, 0].any()
+    found, expected = one.read_out(), other.read_out()
+    assert (found.alive, found.total, found.residual) == (expected.alive, expected.total, pytest.approx(0, abs=1e-12))
+    assert [s.kept.shape for s in one.structures().values()] == [s.kept.shape for s in other.structures().values()]
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
+def test_weights_in_any_order_of_memory(kind: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(6, 8, 3, 3, generator=generator, dtype=torch.float64)
+    for memory in (torch.channels_last, torch.contiguous_format):
+        for grads in (torch.channels_last, torch.contiguous_format):
+            ones = [nn.Parameter(kernel.clone(memory_format=memory)), nn.Parameter(kernel[0, :, 0].clone().t())]
+            others = [nn.Parameter(w.detach().contiguous()) for w in ones]
+            one, other = (
+                kind(ws, lr=0.1, penalty=GroupLasso(0.1), fused=f) for ws, f in ((ones, True), (others, False))
+            )
+            for time in range(3):
+                for a, b in zip(ones, others, strict=True):
+                    b.grad = (time + 1) * b.detach().sin()
+                    a.grad = b.grad.contiguous(memory_format=grads) if a.ndim == 4 else b.grad
+                assert is_fused(one)
+                one.step()
+                other.step()
+            assert distance(ones, others) < 1e-12
+            assert one.read_out().alive == other.read_out().alive
+
+
+@pytest.mark.parametrize("kind", [RAMDA, RMDA])
+@pytest.mark.parametrize("options", [{"maximize": True}, {"weight_decay": 0.1}, {"lr": torch.tensor(0.05)}])
+def test_options_of_the_gradient(kind: Any, options: dict[str, Any]) -> None:
+    ones = weights((30, 20), (50,))
+    others = copy.deepcopy(ones)
+    one, other = (kind(ws, fused=f, **options) for ws, f in ((ones, True), (others, False)))
+    for _ in range(4):
+        step_both(one, other, ones, others)
+    assert distance(ones, others) < 1e-12
+
+
+def coupled_model() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(16, 6), nn.ReLU(),
+        nn.Linear(6, 2),
+    ).double()  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
+@pytest.mark.parametrize("side", ["consumers", "producers"])
+def test_couplings(kind: Any, side: Any) -> None:
+    one_model = coupled_model()
+    other_model = copy.deepcopy(one_model)
+    one, other = (
+        kind(regularize(model, GroupLasso(0.05), torch.zeros(2, 3, 6, 6).double(), side), lr=0.1, fused=fused)
+        for model, fused in ((one_model, True), (other_model, False))
+    )
+    ones, others = list(one_model.parameters()), list(other_model.parameters())
+    for _ in range(6):
+        step_both(one, other, ones, others)
+        assert one.read_out().alive == other.read_out().alive
+    assert distance(ones, others) < 1e-12
+    found, expected = one.structures(), other.structures()
+    for a, b in zip(ones, others, strict=True):
+        assert (a in found) == (b in expected)
+        assert a not in found or torch.equal(found[a].kept, expected[b].kept)
+    with one.structured(), other.structured():
+        assert distance(ones, others) < 1e-12
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"momentum": 0.0}, {"maximize": True}])
+def test_factors(depth: int, options: dict[str, Any]) -> None:
+    ones = weights((30, 20), (4, 5, 3, 3), (7,))
+    others = copy.deepcopy(ones)
+    built: list[FactorizedSGD] = []
+    for ws, fused in ((ones, None), (others, False)):
+        torch.manual_seed(1)
+        built.append(FactorizedSGD(ws, lr=0.05, depth=depth, lam=1e-3, fused=fused, **options))
+    for _ in range(5):
+        step_both(built[0], built[1], ones, others)
+    assert is_fused(built[0])
+    assert not is_fused(built[1])
+    assert distance(ones, others) < 1e-12
+    for a, b in zip(built[0].factors().values(), built[1].factors().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    # What another process would make of the factors.
+    assert all(torch.equal(product(*factors), weight) for weight, factors in built[0].factors().items())
+
+
+# -- the promises ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*PROXIMAL, FactorizedSGD])
+@pytest.mark.parametrize("capturable", [None, True])
+@pytest.mark.parametrize("bad", [nan, inf])
+def test_a_bad_gradient_changes_nothing(kind: Any, capturable: bool | None, bad: float) -> None:
+    params = weights((8, 6), (5, 4))
+    optimizer = kind(params, capturable=capturable, fused=None if kind is FactorizedSGD else True)
+    for param in params:
+        param.grad = torch.randn_like(param)
+    optimizer.step()
+    before = copy.deepcopy((params, list(optimizer.state.values())))
+    assert params[0].grad is not None
+    params[0].grad[0, 0] = bad
+    optimizer.step()
+    for now, then in zip(params, before[0], strict=True):
+        assert torch.equal(now, then)
+    for now, then in zip(optimizer.state.values(), before[1], strict=True):
+        assert all(torch.equal(now[name], then[name]) for name in then)
+    assert optimizer.skipped == 1
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
+def test_resumes_to_the_same_bits(kind: Any, tmp_path: Path) -> None:
+    params = weights((20, 10), (4, 6, 3, 3), dtype=torch.float32)
+    optimizer = kind(params, penalty=GroupLasso(0.02))
+    generator = torch.Generator().manual_seed(0)
+    grads = [[torch.randn(p.shape, generator=generator) for p in params] for _ in range(8)]
+
+    def train(some: Any, its_params: list[nn.Parameter], rounds: list[list[Tensor]]) -> None:
+        for these in rounds:
+            for param, grad in zip(its_params, these, strict=True):
+                param.grad = grad
+            some.step()
+
+    train(optimizer, params, grads[:4])
+    torch.save((params, optimizer.state_dict()), tmp_path / "saved.pt")
+    train(optimizer, params, grads[4:])
+    torch.serialization.add_safe_globals([nn.Parameter])
+    again, state = torch.load(tmp_path / "saved.pt", weights_only=True)
+    resumed = kind(again, penalty=GroupLasso(0.02))
+    resumed.load_state_dict(state)
+    train(resumed, again, grads[4:])
+    assert all(torch.equal(a, b) for a, b in zip(params, again, strict=True))
+    assert is_fused(resumed)
+
+
+@pytest.mark.parametrize("kind", [RAMDA, RMDA])
+def test_threads_make_no_difference(kind: Any) -> None:
+    results: list[list[Tensor]] = []
+    for threads in (1, 2):
+        torch.manual_seed(3)
+        torch.set_num_threads(threads)
+        try:
+            params = weights((700, 600), (3, 9), dtype=torch.float32)
+            optimizer = kind(params, penalty=GroupLasso(0.02), fused=True)
+            for _ in range(3):
+                for param in params:
+                    param.grad = torch.randn_like(param)
+                optimizer.step()
+        finally:
+            torch.set_num_threads(1)
+        results.append([param.detach() for param in params])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kind", [RAMDA, RMDA])
+def test_zeros_of_structured_weights_are_those_that_the_step_kept(kind: Any) -> None:
+    """Also where a group lies on the threshold, on which plain torch and the kernel may not agree."""
+    params = weights((64, 300), dtype=torch.float32)
+    optimizer = kind(params, lr=0.1, penalty=GroupLasso(0.05), fused=True)
+    for _ in range(20):
+        params[0].grad = params[0].detach() + 0.1 * torch.randn_like(params[0])
+        optimizer.step()
+        with optimizer.structured():
+            assert torch.equal(params[0].any(0), optimizer.structures()[params[0]].kept)
+    optimizer.param_groups[0]["averaging"] = 1.0
+    optimizer.step()
+    before = params[0].detach().clone()
+    optimizer.settle_()
+    torch.testing.assert_close(params[0].detach(), before, rtol=1e-6, atol=0)
+
+
+def test_autograd_notices_a_fused_step() -> None:
+    param = nn.Parameter(torch.randn(4, 4))
+    optimizer = RAMDA([param], fused=True)
+    loss = (param * param).sum()
+    param.grad = torch.randn(4, 4)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+# -- when -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fused": False},
+        {"foreach": True},
+        {"foreach": False},
+        {"penalty": GroupMCP(0.1)},
+        {"penalty": Target(L1(1.0), 0.5)},
+    ],
+)
+def test_falls_back_without_a_word(options: dict[str, Any]) -> None:
+    params = weights((6, 4))
+    optimizer = RAMDA(params, **options)
+    params[0].grad = torch.ones_like(params[0])
+    assert not is_fused(optimizer)
+    optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_takes_plain_torch(dtype: torch.dtype) -> None:
+    params = weights((6, 4), dtype=dtype)
+    optimizer = RAMDA(params, penalty=GroupLasso(0.1))
+    params[0].grad = torch.ones_like(params[0])
+    assert not is_fused(optimizer)
+    optimizer.step()
+    assert bool(params[0].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"foreach": True}, "beside foreach=True"),
+        ({"compile": True}, "beside compile=True"),
+        ({"penalty": GroupMCP(0.1)}, r"for GroupMCP\("),
+        ({"dtype": torch.float16}, "of torch.float16 on the CPU"),
+    ],
+)
+def test_insisting_says_why_not(options: dict[str, Any], why: str) -> None:
+    params = weights((6, 4), dtype=options.pop("dtype", torch.float64))
+    with pytest.raises(ValueError, match=f"RAMDA: there is no fused step {why}.*; leave fused out"):
+        RAMDA(params, fused=True, **options)
+
+
+def test_insisting_on_amsgrad_says_why_not() -> None:
+    with pytest.raises(ValueError, match="ProxAdamW: there is no fused step with these options"):
+        ProxAdamW(weights((6, 4)), amsgrad=True, fused=True)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing is loaded or kept on disk yet."""
+    monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path))
+    caches = (fused_kernels, cpu._failure, cpu._complain, native._function)
+    for function in caches:
+        function.cache_clear()
+    yield
+    for function in caches:
+        function.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["numba", "llvmlite.binding"])
+def test_without_numba_it_says_so_once_and_goes_on(name: str, forgetful: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    params, others = weights((6, 4)), weights((6, 4))
+    optimizer = RAMDA(params, penalty=GroupLasso(0.1))
+    params[0].grad = torch.ones_like(params[0])
+    with pytest.warns(UserWarning, match=r"take plain torch.*numba is missing or broken.*openwork\[fused\]"):
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+        again = RMDA(others, penalty=GroupLasso(0.1))
+        others[0].grad = torch.ones_like(others[0])
+        again.step()
+    assert optimizer.param_groups[0]["step"] == 2
+    with pytest.raises(ValueError, match="there is no fused step on this machine, since numba is missing or broken"):
+        RAMDA(weights((2, 2)), fused=True)
+
+
+def test_importing_openwork_does_not_import_numba() -> None:
+    code = "import sys, openwork.optim, openwork.kernels; print('numba' in sys.modules, 'llvmlite' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told.split() == ["False", "False"]
+
+
+def test_a_warm_cache_needs_no_numba(forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    native.function("float64", "rmda")
+    (file,) = tmp_path.iterdir()
+    native._function.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert native.function("float64", "rmda") is not None
+    # A file that was cut short is as good as none.
+    file.write_bytes(file.read_bytes()[:-1])
+    native._function.cache_clear()
+    with pytest.raises(ImportError):
+        native.function("float64", "rmda")
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(
+    forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("OPENWORK_CACHE", str(blocked / "folder"))
+    header: dict[str, Any] = {"symbol": "step", "arguments": []}
+    native._write(native.cache_folder() / "some.o", header, b"code")
+    assert native._read(native.cache_folder() / "some.o") is None
+    assert json.loads(json.dumps(header)) == header
