@@ -133,8 +133,8 @@ def _failure(method: Method, dtype: torch.dtype) -> str | None:
     except Exception as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         return (
-            f"on this machine, since numba is missing or broken ({type(error).__name__}: {why}); "
-            "pip install 'openwork[fused]'"
+            "on this machine, since numba, which pip install 'openwork[fused]' brings, is missing or broken "
+            f"({type(error).__name__}: {why})"
         )
     return None
 

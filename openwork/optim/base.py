@@ -164,7 +164,7 @@ class StructuredOptimizer(Optimizer):
             return
         why = obstacle(group, self._method(group), group.get("penalty", Zero()))
         if why is not None:
-            raise ValueError(f"{type(self).__name__}: there is no fused step {why}; leave fused out of this group")
+            raise ValueError(f"{type(self).__name__}: there is no fused step {why}; leave fused out")
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

@@ -150,8 +150,8 @@ class ProximalOptimizer(StructuredOptimizer):
             told = zip(params, group["penalty"].kept_of_terms(found.kept), strict=True)
             bits = {param: [own] for param, own in told if own.numel()}
             # The kernel has one number for all of them.
-            squares = torch.as_tensor(found.squares, dtype=torch.float64)
-            self._record(group, bits, dict.fromkeys([*bits][:1], squares), gate)
+            sum_of_squares = torch.as_tensor(found.squares, dtype=torch.float64)
+            self._record(group, bits, dict.fromkeys([*bits][:1], sum_of_squares), gate)
             return
         kept: dict[Tensor, list[Tensor]] = {}
         squares: dict[Tensor, Tensor] = {}

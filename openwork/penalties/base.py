@@ -306,7 +306,7 @@ class GroupPenalty(DropsGroups):
             layout = self.groups.layout(weight.shape)
             view = weight.detach().view(layout.shape)
             strengths = self.strengths(self.groups.size(weight.shape))
-            where = regions(position, 0, view.shape, view.stride(), layout.members)
+            where = regions(position, 0, view.shape, view.stride(), layout.axes)
             if strengths is None or where is None:
                 return None
             lasso, norm = strengths

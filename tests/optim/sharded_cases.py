@@ -424,6 +424,7 @@ def refusals() -> dict[str, str]:
     train(model, optimizer, 1)
     found = {
         "compile": message(lambda: RAMDA(model.parameters(), penalty=L1(1.0), compile=True)),
+        "fused": message(lambda: RAMDA(model.parameters(), fused=True)),
         "traced": message(lambda: regularize(model, GroupLasso(1.0), INPUTS)),
         "shrink": message(lambda: shrink(model, INPUTS)),
     }
