@@ -489,9 +489,10 @@ def test_a_data_frame_with_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from openwork.comparison import table as module
 
     monkeypatch.setattr(module, "import_module", lambda _: Pandas)
-    frame = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c").to_pandas()
+    table = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c")
+    frame = table.to_pandas()
     assert [record["method"] for record in frame] == ["plain", "largest"]
-    assert frame[1]["compression"] == pytest.approx(83 / 47)
+    assert frame[1]["compression"] == table.results[1].compression > 1
     assert frame[1]["compression_std"] is None
     assert frame[1]["settings"] == {"lr": 0.1, "diverges": 1e9}
 

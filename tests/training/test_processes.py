@@ -28,6 +28,7 @@ def train(out: Path, batch_size: int) -> list[str]:
     return ["train", "ramda_digits", *(str(word) for option in options.items() for word in option)]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # four epochs are too few for averaging
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None:
     command = [*LAUNCH, *train(tmp_path / "two", batch_size=32)]
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
