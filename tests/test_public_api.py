@@ -25,6 +25,8 @@ NOT_LISTED = {"cli", "testing", "kernels", "reductions", "sharding", "forward_pa
 FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 
 HEAVY = {
+    "numba",
+    "llvmlite",
     "accelerate",
     "alembic",
     "jsonargparse",

@@ -41,7 +41,7 @@ def test_every_entry_is_in_its_group_once(name: str, groups: Partition) -> None:
     x = TENSORS[name]
     layout = groups.layout(x.shape)
     view = x.view(layout.shape)
-    found = regions(0, int(x.storage_offset()), view.shape, view.stride(), layout.members)
+    found = regions(0, int(x.storage_offset()), view.shape, view.stride(), layout.axes)
     if found is None:
         assert isinstance(groups, Blocks)  # whose groups have two axes
         return
