@@ -25,13 +25,13 @@ NOT_LISTED = {"cli", "testing", "kernels", "reductions", "sharding", "forward_pa
 FUNCTIONS = {"compare": "comparison", "load": "shrinking", "save": "shrinking", "shrink": "shrinking"}
 
 HEAVY = {
-    "numba",
-    "llvmlite",
     "accelerate",
     "alembic",
     "jsonargparse",
     "lightning",
+    "llvmlite",
     "matplotlib",
+    "numba",
     "onnx",
     "onnxruntime",
     "optuna",
