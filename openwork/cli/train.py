@@ -23,6 +23,7 @@ from openwork.training import (
     new_folder,
     processes,
     read_recipe,
+    stop_requests,
     timeout_s,
     write_recipe,
 )
@@ -113,7 +114,9 @@ def _drive(run: Run, out: Path, chosen: Namespace) -> int:
         print(f"openwork: {stop}; go on with: openwork train --resume {out}", file=sys.stderr)
         return 128 + stop.number
     except Exception as error:
-        _note_crash(out, error)
+        # Launchers end the others when a process is lost, and must not cut off what is said of it.
+        with stop_requests():
+            _note_crash(out, error)
         return 1
     if processes().is_main_process:
         print(_summary(out, final))
