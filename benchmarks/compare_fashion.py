@@ -5,15 +5,15 @@ seed. Methods are as ``openwork.comparison.methods`` has them: nothing is tuned 
 images are shown, of the network that each method ends with.
 
 This is a study like any other: stopped, it goes on with what is missing when it is called again, and several processes
-with the same arguments share the work. The study lies in ``runs/compare_fashion``, and after every call the file that
-``openwork report`` reads is copied to benchmarks/results/compare_fashion. With the names of networks (lenet300, lenet5)
-only these are trained; with "table" nothing is, and the table is of what there is.
+with the same arguments share the work. The study lies in ``runs/compare_fashion``, where ``openwork report`` makes its
+page; after every call its numbers are kept in benchmarks/results/compare_fashion. With the names of networks (lenet300,
+lenet5) only these are trained; with "table" nothing is, and the table is of what there is.
 """
 
 import math
 import signal
 import sys
-from shutil import copyfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from readme_table import RESULTS, ROOT, Cell
 from record import write_table
 
 import openwork as ow
-from openwork.files import read_json
+from openwork.files import read_json, write_json
 from openwork.training import Stopped
 
 NAME = "compare_fashion"
@@ -64,9 +64,16 @@ def train(network: str) -> None:
             sys.exit(128 + signal.SIGTERM)
         finally:
             if (folder / "comparison.json").exists():
-                kept = RESULTS / NAME / f"{network}.json"
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                copyfile(folder / "comparison.json", kept)
+                keep(folder, NAME, network)
+
+
+def keep(folder: Path, name: str, part: str, **more: float) -> None:
+    """Keep what a comparison came to in benchmarks/results, without its curves and layers."""
+    study: dict[str, Any] = dict(read_json(folder / "comparison.json"))
+    results = [{key: value for key, value in r.items() if key not in ("curves", "layers")} for r in study["results"]]
+    file = RESULTS / name / f"{part}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**study, "results": results, **more})
 
 
 def table() -> None:
@@ -91,12 +98,12 @@ def table() -> None:
         "Fashion-MNIST: every method with the same budget",
         ["network", "method", *(f"strength {k}" for k in range(1, 6)), "networks"],
         rows,
-        "Each cell: test accuracy in %, compression ratio (parameters over nonzero parameters), MACs left after shrink "
-        "in %. Means over the seeds (two for LeNet-300-100, one for LeNet-5), with the deviation of the accuracy. 20 "
-        "epochs of 54 000 images, batch 256, for every method; alternating minimization (tiam_l1) has 40 sweeps. 6000 "
-        "images are held out and choose nothing here: settings and strengths are the package's own, as they come "
-        "(some were set by looking at validation images of this task). Strengths are a geometric path of each method's "
-        "own, from hardly sparse to nearly empty. The paper of deep weight factorization shows this setting in "
+        "Each cell: test accuracy in %, compression ratio (parameters over those that are left after shrink and not "
+        "zero), MACs left in %. Means over the seeds (two for LeNet-300-100, one for LeNet-5), with the deviation of the "
+        "accuracy. 20 epochs of 54 000 images, batch 256, for every method; alternating minimization (tiam_l1) has 40 "
+        "sweeps. 6000 images are held out and choose nothing here: settings and strengths are the package's own, as "
+        "they come (some were set by looking at validation images of this task). Strengths are a geometric path of each "
+        "method's own, from hardly sparse to nearly empty. The paper of deep weight factorization shows this setting in "
         "pictures only, so no published numbers stand beside these. Other programs ran meanwhile: no times are shown.",
         picture(),
     )
