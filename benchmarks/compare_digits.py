@@ -43,9 +43,10 @@ def main() -> None:
         rows,
         f"`openwork {' '.join(COMMAND)}` took {study['minutes']:.1f} minutes from an empty folder, with training, "
         f"shrinking, verification and timing of {len(study['results'])} networks. Each cell: test accuracy in %, "
-        "compression ratio (parameters over those that are left after shrink and not zero), MACs left in %; one seed, "
-        f"{study['budget']}, batch 64. Alternating minimization has two sweeps for each epoch. Validation samples choose "
-        "nothing here. 360 test samples: a point is 3.6 of them, and differences of less than two mean nothing.",
+        "compression ratio (parameters over those that are left after shrink and not zero), MACs left in %; one "
+        f"seed, {study['budget']}, batch 64. Alternating minimization has two sweeps for each epoch. Validation "
+        "samples choose nothing here. 360 test samples: a point is 3.6 of them, and differences of less than two "
+        "mean nothing.",
     )
 
 

@@ -99,12 +99,13 @@ def table() -> None:
         ["network", "method", *(f"strength {k}" for k in range(1, 6)), "networks"],
         rows,
         "Each cell: test accuracy in %, compression ratio (parameters over those that are left after shrink and not "
-        "zero), MACs left in %. Means over the seeds (two for LeNet-300-100, one for LeNet-5), with the deviation of the "
-        "accuracy. 20 epochs of 54 000 images, batch 256, for every method; alternating minimization (tiam_l1) has 40 "
-        "sweeps. 6000 images are held out and choose nothing here: settings and strengths are the package's own, as "
-        "they come (some were set by looking at validation images of this task). Strengths are a geometric path of each "
-        "method's own, from hardly sparse to nearly empty. The paper of deep weight factorization shows this setting in "
-        "pictures only, so no published numbers stand beside these. Other programs ran meanwhile: no times are shown.",
+        "zero), MACs left in %. Means over the seeds (two for LeNet-300-100, one for LeNet-5), with the deviation "
+        "of the accuracy. 20 epochs of 54 000 images, batch 256, for every method; alternating minimization "
+        "(tiam_l1) has 40 sweeps. 6000 images are held out and choose nothing here: settings and strengths are the "
+        "package's own, as they come (some were set by looking at validation images of this task). Strengths are a "
+        "geometric path of each method's own, from hardly sparse to nearly empty. The paper of deep weight "
+        "factorization shows this setting in pictures only, so no published numbers stand beside these. Other "
+        "programs ran meanwhile: no times are shown.",
         picture(),
     )
 
