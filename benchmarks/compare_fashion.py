@@ -11,7 +11,6 @@ lenet5) only these are trained; with "table" nothing is, and the table is of wha
 """
 
 import math
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def train(network: str) -> None:
             ow.compare(task, methods[:count], strengths=strengths, seeds=seeds, out=folder, said=print)
         except Stopped as stop:
             print(stop)
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(128 + stop.number)
         finally:
             if (folder / "comparison.json").exists():
                 keep(folder, NAME, network)

@@ -14,13 +14,15 @@ intrinsic: Any = extending.intrinsic
 NAMES = ("weight", "grad", "one", "two", "three", "b", "d", "r", "n", "q", "m", "s", "table", "groups", "roots", "kept")
 
 
-def _scopes(builder, name):
-    """Metadata that says: this is memory of one name, and not of any other."""
+def _named(builder, access, name):
+    """Mark a read or write as one of memory of one name, and not of any other; gives it back."""
     module = builder.module
     domain = module.add_metadata(["openwork"])
     scopes = {known: module.add_metadata([f"openwork.{known}", domain]) for known in NAMES}
     others = [scope for known, scope in scopes.items() if known != name]
-    return {"alias.scope": module.add_metadata([scopes[name]]), "noalias": module.add_metadata(others)}
+    access.set_metadata("alias.scope", module.add_metadata([scopes[name]]))
+    access.set_metadata("noalias", module.add_metadata(others))
+    return access
 
 
 def _element(context, builder, pointer, index, kind):
@@ -41,10 +43,7 @@ def get(typingctx, pointer, index, name):
 
     def generate(context, builder, signature, args):
         place = _element(context, builder, args[0], args[1], kind)
-        value = builder.load(place, align=_size(kind))
-        for key, node in _scopes(builder, name.literal_value).items():
-            value.set_metadata(key, node)
-        return value
+        return _named(builder, builder.load(place, align=_size(kind)), name.literal_value)
 
     return kind(pointer, types.int64, name), generate
 
@@ -58,9 +57,7 @@ def put(typingctx, pointer, index, value, name):
 
     def generate(context, builder, signature, args):
         place = _element(context, builder, args[0], args[1], kind)
-        written = builder.store(args[2], place, align=_size(kind))
-        for key, node in _scopes(builder, name.literal_value).items():
-            written.set_metadata(key, node)
+        _named(builder, builder.store(args[2], place, align=_size(kind)), name.literal_value)
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, kind, name), generate
@@ -75,12 +72,9 @@ def bump(typingctx, pointer, index, value, name):
 
     def generate(context, builder, signature, args):
         place = _element(context, builder, args[0], args[1], kind)
-        before = builder.load(place, align=_size(kind))
+        before = _named(builder, builder.load(place, align=_size(kind)), name.literal_value)
         after = builder.fadd(before, args[2], flags=("contract", "nsz"))
-        written = builder.store(after, place, align=_size(kind))
-        for key, node in _scopes(builder, name.literal_value).items():
-            before.set_metadata(key, node)
-            written.set_metadata(key, node)
+        _named(builder, builder.store(after, place, align=_size(kind)), name.literal_value)
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, kind, name), generate
@@ -98,10 +92,8 @@ def fields(typingctx, table, row, count):
         numbers = []
         for i in range(count.literal_value):
             index = builder.add(first, ir.Constant(args[1].type, i))
-            value = builder.load(_element(context, builder, args[0], index, types.int64), align=8)
-            for key, node in _scopes(builder, "table").items():
-                value.set_metadata(key, node)
-            numbers.append(value)
+            place = _element(context, builder, args[0], index, types.int64)
+            numbers.append(_named(builder, builder.load(place, align=8), "table"))
         return context.make_tuple(builder, found, numbers)
 
     return found(table, types.int64, count), generate
@@ -113,9 +105,8 @@ def entry_of(typingctx, table, tensor, offset, kind):
     found = types.CPointer(kind.instance_type)
 
     def generate(context, builder, signature, args):
-        address = builder.load(_element(context, builder, args[0], args[1], types.int64), align=8)
-        for key, node in _scopes(builder, "table").items():
-            address.set_metadata(key, node)
+        place = _element(context, builder, args[0], args[1], types.int64)
+        address = _named(builder, builder.load(place, align=8), "table")
         first = builder.inttoptr(address, context.get_value_type(found))
         return builder.bitcast(_element(context, builder, first, args[2], found.dtype), first.type)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels import Scalar
+from openwork.kernels import Descent, Found, Scalar
+from openwork.optim.fused import FusedStep
 from openwork.optim.groups import Group, check_range, count_, rate
 from openwork.optim.proximal import ProximalOptimizer
 
@@ -37,6 +38,43 @@ class DualAveraging(ProximalOptimizer):
 
     def _weight(self, group: Group) -> Scalar:
         return rate(group) * self._root(group)
+
+    # -- what an algorithm adds -------------------------------------------------------------------------------------
+
+    def _metric(self, group: Group) -> dict[str, Scalar]:
+        """Numbers of the subproblem, beside the weight of the gradient."""
+        raise NotImplementedError
+
+    def _take(
+        self,
+        step: FusedStep,
+        params: list[Tensor],
+        grads: list[Tensor],
+        roots: list[Tensor],
+        descent: Descent,
+        numbers: dict[str, Scalar],
+    ) -> Found:
+        """Have the kernel take a step of these parameters along these gradients."""
+        raise NotImplementedError
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def _numbers(self, group: Group, gate: Scalar) -> dict[str, Scalar]:
+        weight, averaging = gate * self._weight(group), gate * self.averaging_now(group)
+        return {"weight": weight, "averaging": averaging, **self._metric(group)}
+
+    @override
+    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+        descent = self._descent(group, gate)
+        return self._take(step, step["weight"], step["grad"], roots, descent, self._numbers(group, gate))
+
+    @override
+    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor]:
+        # A step with a gradient that weighs nothing.
+        points = [torch.zeros_like(weight) for weight in step["weight"]]
+        numbers = {"weight": 0.0, "averaging": 1.0, **self._metric(group)}
+        self._take(step, points, step["anchor"], roots, Descent(1.0, 0.0, 1.0), numbers)
+        return points
 
     @override
     def _penalty_weight(self, group: Group) -> Scalar:

@@ -284,15 +284,11 @@ class ProximalOptimizer(StructuredOptimizer):
 
     def _points_of_fused(self, group: Group, parts: list[list[Tensor]]) -> Iterator[tuple[Batch, list[Tensor]]]:
         for params in parts:
-            step = self._fused_step(group, params, grads=False)
-            points = (
-                None
-                if step is None
-                else self._fused_points(
-                    group, step, [root.clone() for root in step.roots([self.state[p] for p in params])]
-                )
-            )
-            if step is None or points is None:
+            if (step := self._fused_step(group, params, grads=False)) is None:
+                return
+            # A read-out must not move where the next step's solver starts.
+            roots = [root.clone() for root in step.roots([self.state[p] for p in params])]
+            if (points := self._fused_points(group, step, roots)) is None:
                 return
             yield Batch(group["penalty"], params, {name: step[name] for name in ("param", "weight")}), points
 

@@ -167,6 +167,7 @@ class RAMDA(DualAveraging):
         super()._check(group)
         check_range(type(self).__name__, group, "eps")
 
+    @override
     def _metric(self, group: Group) -> dict[str, Scalar]:
         return {"penalty_weight": self._penalty_weight(group), "eps": group["eps"]}
 
@@ -179,12 +180,7 @@ class RAMDA(DualAveraging):
             batch["grad_sum"],
             batch["square_sum"],
             penalty=batch.penalty,
-            **self._scalars(
-                group,
-                weight=gate * self._weight(group),
-                averaging=gate * self.averaging_now(group),
-                **self._metric(group),
-            ),
+            **self._scalars(group, **self._numbers(group, gate)),
         )
 
     @override
@@ -192,39 +188,17 @@ class RAMDA(DualAveraging):
         return "ramda"
 
     @override
-    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
-        return step.kernels.ramda(
-            step["weight"],
-            step["grad"],
-            step["anchor"],
-            step["grad_sum"],
-            step["square_sum"],
-            plan=step.plan,
-            roots=roots,
-            descent=self._descent(group, gate),
-            weight=gate * self._weight(group),
-            averaging=gate * self.averaging_now(group),
-            **self._metric(group),
-        )
-
-    @override
-    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor]:
-        # A step with a gradient that weighs nothing.
-        points = [torch.zeros_like(weight) for weight in step["weight"]]
-        step.kernels.ramda(
-            points,
-            step["anchor"],
-            step["anchor"],
-            step["grad_sum"],
-            step["square_sum"],
-            plan=step.plan,
-            roots=roots,
-            descent=Descent(1.0, 0.0, 1.0),
-            weight=0.0,
-            averaging=1.0,
-            **self._metric(group),
-        )
-        return points
+    def _take(
+        self,
+        step: FusedStep,
+        params: list[Tensor],
+        grads: list[Tensor],
+        roots: list[Tensor],
+        descent: Descent,
+        numbers: dict[str, Scalar],
+    ) -> Found:
+        sums = step["anchor"], step["grad_sum"], step["square_sum"]
+        return step.kernels.ramda(params, grads, *sums, plan=step.plan, roots=roots, descent=descent, **numbers)
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:

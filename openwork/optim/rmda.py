@@ -1,6 +1,5 @@
 """Regularized modernized dual averaging."""
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -127,6 +126,7 @@ class RMDA(DualAveraging):
             fused=fused,
         )
 
+    @override
     def _metric(self, group: Group) -> dict[str, Scalar]:
         scale = self._root(group)
         return {"scale": scale, "penalty_step": self._penalty_weight(group) / scale}
@@ -139,12 +139,7 @@ class RMDA(DualAveraging):
             batch["anchor"],
             batch["grad_sum"],
             penalty=batch.penalty,
-            **self._scalars(
-                group,
-                weight=gate * self._weight(group),
-                averaging=gate * self.averaging_now(group),
-                **self._metric(group),
-            ),
+            **self._scalars(group, **self._numbers(group, gate)),
         )
 
     @override
@@ -152,35 +147,17 @@ class RMDA(DualAveraging):
         return "rmda"
 
     @override
-    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
-        return step.kernels.rmda(
-            step["weight"],
-            step["grad"],
-            step["anchor"],
-            step["grad_sum"],
-            plan=step.plan,
-            descent=self._descent(group, gate),
-            weight=gate * self._weight(group),
-            averaging=gate * self.averaging_now(group),
-            **self._metric(group),
-        )
-
-    @override
-    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor]:
-        # A step with a gradient that weighs nothing.
-        points = [torch.zeros_like(weight) for weight in step["weight"]]
-        step.kernels.rmda(
-            points,
-            step["anchor"],
-            step["anchor"],
-            step["grad_sum"],
-            plan=step.plan,
-            descent=Descent(1.0, 0.0, 1.0),
-            weight=0.0,
-            averaging=1.0,
-            **self._metric(group),
-        )
-        return points
+    def _take(
+        self,
+        step: FusedStep,
+        params: list[Tensor],
+        grads: list[Tensor],
+        roots: list[Tensor],
+        descent: Descent,
+        numbers: dict[str, Scalar],
+    ) -> Found:
+        sums = step["anchor"], step["grad_sum"]
+        return step.kernels.rmda(params, grads, *sums, plan=step.plan, descent=descent, **numbers)
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:

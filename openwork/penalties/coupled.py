@@ -10,10 +10,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Region, Scalar, Term, regions
-from openwork.partitions import Cut, Slices
+from openwork.partitions import Slices
 from openwork.penalties.base import DiagonalProx, DropsGroups, GroupPenalty, Part, Solution
 from openwork.penalties.pieces import Piece, Scattered, Strip, Units, pack
-from openwork.penalties.wrapper import Wrapper
+from openwork.penalties.wrapper import Together
 from openwork.penalties.zero import Zero
 from openwork.structure import Structure, Support
 from openwork.wiring import AxisSlices
@@ -23,7 +23,7 @@ Solve = Callable[[DiagonalProx, list[list[Tensor]]], list[Solution]]
 
 
 @dataclass(frozen=True)
-class Coupled(Wrapper, DropsGroups):
+class Coupled(Together, DropsGroups):
     """A penalty whose groups are the units of couplings, so that a group has entries in several weights.
 
     ``f(x_1, ..., x_n) = sum_u g(x_u)``, where ``x_u`` are all entries of unit u, side by side, and g is the penalty
@@ -42,8 +42,6 @@ class Coupled(Wrapper, DropsGroups):
     penalty: GroupPenalty  # pyright: ignore[reportIncompatibleVariableOverride]
     couplings: tuple[tuple[Units, ...], ...]
     shapes: tuple[tuple[int, ...], ...]
-
-    separable = False
 
     # Derived: each coupling; the units of each weight, in the order of the couplings; weights that have entries of no
     # unit; and what ``split`` said before, since an optimizer asks at every step.
@@ -234,24 +232,12 @@ class Coupled(Wrapper, DropsGroups):
         return self.read_list([kept])[0]
 
     @override
-    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
-        return self.prox_list([x], step)[0]
-
-    @override
-    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
-        return self.solve_([b], [d], weight)[0]
-
-    @override
     def check(self, x: Tensor) -> None:
         if tuple(x.shape) not in self.shapes:
             raise ValueError(
                 f"Coupled: no weight of shape {tuple(x.shape)} is among those of {list(self.shapes)}; "
                 "use the param groups that regularize made for this model"
             )
-
-    @override
-    def cut(self, shape: Sequence[int]) -> Cut | None:
-        return None
 
     # -- how --------------------------------------------------------------------------------------------------------
 

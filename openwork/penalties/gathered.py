@@ -7,14 +7,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.partitions import Cut
 from openwork.penalties.base import DiagonalProx, Solution
-from openwork.penalties.wrapper import Wrapper
+from openwork.penalties.wrapper import Together
 from openwork.sharding import Division
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered(Wrapper):
+class Gathered(Together):
     """A penalty of weights of which this process has parts; each process collects them and solves for the whole.
 
     For structure that no sum over entries shows, such as singular values.
@@ -26,24 +25,14 @@ class Gathered(Wrapper):
 
     divisions: tuple[Division | None, ...]
 
-    separable = False
-
     @property
     @override
     def joins(self) -> bool:
         return True
 
     @override
-    def cut(self, shape: Sequence[int]) -> Cut | None:
-        return None
-
-    @override
     def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
         return self._parts(self.penalty.prox_list(self._whole(xs), step))
-
-    @override
-    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
-        return self.prox_list([x], step)[0]
 
     @override
     def metrics(self, d: list[Tensor]) -> list[Tensor]:
@@ -55,10 +44,6 @@ class Gathered(Wrapper):
     ) -> list[Solution]:
         begin = None if start is None else self._whole(start)
         return self._parts(self._inside.solve_(self._whole(b), self._whole(d), weight, begin))
-
-    @override
-    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
-        return self.solve_([b], [d], weight, None if start is None else [start])[0]
 
     @property
     def _inside(self) -> DiagonalProx:

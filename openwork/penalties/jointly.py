@@ -10,10 +10,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.partitions import Cut, Joined, stretch
+from openwork.partitions import Joined, stretch
 from openwork.penalties.base import DropsGroups, GroupPenalty, Solution
 from openwork.penalties.coupled import Coupled, unit_numbers
-from openwork.penalties.wrapper import Wrapper
+from openwork.penalties.wrapper import Together
 from openwork.penalties.zero import Zero
 from openwork.reductions import Joint, Stretch
 from openwork.sharding import Division, shares
@@ -75,7 +75,7 @@ def _those(numbers: Tensor, slices: Sequence[slice]) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Jointly(Wrapper, DropsGroups):
+class Jointly(Together, DropsGroups):
     """A penalty of several weights, of whose groups this process has some of the entries.
 
     All weights are solved as one vector, so that a step of the solver exchanges two numbers per group with the other
@@ -89,16 +89,10 @@ class Jointly(Wrapper, DropsGroups):
     penalty: GroupPenalty  # pyright: ignore[reportIncompatibleVariableOverride]
     lanes: tuple[Lane, ...]
 
-    separable = False
-
     @property
     @override
     def joins(self) -> bool:
         return True
-
-    @override
-    def cut(self, shape: Sequence[int]) -> Cut | None:
-        return None
 
     @override
     def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
@@ -109,10 +103,6 @@ class Jointly(Wrapper, DropsGroups):
         self, b: list[Tensor], d: list[Tensor], weight: Scalar, start: list[Tensor] | None = None
     ) -> list[Solution]:
         return self._read(self.penalty.solve(self._vector(b), self._vector(d), weight), b, d)
-
-    @override
-    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
-        return self.solve_([b], [d], weight)[0]
 
     @override
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:

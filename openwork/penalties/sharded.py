@@ -10,13 +10,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.partitions import Cut, divided_grid
+from openwork.partitions import divided_grid
 from openwork.penalties.base import DiagonalProx, DropsGroups, GroupPenalty, Part, Penalty, Solution
 from openwork.penalties.coupled import Coupled
 from openwork.penalties.gathered import Gathered
 from openwork.penalties.jointly import joined_couplings, joined_weights, units_are_whole
 from openwork.penalties.pieces import Piece, pack
-from openwork.penalties.wrapper import Wrapper
+from openwork.penalties.wrapper import Together
 from openwork.sharding import Division, Ranks, shares, sharing
 
 # Entries of a process that are solved together, with one exchange for each step of the solver; what is needed meanwhile
@@ -55,7 +55,7 @@ class _Section:
 
 
 @dataclass(frozen=True, eq=False)
-class Sharded(Wrapper, DropsGroups):
+class Sharded(Together, DropsGroups):
     """A penalty of weights of which every process holds a part, such as those of a model after ``fully_shard``.
 
     It takes the parts and solves for the whole weights, in all processes at once. Groups of which a process has all
@@ -76,8 +76,6 @@ class Sharded(Wrapper, DropsGroups):
     shapes: tuple[tuple[int, ...], ...]
 
     _sections: tuple[_Section, ...] = field(init=False, repr=False)
-
-    separable = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sections", tuple(self._divided()))
@@ -117,14 +115,6 @@ class Sharded(Wrapper, DropsGroups):
         return [by_position[i] for i in range(len(d))]
 
     @override
-    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
-        return self.solve_([b], [d], weight, None if start is None else [start])[0]
-
-    @override
-    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
-        return self.prox_list([x], step)[0]
-
-    @override
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
         """The weights at which groups become zero, those of all processes.
 
@@ -159,10 +149,6 @@ class Sharded(Wrapper, DropsGroups):
             for part in section.penalty.split([shapes[i] for i in section.positions], limit):
                 moved = (replace(piece, position=section.positions[piece.position]) for piece in part.pieces)
                 yield Part(part.penalty, tuple(moved))
-
-    @override
-    def cut(self, shape: Sequence[int]) -> Cut | None:
-        return None
 
     # -- how --------------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels import Scalar
-from openwork.partitions import Cut
 from openwork.penalties.base import DropsGroups, Solution
-from openwork.penalties.wrapper import Wrapper
+from openwork.penalties.wrapper import Together
 
 
 @dataclass(frozen=True)
-class Target(Wrapper):
+class Target(Together):
     """Another penalty, as strong as it takes to make a prescribed fraction of its groups zero at every step.
 
     All weights that share this penalty are ranked together, each group by the strength at which it would vanish. The
@@ -32,8 +31,6 @@ class Target(Wrapper):
     penalty: DropsGroups  # pyright: ignore[reportIncompatibleVariableOverride]
     zero_fraction: float
 
-    separable = False
-
     def __post_init__(self) -> None:
         if not isinstance(self.penalty, DropsGroups):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"Target: penalty must drop groups, as GroupLasso does, got {self.penalty!r}")
@@ -41,20 +38,8 @@ class Target(Wrapper):
             raise ValueError(f"Target: zero_fraction must lie in [0, 1], got {self.zero_fraction}")
 
     @override
-    def cut(self, shape: Sequence[int]) -> Cut | None:
-        return None
-
-    @override
     def prox_list(self, xs: Sequence[Tensor], step: Scalar) -> list[Solution]:
         return self.penalty.prox_list(xs, self._weight(list(xs), [torch.ones_like(x) for x in xs], step))
-
-    @override
-    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
-        return self.prox_list([x], step)[0]
-
-    @override
-    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
-        return self.solve_([b], [d], weight)[0]
 
     @override
     def solve_(

@@ -7,8 +7,9 @@ from typing import Self
 from torch import Tensor
 from typing_extensions import override
 
+from openwork.kernels import Scalar
 from openwork.partitions import Cut, Partition
-from openwork.penalties.base import DiagonalProx, Penalty
+from openwork.penalties.base import DiagonalProx, Penalty, Solution
 from openwork.structure import Structure
 
 
@@ -67,3 +68,25 @@ class Wrapper(DiagonalProx):
     @override
     def regroup(self, groups: Partition) -> Self:
         return replace(self, penalty=self.penalty.regroup(groups))
+
+
+@dataclass(frozen=True)
+class Together(Wrapper):
+    """A penalty around another that solves for a list of weights at once; one weight is a list of one.
+
+    A subclass says how, by ``prox_list`` and ``solve_``.
+    """
+
+    separable = False
+
+    @override
+    def cut(self, shape: Sequence[int]) -> Cut | None:
+        return None
+
+    @override
+    def _prox_solution(self, x: Tensor, step: Scalar) -> Solution:
+        return self.prox_list([x], step)[0]
+
+    @override
+    def solve(self, b: Tensor, d: Tensor, weight: Scalar, start: Tensor | None = None) -> Solution:
+        return self.solve_([b], [d], weight, None if start is None else [start])[0]
