@@ -11,7 +11,7 @@ export OPENWORK_DATA ?= $(abspath ../shared/data)
 endif
 
 BENCH := solver_table step_time fused_step coupled_step loop_overhead zoo shrunk_latency dwf_cost slice_step mast_traffic \
-	am_cost am_scaling
+	am_cost am_scaling sharded_traffic
 REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides \
 	dwf_oracles dwf_reference dwf_frontier dwf_gated \
 	mast_a5a mast_variance_reduction mast_bounds mast_fashion am_paper \
