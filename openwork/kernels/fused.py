@@ -147,4 +147,8 @@ def fused_kernels(device: str) -> FusedKernels | None:
         from openwork.kernels.cpu import CPUKernels
 
         return CPUKernels()
+    if device == "cuda":
+        from openwork.kernels.cuda import CUDAKernels
+
+        return CUDAKernels()
     return None

@@ -1,0 +1,326 @@
+"""Fused steps on CUDA devices, in Triton: as many launches for a thousand tensors as for one, and nobody waits."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from openwork.kernels.device_tables import DeviceTables, device_tables
+from openwork.kernels.fused import Descent, Found, Method
+from openwork.kernels.group_norm import Scalar
+from openwork.kernels.regions import Plan
+
+# Passes over the tiles whose groups still move; then each block of groups is solved by one program, to the end.
+PASSES = 3
+# Tables of addresses that are remembered: gradients may come to lie elsewhere, and come back.
+MOST_ADDRESSES = 8
+
+
+class CUDAKernels:
+    """Fused steps in Triton; see ``FusedKernels``."""
+
+    def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
+        """Why there is no such step; see ``FusedKernels``."""
+        if dtype not in (torch.float32, torch.float64):
+            return f"of {dtype} on CUDA"
+        return _failure()
+
+    def ramda(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        grad_sums: Sequence[Tensor],
+        square_sums: Sequence[Tensor],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        weight: Scalar,
+        penalty_weight: Scalar,
+        eps: Scalar,
+        averaging: Scalar,
+    ) -> Found:
+        """One step of RAMDA; see ``FusedKernels``."""
+        lists = params, grads, anchors, grad_sums, square_sums
+        return _step("ramda", lists, plan, roots, descent, (penalty_weight, averaging, weight, eps))
+
+    def rmda(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        grad_sums: Sequence[Tensor],
+        *,
+        plan: Plan,
+        descent: Descent,
+        weight: Scalar,
+        scale: Scalar,
+        penalty_step: Scalar,
+        averaging: Scalar,
+    ) -> Found:
+        """One step of RMDA; see ``FusedKernels``."""
+        lists = params, grads, anchors, grad_sums, grad_sums
+        return _step("rmda", lists, plan, (), descent, (penalty_step, averaging, weight, 1 / scale))
+
+    def prox_adamw(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        momentums: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        lr: Scalar,
+        penalty_weight: Scalar,
+        decay: Scalar,
+        beta1: Scalar,
+        beta2: Scalar,
+        correction1: Scalar,
+        correction2: Scalar,
+        eps: Scalar,
+    ) -> Found:
+        """One step of ProxAdamW; see ``FusedKernels``."""
+        lists = params, grads, momentums, squares, squares
+        numbers = penalty_weight, 1.0, 1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1
+        return _step("prox_adamw", lists, plan, roots, descent, numbers)
+
+    def factorized_sgd(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        factors: Sequence[Sequence[Tensor]],
+        momentums: Sequence[Sequence[Tensor]],
+        *,
+        plan: Plan,
+        descent: Descent,
+        lr: Scalar,
+        decay: Scalar,
+        momentum: Scalar,
+        nesterov: bool,
+    ) -> None:
+        """One step on factors; see ``FusedKernels``."""
+        if not isinstance(descent.gate, Tensor) and not descent.gate:
+            return
+        device, loops = params[0].device, _loops()
+        known = _known(plan, device)
+        if known.runs is None:
+            return
+        numbers = _vector((descent.gate, descent.sign, lr, decay, momentum), device)
+        addresses = known.lists.of(_interleaved((params, grads, *factors, *momentums)))
+        with _on(device):
+            loops.factors[(len(known.runs),)](
+                known.runs, addresses, numbers, len(factors), bool(momentums), nesterov, loops.REALS[params[0].dtype]
+            )
+
+
+def _step(
+    method: Method,
+    lists: Sequence[Sequence[Tensor]],
+    plan: Plan,
+    roots: Sequence[Tensor],
+    descent: Descent,
+    numbers: Sequence[Scalar],
+) -> Found:
+    device, dtype, loops = lists[0][0].device, lists[0][0].dtype, _loops()
+    known = _known(plan, device)
+    told = torch.zeros(known.tables.kept[-1], dtype=torch.uint8, device=device)
+    kept = _kept(told.view(torch.bool), plan, known.tables.kept, lists[0])
+    if not isinstance(descent.gate, Tensor) and not descent.gate:
+        return Found(kept, 0.0)
+    scalars = _vector((descent.gate, descent.sign, descent.decay, *numbers), device)
+    addresses, starts = known.lists.of(_interleaved(lists)), known.starts.of(roots)
+    which = {"method": method, "real": loops.REALS[dtype]}
+    squares = torch.zeros(max(1, 0 if known.blocks is None else len(known.blocks)), dtype=torch.float64, device=device)
+    with _on(device):
+        if known.runs is not None:
+            loops.entries[(len(known.runs),)](known.runs, addresses, scalars, known.strengths, told, **which)
+        if known.tiles is not None and known.blocks is not None:
+            tiles, blocks = (known.tiles, addresses, scalars, known.strengths), (known.blocks, known.places)
+            by_tiles, by_blocks = (len(known.tiles),), (len(known.blocks),)
+            sums = torch.empty(loops.SUMS.value * known.tables.slots, dtype=torch.float64, device=device)
+            roots_now = torch.empty(known.tables.groups, dtype=torch.float64, device=device)
+            moves = torch.empty(known.tables.groups, dtype=torch.int32, device=device)
+            found = sums, roots_now, moves
+            solving = starts, scalars, known.strengths, *found
+            loops.first_pass[by_tiles](known.tiles, addresses, starts, scalars, known.strengths, sums, **which)
+            loops.solve[by_blocks](*blocks, *solving, first=True, **which)
+            for _ in range(PASSES if method != "rmda" else 0):
+                loops.next_pass[by_tiles](*tiles, *found, **which)
+                loops.solve[by_blocks](*blocks, *solving, first=False, **which)
+            if method != "rmda" or dtype == torch.float64:
+                loops.solve_alone[by_blocks](
+                    *blocks, addresses, scalars, known.strengths, roots_now, moves, **which
+                )
+            loops.last_pass[by_tiles](*tiles, sums, roots_now, **which)
+            loops.certify[by_blocks](
+                *blocks, starts, scalars, known.strengths, sums, roots_now, told, squares, **which
+            )
+    return Found(kept, squares.sum())
+
+
+def _interleaved(lists: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """All tensors, those of one weight side by side."""
+    return [x for row in zip(*lists, strict=True) for x in row]
+
+
+def _kept(told: Tensor, plan: Plan, begins: Sequence[int], weights: Sequence[Tensor]) -> list[Tensor]:
+    """What each term keeps, as views of one tensor."""
+    found: list[Tensor] = []
+    for term, begin, end in zip(plan.terms, begins[:-1], begins[1:], strict=True):
+        own = told[begin:end]
+        if term.kind == "entries":
+            weight = weights[term.regions[0].tensor]
+            found.append(own.as_strided(weight.shape, weight.stride()))
+        else:
+            found.append(own.view(term.grid))
+    return found
+
+
+def _vector(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
+    """Numbers as one tensor in double precision; those from the host by kernels, since a copy could not be captured."""
+    return torch.stack(
+        [
+            x.detach().to(device, torch.float64).reshape(())
+            if isinstance(x, Tensor)
+            else torch.full((), x, dtype=torch.float64, device=device)
+            for x in numbers
+        ]
+    )
+
+
+@cache
+def _failure() -> str | None:
+    """Why no kernel can be compiled or run, which is tried once."""
+    try:
+        loops = _loops()
+        loops.nothing[(1,)](torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu"))
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        return (
+            "on this machine, since Triton, which comes with torch for CUDA, or the C compiler that it needs, is missing "
+            f"or broken ({type(error).__name__}: {why})"
+        )
+    return None
+
+
+def _loops() -> Any:
+    return import_module("openwork.kernels.triton_loops")
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Launch kernels on a device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Addresses:
+    """Tables of addresses on a device, which are sent there only where they are new.
+
+    A captured copy reads its source again at every replay, and neither page-locked memory can be made in a capture nor
+    a table be given back that a graph reads. So every step outside of a capture leaves a spare table with its source
+    for the next capture in which there are new addresses (those of gradients, mostly), and both stay from then on.
+    """
+
+    device: torch.device
+    known: dict[tuple[int, ...], Tensor] = field(default_factory=dict[tuple[int, ...], Tensor])
+    captured: dict[tuple[int, ...], tuple[Tensor, ...]] = field(default_factory=dict[tuple[int, ...], tuple[Tensor, ...]])
+    spare: tuple[Tensor, Tensor] | None = None
+
+    def of(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The addresses of tensors.
+
+        Raises:
+            RuntimeError: If they are new in a capture, and there was no step between this one and the last.
+        """
+        key = tuple(x.data_ptr() for x in tensors)
+        found = self.known.get(key)
+        if not (self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+            if found is None:
+                if len(self.known) == MOST_ADDRESSES:
+                    del self.known[next(iter(self.known))]
+                found = self.known[key] = _sent(key, torch.int64, self.device)
+            if self.spare is None or len(self.spare[0]) != len(key):
+                self.spare = _host([0] * len(key), torch.int64, self.device), torch.empty_like(found)
+            return found
+        if found is None and key in self.captured:
+            return self.captured[key][0]
+        if found is None:
+            if self.spare is None or len(self.spare[0]) != len(key):
+                raise RuntimeError(
+                    "a fused step was captured without a step before it; take one step outside of the capture first"
+                )
+            (host, found), self.spare = self.spare, None
+            host.copy_(torch.tensor(key, dtype=torch.int64))
+            found.copy_(host, non_blocking=True)
+            self.captured[key] = found, host
+        self.captured.setdefault(key, (found,))
+        return found
+
+
+@dataclass
+class _OnDevice:
+    """What a plan is on one device; tables without rows are None.
+
+    Args:
+        tables: On the host.
+        tiles: Of groups.
+        blocks: Of groups.
+        places: Of groups.
+        runs: Of entries.
+        strengths: Of the terms.
+        lists: Where the tensors of a step are.
+        starts: Where the roots of each term are.
+    """
+
+    tables: DeviceTables
+    tiles: Tensor | None
+    blocks: Tensor | None
+    places: Tensor | None
+    runs: Tensor | None
+    strengths: Tensor
+    lists: _Addresses
+    starts: _Addresses
+
+
+_plans: WeakKeyDictionary[Plan, dict[torch.device, _OnDevice]] = WeakKeyDictionary()
+
+
+def _known(plan: Plan, device: torch.device) -> _OnDevice:
+    """The tables of a plan on a device, made once.
+
+    Raises:
+        RuntimeError: If that is in a capture.
+    """
+    by_device = _plans.setdefault(plan, {})
+    if device not in by_device:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a fused step was captured without a step before it; take one step outside of the capture first"
+            )
+        tables = device_tables(plan)
+        rows = [tables.tiles, tables.blocks, tables.places, tables.runs]
+        sent = [_sent(table, torch.int64, device) if table else None for table in rows]
+        strengths = _sent(tables.strengths, torch.float64, device)
+        by_device[device] = _OnDevice(tables, *sent, strengths, _Addresses(device), _Addresses(device))
+    return by_device[device]
+
+
+def _host(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers on the host, from where they can be sent without waiting."""
+    return torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def _sent(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _host(numbers, dtype, device).to(device, non_blocking=True)
