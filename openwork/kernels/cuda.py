@@ -21,6 +21,8 @@ PASSES = 3
 # Tables of addresses that are remembered: gradients may come to lie elsewhere, and come back.
 MOST_ADDRESSES = 8
 
+EARLY = "a fused step was captured without a step just before; take one step outside of the capture first"
+
 
 class CUDAKernels:
     """Fused steps in Triton; see ``FusedKernels``."""
@@ -118,7 +120,15 @@ class CUDAKernels:
         addresses = known.lists.of(_interleaved((params, grads, *factors, *momentums)))
         with _on(device):
             loops.factors[(len(known.runs),)](
-                known.runs, addresses, numbers, len(factors), bool(momentums), nesterov, loops.REALS[params[0].dtype]
+                known.runs,
+                addresses,
+                numbers,
+                depth=len(factors),
+                moving=bool(momentums),
+                nesterov=nesterov,
+                real=loops.REALS[params[0].dtype],
+                num_warps=8,
+                enable_fp_fusion=True,
             )
 
 
@@ -138,7 +148,8 @@ def _step(
         return Found(kept, 0.0)
     scalars = _vector((descent.gate, descent.sign, descent.decay, *numbers), device)
     addresses, starts = known.lists.of(_interleaved(lists)), known.starts.of(roots)
-    which = {"method": method, "real": loops.REALS[dtype]}
+    # Whether products are fused with sums is said, since the default depends on the version.
+    which = {"method": method, "real": loops.REALS[dtype], "num_warps": 4, "enable_fp_fusion": True}
     squares = torch.zeros(max(1, 0 if known.blocks is None else len(known.blocks)), dtype=torch.float64, device=device)
     with _on(device):
         if known.runs is not None:
@@ -157,13 +168,9 @@ def _step(
                 loops.next_pass[by_tiles](*tiles, *found, **which)
                 loops.solve[by_blocks](*blocks, *solving, first=False, **which)
             if method != "rmda" or dtype == torch.float64:
-                loops.solve_alone[by_blocks](
-                    *blocks, addresses, scalars, known.strengths, roots_now, moves, **which
-                )
+                loops.solve_alone[by_blocks](*blocks, addresses, scalars, known.strengths, roots_now, moves, **which)
             loops.last_pass[by_tiles](*tiles, sums, roots_now, **which)
-            loops.certify[by_blocks](
-                *blocks, starts, scalars, known.strengths, sums, roots_now, told, squares, **which
-            )
+            loops.certify[by_blocks](*blocks, starts, scalars, known.strengths, sums, roots_now, told, squares, **which)
     return Found(kept, squares.sum())
 
 
@@ -206,7 +213,7 @@ def _failure() -> str | None:
     except Exception as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         return (
-            "on this machine, since Triton, which comes with torch for CUDA, or the C compiler that it needs, is missing "
+            "on this machine, since Triton, which torch for CUDA brings, or the C compiler that it needs, is missing "
             f"or broken ({type(error).__name__}: {why})"
         )
     return None
@@ -235,7 +242,9 @@ class _Addresses:
 
     device: torch.device
     known: dict[tuple[int, ...], Tensor] = field(default_factory=dict[tuple[int, ...], Tensor])
-    captured: dict[tuple[int, ...], tuple[Tensor, ...]] = field(default_factory=dict[tuple[int, ...], tuple[Tensor, ...]])
+    captured: dict[tuple[int, ...], tuple[Tensor, ...]] = field(
+        default_factory=dict[tuple[int, ...], tuple[Tensor, ...]]
+    )
     spare: tuple[Tensor, Tensor] | None = None
 
     def of(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -246,7 +255,7 @@ class _Addresses:
         """
         key = tuple(x.data_ptr() for x in tensors)
         found = self.known.get(key)
-        if not (self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        if not _capturing(self.device):
             if found is None:
                 if len(self.known) == MOST_ADDRESSES:
                     del self.known[next(iter(self.known))]
@@ -254,19 +263,19 @@ class _Addresses:
             if self.spare is None or len(self.spare[0]) != len(key):
                 self.spare = _host([0] * len(key), torch.int64, self.device), torch.empty_like(found)
             return found
-        if found is None and key in self.captured:
-            return self.captured[key][0]
-        if found is None:
+        if key not in self.captured and found is not None:
+            self.captured[key] = (found,)
+        elif key not in self.captured:
             if self.spare is None or len(self.spare[0]) != len(key):
-                raise RuntimeError(
-                    "a fused step was captured without a step before it; take one step outside of the capture first"
-                )
-            (host, found), self.spare = self.spare, None
+                raise RuntimeError(EARLY)
+            (host, table), self.spare = self.spare, None
             host.copy_(torch.tensor(key, dtype=torch.int64))
-            found.copy_(host, non_blocking=True)
-            self.captured[key] = found, host
-        self.captured.setdefault(key, (found,))
-        return found
+            self.captured[key] = table, host
+        table, *sources = self.captured[key]
+        for host in sources:
+            # In every graph, since no other one may have been replayed.
+            table.copy_(host, non_blocking=True)
+        return table
 
 
 @dataclass
@@ -305,21 +314,33 @@ def _known(plan: Plan, device: torch.device) -> _OnDevice:
     """
     by_device = _plans.setdefault(plan, {})
     if device not in by_device:
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "a fused step was captured without a step before it; take one step outside of the capture first"
-            )
+        if _capturing(device):
+            raise RuntimeError(EARLY)
         tables = device_tables(plan)
-        rows = [tables.tiles, tables.blocks, tables.places, tables.runs]
-        sent = [_sent(table, torch.int64, device) if table else None for table in rows]
-        strengths = _sent(tables.strengths, torch.float64, device)
-        by_device[device] = _OnDevice(tables, *sent, strengths, _Addresses(device), _Addresses(device))
+        by_device[device] = _OnDevice(
+            tables,
+            _rows(tables.tiles, device),
+            _rows(tables.blocks, device),
+            _rows(tables.places, device),
+            _rows(tables.runs, device),
+            _sent(tables.strengths, torch.float64, device),
+            _Addresses(device),
+            _Addresses(device),
+        )
     return by_device[device]
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _host(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers on the host, from where they can be sent without waiting."""
     return torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def _rows(table: Sequence[Any], device: torch.device) -> Tensor | None:
+    return _sent(table, torch.int64, device) if table else None
 
 
 def _sent(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
