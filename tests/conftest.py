@@ -15,6 +15,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+if not torch.cuda.is_available():
+    # Kernels for devices are interpreted then, which Triton decides where it is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 torch.set_num_threads(1)
 torch.set_num_interop_threads(1)
 

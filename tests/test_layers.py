@@ -39,7 +39,7 @@ THIRD_PARTY = {"torch", "typing_extensions"}
 THIRD_PARTY_OF = {
     "data": THIRD_PARTY | {"numpy", "sklearn"},
     "files": THIRD_PARTY | {"safetensors"},
-    "kernels": THIRD_PARTY | {"numpy", "numba", "llvmlite"},
+    "kernels": THIRD_PARTY | {"numpy", "numba", "llvmlite", "triton"},
 }
 
 
