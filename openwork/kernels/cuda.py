@@ -196,9 +196,9 @@ def _vector(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
     """Numbers as one tensor in double precision; those from the host by kernels, since a copy could not be captured."""
     return torch.stack(
         [
-            x.detach().to(device, torch.float64).reshape(())
-            if isinstance(x, Tensor)
-            else torch.full((), x, dtype=torch.float64, device=device)
+            x.detach().to(torch.float64).reshape(())
+            if isinstance(x, Tensor) and x.device == device
+            else torch.full((), float(x), dtype=torch.float64, device=device)
             for x in numbers
         ]
     )
@@ -209,7 +209,8 @@ def _failure() -> str | None:
     """Why no kernel can be compiled or run, which is tried once."""
     try:
         loops = _loops()
-        loops.nothing[(1,)](torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu"))
+        there = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
+        loops.nothing[(1,)](there, num_warps=1, enable_fp_fusion=True)
     except Exception as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         return (

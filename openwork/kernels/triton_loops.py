@@ -140,7 +140,8 @@ def subproblem(weight, one, two, three, threshold, k, method: tl.constexpr, real
     elif method == "rmda":
         dual = one - two * k[1]
     else:
-        metric = tl.sqrt(two * k[2]) + k[3]
+        square = two * k[2]
+        metric = (tl.sqrt_rn(square) if real == tl.float32 else tl.sqrt(square)) + k[3]
         dual = metric * (weight * k[4]) - one * k[5]
     return dual - tl.minimum(tl.maximum(dual, -threshold), threshold), metric
 
@@ -154,9 +155,12 @@ def moved(weight, x, averaging):
 
 
 @triton.jit
-def quotient(dual, metric):
+def quotient(dual, metric, real: tl.constexpr):
     """``dual / metric``, and 0 where there is no metric."""
-    return tl.where(metric > 0.0, dual / tl.where(metric > 0.0, metric, 1.0), 0.0)
+    some = tl.where(metric > 0.0, metric, 1.0)
+    # What is fast in single precision loses numbers at the ends of the range.
+    found = tl.div_rn(dual, some) if real == tl.float32 else dual / some
+    return tl.where(metric > 0.0, found, 0.0)
 
 
 # Tiles.
@@ -180,11 +184,11 @@ def columns_of(tile):
 
 
 @triton.jit
-def rows_of(tile, start, offsets, within):
+def rows_of(start, limit, stride, offsets, within):
     """Where some rows of a tile lie, and which entries there are."""
     rows = start + tl.arange(0, STEP)
-    there = rows[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :] < tl.load(tile + 4)
-    return rows[:, None] * tl.load(tile + 5) + offsets[None, :], there & within[None, :]
+    there = rows[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :] < limit
+    return rows[:, None] * stride + offsets[None, :], there & within[None, :]
 
 
 @triton.jit
@@ -217,7 +221,8 @@ def first_pass(
     if tl.load(numbers + GATE) == 0.0:
         return
     tile = tiles + tl.program_id(0).to(tl.int64) * TILE
-    term, tensor, base, limit = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 4)
+    term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    limit, stride = tl.load(tile + 4), tl.load(tile + 5)
     lasso, _, kappa = strengths_of(term, strengths, numbers)
     threshold = lasso.to(real)
     offsets, owners, within = columns_of(tile)
@@ -230,7 +235,7 @@ def first_pass(
     n = tl.zeros([STEP, COLUMNS], tl.float64)
     q, m, s = n, n, n
     for row in range(0, tl.cdiv(limit, COLUMNS), STEP):
-        where, mask = rows_of(tile, row, offsets, within)
+        where, mask = rows_of(row, limit, stride, offsets, within)
         weight, one, two, three = stepped(at, where, mask, sign, decay, k, method)
         dual, metric = subproblem(weight, one, two, three, threshold, k, method, real)
         dual = tl.where(mask, dual, 0.0)
@@ -259,7 +264,8 @@ def next_pass(
     number = tl.load(tile + 10) + owners
     if tl.max((tl.load(moves + number, mask=within, other=DONE) == MOVES).to(tl.int32), 0) == 0:
         return
-    term, tensor, base, limit = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 4)
+    term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    limit, stride = tl.load(tile + 4), tl.load(tile + 5)
     lasso, _, kappa = strengths_of(term, strengths, numbers)
     threshold = lasso.to(real)
     root = tl.load(roots + number, mask=within, other=0.0)
@@ -267,7 +273,7 @@ def next_pass(
     q = tl.zeros([STEP, COLUMNS], tl.float64)
     m, s = q, q
     for row in range(0, tl.cdiv(limit, COLUMNS), STEP):
-        where, mask = rows_of(tile, row, offsets, within)
+        where, mask = rows_of(row, limit, stride, offsets, within)
         weight, one, two, three = read(at, where, mask, method)
         dual, metric = subproblem(weight, one, two, three, threshold, k, method, real)
         more_q, more_m, more_s = terms_of(tl.where(mask, dual, 0.0), metric, root[None, :], kappa)
@@ -287,7 +293,8 @@ def last_pass(
     if tl.load(numbers + GATE) == 0.0:
         return
     tile = tiles + tl.program_id(0).to(tl.int64) * TILE
-    term, tensor, base, limit = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 4)
+    term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    limit, stride = tl.load(tile + 4), tl.load(tile + 5)
     lasso, strength, kappa = strengths_of(term, strengths, numbers)
     threshold, averaging = lasso.to(real), tl.load(numbers + AVERAGING).to(real)
     offsets, owners, within = columns_of(tile)
@@ -295,14 +302,14 @@ def last_pass(
     at, k = pointers(addresses, tensor, base, real), own_numbers(numbers, method, real)
     found = tl.zeros([STEP, COLUMNS], tl.float64)
     for row in range(0, tl.cdiv(limit, COLUMNS), STEP):
-        where, mask = rows_of(tile, row, offsets, within)
+        where, mask = rows_of(row, limit, stride, offsets, within)
         weight, one, two, three = read(at, where, mask, method)
         if method != "prox_adamw":
             weight = tl.load(at[0] + where, mask=mask, other=0.0)
         dual, metric = subproblem(weight, one, two, three, threshold, k, method, real)
         dual = tl.where(mask, dual, 0.0)
         if strength == 0.0:
-            x = quotient(dual, metric)
+            x = quotient(dual, metric, real)
             found += (x != 0.0).to(tl.float64)
         else:
             u = dual.to(tl.float64) / (root * metric.to(tl.float64) + kappa)
@@ -534,7 +541,7 @@ def entries(
     mask = where < length
     weight, one, two, three = stepped(at, where, mask, sign, decay, k, method)
     x, metric = subproblem(weight, one, two, three, threshold, k, method, real)
-    x = quotient(x, metric)
+    x = quotient(x, metric, real)
     tl.store(kept + told + where, (x != 0.0).to(tl.uint8), mask=tl.where(mask, told, -1) >= 0)
     if method != "prox_adamw":
         weight = tl.load(at[0] + where, mask=mask, other=0.0)

@@ -107,9 +107,9 @@ def both(
     ],
 )
 def test_agrees_with_plain_torch(kind: Any, penalty: Penalty | None, dtype: torch.dtype) -> None:
-    params = weights((9, 6), (4, 8, 3, 3), (2, 70), dtype=dtype)
+    params = weights((6, 9), (2, 8, 3, 3), (2, 70), dtype=dtype)
     one, other, others = both(kind, params, penalty, lr=0.1)
-    for _ in range(4):
+    for _ in range(3):
         step_both(one, other, params, others)
     assert distance(params, others) < TOLERANCE[dtype]
     found, expected = one.read_out(), other.read_out()
@@ -218,9 +218,9 @@ def test_groups_that_the_passes_leave_are_solved_alone(
     kind: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "PASSES", 0)
-    params = weights((9, 6), (2, 3, 3, 3), dtype=dtype)
+    params = weights((9, 6), (2, 3, 2, 2), dtype=dtype)
     one, other, others = both(kind, params, GroupLasso(0.3), lr=0.1)
-    for _ in range(3):
+    for _ in range(2):
         step_both(one, other, params, others)
     assert distance(params, others) < TOLERANCE[dtype]
     assert 0 < one.read_out().alive == other.read_out().alive < one.read_out().total
@@ -385,21 +385,19 @@ def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
-def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("capability", "precision"), [(80, "float32"), (90, "float64")])
+def test_every_kernel_compiles(capability: int, precision: str, tmp_path: Path) -> None:
     """What the interpreter accepts, a compiler may not: all launches of all steps, for devices that are not here."""
     backends = pytest.importorskip("triton.backends")
     if "nvidia" not in backends.backends:
         pytest.skip("this Triton has no assembler for NVIDIA devices")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    script = Path(__file__).parent / "compile_triton.py"
-    told = subprocess.run(
-        [sys.executable, script, str(capability)], capture_output=True, text=True, env=environment, check=False
-    )
+    command = [sys.executable, str(Path(__file__).parent / "compile_triton.py"), str(capability), precision]
+    told = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert told.returncode == 0, told.stderr[-3000:]
     compiled = told.stdout.split()
     assert set(compiled) == {
-        "first_pass", "next_pass", "last_pass", "solve", "solve_alone", "certify", "entries", "factors", "nothing",
+        "first_pass", "next_pass", "last_pass", "solve", "solve_alone", "certify", "entries", "factors",
     }  # fmt: skip
-    # Kernels, methods and precisions.
-    assert len(compiled) > 40
+    # In all methods: 8 for RAMDA and ProxAdamW, 5 or 6 for RMDA, 7 for factors.
+    assert len(compiled) == {"float32": 28, "float64": 29}[precision]
