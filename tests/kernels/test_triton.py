@@ -99,7 +99,7 @@ def both(
         (RAMDA, GroupLasso(0.3), torch.float32),
         (RAMDA, SparseGroupLasso(0.3, 0.3, Slices(0)), torch.float64),
         (RMDA, GroupLasso(1.0), torch.float64),
-        (RMDA, SparseGroupLasso(1.0, 0.3, Slices(0)), torch.float32),
+        (RMDA, SparseGroupLasso(2.5, 0.3, Slices(0)), torch.float32),
         (ProxAdamW, GroupLasso(0.3), torch.float64),
         (ProxAdamW, SparseGroupLasso(0.3, 0.3, Slices(0)), torch.float32),
         *((kind, L1(0.1), torch.float32) for kind in PROXIMAL),
