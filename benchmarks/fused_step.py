@@ -1,12 +1,14 @@
-"""Fused optimizer steps on the CPU beside ``AdamW(fused=True)``: time, memory traffic, and the first step of a process.
+"""Fused optimizer steps beside ``AdamW(fused=True)``: time, memory traffic, and the first step of a process.
 
-Every optimizer steps the same random gradients (seed 0) in turn with AdamW on two threads; the table gives medians of
-the ratios of neighboring rounds. Group lasso acts on the input features of every matrix and kernel; the rest is free.
+On CUDA where torch finds it, and in a table of its own then; else on the CPU. Every optimizer steps the same random
+gradients (seed 0) in turn with AdamW, on two threads of the CPU; the table gives medians of the ratios of neighboring
+rounds. Group lasso acts on the input features of every matrix and kernel; the rest is free.
 The traffic is what a step must read and write, by definition, plus one more look at the gradients, which finds out
 whether they are finite before anything changes (AdamW does not look). The first step is timed in processes of their
 own, with an empty cache of compiled kernels and with a warm one.
 
-A part that was measured is remembered; delete its file in benchmarks/results/fused_step to measure it again.
+A part that was measured is remembered; delete its file in benchmarks/results/fused_step (or fused_step_cuda) to measure
+it again.
 """
 
 import gc
@@ -30,6 +32,8 @@ from torch.optim import AdamW, Optimizer
 from openwork.optim import RAMDA, RMDA, FactorizedSGD, ProxAdamW
 from openwork.penalties import GroupLasso
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAME = "fused_step_cuda" if DEVICE == "cuda" else "fused_step"
 ROUNDS = 15
 PENALTY = GroupLasso(LAM)
 
@@ -47,7 +51,14 @@ LOOK = 1
 
 
 def seconds(step: Callable[[], object]) -> float:
-    """How long it takes."""
+    """How long it takes, on a device by the clock of that."""
+    if DEVICE == "cuda":
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        events[0].record()
+        step()
+        events[1].record()
+        torch.cuda.synchronize()
+        return events[0].elapsed_time(events[1]) / 1000
     begin = perf_counter()
     step()
     return perf_counter() - begin
@@ -55,7 +66,7 @@ def seconds(step: Callable[[], object]) -> float:
 
 def copy_bandwidth() -> float:
     """Bytes per second of a copy between two large tensors, read and write counted."""
-    source = torch.ones(1 << 26)
+    source = torch.ones(1 << 26, device=DEVICE)
     target = torch.empty_like(source)
     target.copy_(source)
     return 8 * source.numel() / median(seconds(lambda: target.copy_(source)) for _ in range(7))
@@ -63,11 +74,12 @@ def copy_bandwidth() -> float:
 
 def ratio_to_adamw(model: str, name: str, shapes: list[Tensor] | None = None) -> dict[str, Any]:
     """Medians over rounds in which AdamW and the other step in turn."""
-    params = weights(model) if shapes is None else [nn.Parameter(x.clone()) for x in shapes]
+    start = weights(model) if shapes is None else shapes
+    params = [nn.Parameter(x.detach().to(DEVICE, copy=True)) for x in start]
     others = [nn.Parameter(p.detach().clone()) for p in params]
     generator = torch.Generator().manual_seed(SEED)
     for param, other in zip(params, others, strict=True):
-        param.grad = other.grad = 1e-3 * torch.randn(param.shape, generator=generator)
+        param.grad = other.grad = (1e-3 * torch.randn(param.shape, generator=generator)).to(DEVICE)
     reference, stepper = AdamW(params, fused=True), STEPS[name][1](model, others)
     bandwidth = copy_bandwidth()
     pairs: list[tuple[float, float]] = []
@@ -93,15 +105,15 @@ def ratio_to_adamw(model: str, name: str, shapes: list[Tensor] | None = None) ->
 def first_step(cache: str, fused: bool) -> float:
     """Seconds of the first step of a process."""
     command = [sys.executable, __file__, "first", str(int(fused))]
-    environment = {**os.environ, "OPENWORK_CACHE": cache}
+    environment = {**os.environ, "OPENWORK_CACHE": cache, "TRITON_CACHE_DIR": cache}
     told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return float(json.loads(told))
 
 
 def print_first_step(fused: bool) -> None:
     """Time the first step of this process; what any optimizer of torch loads at its first step is loaded before."""
-    param = nn.Parameter(torch.randn(64, 64))
-    param.grad = torch.randn(64, 64)
+    param = nn.Parameter(torch.randn(64, 64, device=DEVICE))
+    param.grad = torch.randn(64, 64, device=DEVICE)
     AdamW([param], fused=True).step()
     # Kernels are loaded or compiled where the optimizer is built.
     print(json.dumps(seconds(lambda: RAMDA([param], penalty=PENALTY, fused=fused).step())))
@@ -118,20 +130,25 @@ def cold_start() -> dict[str, Any]:
     return {name: median(values) for name, values in found.items()} | {"load": os.getloadavg()[0]}
 
 
+def milliseconds(x: float) -> Cell:
+    """A time as the table has it."""
+    return round(x) if DEVICE == "cpu" else f"{x:.2f}"
+
+
 def main() -> None:
     """Measure and write the table."""
     rows: list[list[Cell]] = []
     for model in MODELS:
         for name, (tensors, _) in STEPS.items():
             part = f"{model}-{name}".lower().replace(" ", "-").replace(",", "")
-            found = remembered("fused_step", part, lambda model=model, name=name: ratio_to_adamw(model, name))
+            found = remembered(NAME, part, lambda model=model, name=name: ratio_to_adamw(model, name))
             traffic = f"{4 * tensors} + {4 * LOOK}"
             rows.append(
                 [
                     model,
                     name,
-                    round(found["ms"]),
-                    round(found["adamw_ms"]),
+                    milliseconds(found["ms"]),
+                    milliseconds(found["adamw_ms"]),
                     f"{found['ratio']:.2f}",
                     traffic if "plain" not in name else "",
                     f"{(tensors + LOOK) / ADAMW:.2f}" if "plain" not in name else "",
@@ -140,10 +157,10 @@ def main() -> None:
                 ]
             )
             print(*rows[-1], sep="  ", flush=True)
-    start = remembered("fused_step", "cold-start", cold_start)
+    start = remembered(NAME, "cold-start", cold_start)
     write_table(
-        "fused_step",
-        "Fused optimizer steps on the CPU",
+        NAME,
+        f"Fused optimizer steps on {'the CPU' if DEVICE == 'cpu' else torch.cuda.get_device_name()}",
         [
             "weights",
             "optimizer",
@@ -157,10 +174,11 @@ def main() -> None:
         ],
         rows,
         f"Medians of {ROUNDS} rounds in turn with torch.optim.AdamW(fused=True), and of the ratios of neighbors, "
-        f"{THREADS} threads, float32, group lasso {LAM:g} on input features, random weights and gradients (seed "
-        f"{SEED}). Bytes per weight: what a step reads and writes at least, each tensor once, plus one more look at "
-        "the gradients that finds out whether they are finite; bytes / AdamW's is the ratio that a step limited by "
-        "memory alone would have. Of copy bandwidth: these bytes over the time, against a plain copy in the same run. "
+        f"{f'{THREADS} threads, ' if DEVICE == 'cpu' else ''}float32, group lasso {LAM:g} on input features, random "
+        f"weights and gradients (seed {SEED}). Bytes per weight: what a step reads and writes at least, each tensor "
+        "once, plus one more look at the gradients that finds out whether they are finite; bytes / AdamW's is the ratio "
+        "that a step limited by memory alone would have. Of copy bandwidth: these bytes over the time, against a plain "
+        "copy in the same run. "
         f"The first step of a process takes {start['empty']:.2g} s with an empty cache of compiled kernels (RAMDA, "
         f"float32), {start['warm']:.2g} s with a warm one and {start['plain']:.2g} s in plain torch (medians of 5).",
     )

@@ -45,7 +45,7 @@ def write_table(
 ) -> None:
     """Write one table of benchmarks/results; see readme_table.py for what its parts mean."""
     table: dict[str, Any] = {"title": title, "columns": columns, "rows": rows, "note": note}
-    table |= {"command": f"python benchmarks/{name}.py", "machine": machine()}
+    table |= {"command": f"python benchmarks/{name.removesuffix('_cuda')}.py", "machine": machine()}
     write_json(RESULTS / f"{name}.json", table if picture is None else {**table, "picture": picture})
 
 

@@ -1,4 +1,4 @@
-"""What fused kernels offer, whatever they are written in: one whole step of an optimizer, each tensor read once."""
+"""What fused kernels offer, whatever they are written in: one whole step of an optimizer."""
 
 from collections.abc import Sequence
 from functools import cache

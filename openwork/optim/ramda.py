@@ -117,8 +117,9 @@ class RAMDA(DualAveraging):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
-        fused: Take the step by one kernel that reads and writes each tensor once, to rounding the same, on the CPU.
-            Needs ``openwork[fused]``; the first optimizer of a machine compiles the kernel, for seconds.
+        fused: Take the step by kernels that read and write each tensor as rarely as they can, to rounding the same: on
+            the CPU, which needs ``openwork[fused]``, or on CUDA by Triton. The first optimizer of a machine compiles
+            them, for seconds.
 
     Raises:
         ValueError: If an option is out of range, a penalty does not fit a parameter, or a group has no fused step.

@@ -1,11 +1,14 @@
 """What only a device can show: no waiting in a step, capture, and the same numbers."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from openwork.optim import RAMDA, RMDA, OriginalProxSGD, ProxAdamW, ProximalOptimizer, ProxSGD
-from openwork.penalties import GroupLasso, SparseGroupLasso
+from openwork.optim import RAMDA, RMDA, FactorizedSGD, OriginalProxSGD, ProxAdamW, ProximalOptimizer, ProxSGD
+from openwork.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
 
 pytestmark = pytest.mark.gpu
 CLASSES = [RMDA, RAMDA, ProxSGD, OriginalProxSGD, ProxAdamW]
@@ -18,7 +21,7 @@ def build(cls: type[ProximalOptimizer], device: str) -> tuple[nn.Linear, Proxima
     return model, cls(groups, lr=0.05)  # pyright: ignore[reportCallIssue]
 
 
-def set_gradients(model: nn.Linear, step: int) -> None:
+def set_gradients(model: nn.Module, step: int) -> None:
     generator = torch.Generator().manual_seed(step)
     for param in model.parameters():
         gradient = torch.randn(param.shape, generator=generator, dtype=param.dtype).to(param.device)
@@ -90,3 +93,85 @@ def test_half_precision_weights_keep_single_precision_state() -> None:
     weight.grad = torch.randn_like(weight)
     optimizer.step()
     assert {v.dtype for v in optimizer.state[weight].values()} == {torch.float32, torch.bool}
+
+
+# -- fused steps ----------------------------------------------------------------------------------------------------
+
+
+def fused_or_not(cls: Any, penalty: Penalty | None, fused: bool, dtype: torch.dtype) -> tuple[nn.Module, Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 20, 3), nn.Flatten(), nn.Linear(500, 130), nn.Linear(130, 5)).to("cuda", dtype)
+    options: dict[str, Any] = {"depth": 3, "lam": 1e-3} if cls is FactorizedSGD else {"penalty": penalty}
+    return model, cls(list(model.parameters())[::2], lr=0.05, fused=fused, capturable=True, **options)
+
+
+FUSED = [
+    *(
+        (cls, penalty)
+        for cls in (RAMDA, RMDA, ProxAdamW)
+        for penalty in (GroupLasso(0.02), SparseGroupLasso(0.02), L1(0.01))
+    ),
+    (FactorizedSGD, None),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("cls", "penalty"), FUSED)
+def test_a_fused_step_is_the_plain_one(cls: Any, penalty: Penalty | None, dtype: torch.dtype) -> None:
+    pytest.importorskip("triton")
+    models: list[nn.Module] = []
+    for fused in (True, False):
+        model, optimizer = fused_or_not(cls, penalty, fused, dtype)
+        for step in range(10):
+            set_gradients(model, step)
+            optimizer.step()
+        models.append(model)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize(("cls", "penalty"), FUSED)
+def test_a_fused_step_never_waits_and_goes_on_counting_when_captured(cls: Any, penalty: Penalty | None) -> None:
+    pytest.importorskip("triton")
+    models: list[nn.Module] = []
+    for captured in (False, True):
+        model, optimizer = fused_or_not(cls, penalty, True, torch.float64)
+        for step in range(3):
+            set_gradients(model, step)
+            optimizer.step()
+        graph = torch.cuda.CUDAGraph()
+        if captured:
+            # As a captured backward pass would do it: their addresses are new.
+            for param in model.parameters():
+                param.grad = torch.zeros_like(param)
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                optimizer.step()
+        for step in range(3, 8):
+            set_gradients(model, step)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                graph.replay() if captured else optimizer.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        models.append(model)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cls", [RAMDA, RMDA, ProxAdamW, FactorizedSGD])
+def test_a_fused_step_with_a_bad_gradient_changes_nothing(cls: Any) -> None:
+    pytest.importorskip("triton")
+    model, optimizer = fused_or_not(cls, GroupLasso(0.02), True, torch.float32)
+    set_gradients(model, 0)
+    optimizer.step()
+    before = [p.detach().clone() for p in model.parameters()]
+    states = [{k: v.clone() for k, v in state.items()} for state in optimizer.state.values()]
+    set_gradients(model, 1)
+    weight = next(model.parameters())
+    assert weight.grad is not None
+    weight.grad.fill_(torch.nan)
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    for then, now in zip(states, optimizer.state.values(), strict=True):
+        assert all(torch.equal(then[name], now[name]) for name in then)
