@@ -176,9 +176,9 @@ def main() -> None:
         f"Medians of {ROUNDS} rounds in turn with torch.optim.AdamW(fused=True), and of the ratios of neighbors, "
         f"{f'{THREADS} threads, ' if DEVICE == 'cpu' else ''}float32, group lasso {LAM:g} on input features, random "
         f"weights and gradients (seed {SEED}). Bytes per weight: what a step reads and writes at least, each tensor "
-        "once, plus one more look at the gradients that finds out whether they are finite; bytes / AdamW's is the ratio "
-        "that a step limited by memory alone would have. Of copy bandwidth: these bytes over the time, against a plain "
-        "copy in the same run. "
+        "once, plus one more look at the gradients that finds out whether they are finite; bytes / AdamW's is the "
+        "ratio that a step limited by memory alone would have. Of copy bandwidth: these bytes over the time, against a "
+        "plain copy in the same run. "
         f"The first step of a process takes {start['empty']:.2g} s with an empty cache of compiled kernels (RAMDA, "
         f"float32), {start['warm']:.2g} s with a warm one and {start['plain']:.2g} s in plain torch (medians of 5).",
     )

@@ -16,8 +16,9 @@ from openwork.kernels.fused import Descent, Found, Method
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.regions import Plan
 
-# Passes over the tiles whose groups still move; then each block of groups is solved by one program, to the end.
-PASSES = 3
+# Passes over groups that still move after the first one, which is rare where the last step's roots are near; what is
+# left then is solved by one program for each block of groups.
+PASSES = 2
 # Tables of addresses that are remembered: gradients may come to lie elsewhere, and come back.
 MOST_ADDRESSES = 8
 

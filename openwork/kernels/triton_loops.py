@@ -256,13 +256,15 @@ def first_pass(
 def next_pass(
     tiles, addresses, numbers, strengths, sums, roots, moves, method: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
-    """Sum up what the next step of Newton's method needs, in tiles that have a group which moves."""
+    """Sum up what the next step of Newton's method needs, over groups that move."""
     if tl.load(numbers + GATE) == 0.0:
         return
     tile = tiles + tl.program_id(0).to(tl.int64) * TILE
     offsets, owners, within = columns_of(tile)
     number = tl.load(tile + 10) + owners
-    if tl.max((tl.load(moves + number, mask=within, other=DONE) == MOVES).to(tl.int32), 0) == 0:
+    # The other columns of a tile are not even read.
+    within = tl.load(moves + number, mask=within, other=DONE) == MOVES
+    if tl.max(within.to(tl.int32), 0) == 0:
         return
     term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
     limit, stride = tl.load(tile + 4), tl.load(tile + 5)

@@ -24,6 +24,7 @@ from openwork.kernels import cuda, fused_kernels
 from openwork.optim import RAMDA, RMDA, FactorizedSGD, ProxAdamW, ProximalOptimizer, regularize
 from openwork.partitions import Slices
 from openwork.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
+from openwork.structure import Support
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PROXIMAL: list[Callable[..., ProximalOptimizer]] = [RAMDA, RMDA, ProxAdamW]
@@ -126,7 +127,24 @@ def test_agrees_with_plain_torch(kind: Any, penalty: Penalty | None, dtype: torc
     with one.structured(), other.structured():
         assert distance(params, others) < TOLERANCE[dtype]
         for param, structure in one.structures().items():
-            assert torch.equal(structure.kept, type(structure)(structure.groups, structure.groups.any(param)).kept)
+            assert isinstance(structure, Support)
+            assert torch.equal(structure.kept, structure.groups.any(param))
+            if kind is not RMDA and "root" in one.state[param]:
+                # Where the next solve starts.
+                norms = structure.groups.sum(param.detach().square()).sqrt()
+                torch.testing.assert_close(one.state[param]["root"], norms.flatten(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_metric_of_numbers_of_any_size(dtype: torch.dtype) -> None:
+    sizes = torch.logspace(-16, 16, 1000, dtype=torch.float64).to(DEVICE)
+    param = nn.Parameter(torch.zeros(1000, dtype=dtype, device=DEVICE))
+    optimizer = RAMDA([param], lr=1.0, averaging=1.0, eps=0.0, fused=True)
+    param.grad = sizes.to(dtype)
+    optimizer.step()
+    # g / cbrt(g^2), at anchor 0.
+    expected = -param.grad.double() / param.grad.double().square().pow(1 / 3)
+    torch.testing.assert_close(param.detach().double(), expected, rtol=10 * torch.finfo(dtype).eps, atol=0)
 
 
 @pytest.mark.parametrize("kind", PROXIMAL)
