@@ -6,8 +6,9 @@ from the state, in tiles whose groups still move. The last one writes the weight
 are read from memory, so that nobody waits for them and a captured step sees the new ones.
 """
 
-# Triton has no types.
-# pyright: basic
+# Triton's types are not those of the arguments that kernels are called with.
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]

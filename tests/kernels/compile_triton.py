@@ -46,7 +46,8 @@ def compile_instead(kernel: Any, grid: tuple[int, ...]) -> Any:
     return launch
 
 
-JITFunction.__getitem__ = compile_instead
+kernel_type: Any = JITFunction
+kernel_type.__getitem__ = compile_instead
 kernels = cuda.CUDAKernels()
 fused.fused_kernels = lambda device: kernels
 
