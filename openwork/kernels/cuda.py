@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -113,21 +113,21 @@ class CUDAKernels:
         """One step on factors; see ``FusedKernels``."""
         if not isinstance(descent.gate, Tensor) and not descent.gate:
             return
-        device, loops = params[0].device, _loops()
+        device = params[0].device
         known = _known(plan, device)
         if known.runs is None:
             return
         numbers = _vector((descent.gate, descent.sign, lr, decay, momentum), device)
         addresses = known.lists.of(_interleaved((params, grads, *factors, *momentums)))
         with _on(device):
-            loops.factors[(len(known.runs),)](
+            _loops("factors").factors[(len(known.runs),)](
                 known.runs,
                 addresses,
                 numbers,
                 depth=len(factors),
                 moving=bool(momentums),
                 nesterov=nesterov,
-                real=loops.REALS[params[0].dtype],
+                real=_loops("entries").REALS[params[0].dtype],
                 num_warps=8,
                 enable_fp_fusion=True,
             )
@@ -141,7 +141,7 @@ def _step(
     descent: Descent,
     numbers: Sequence[Scalar],
 ) -> Found:
-    device, dtype, loops = lists[0][0].device, lists[0][0].dtype, _loops()
+    device, dtype = lists[0][0].device, lists[0][0].dtype
     known = _known(plan, device)
     told = torch.zeros(known.tables.kept[-1], dtype=torch.uint8, device=device)
     kept = _kept(told.view(torch.bool), plan, known.tables.kept, lists[0])
@@ -150,12 +150,15 @@ def _step(
     scalars = _vector((descent.gate, descent.sign, descent.decay, *numbers), device)
     addresses, starts = known.lists.of(_interleaved(lists)), known.starts.of(roots)
     # Whether products are fused with sums is said, since the default depends on the version.
-    which = {"method": method, "real": loops.REALS[dtype], "num_warps": 4, "enable_fp_fusion": True}
+    which = {"method": method, "real": _loops("entries").REALS[dtype], "num_warps": 4, "enable_fp_fusion": True}
     squares = torch.zeros(max(1, 0 if known.blocks is None else len(known.blocks)), dtype=torch.float64, device=device)
     with _on(device):
         if known.runs is not None:
-            loops.entries[(len(known.runs),)](known.runs, addresses, scalars, known.strengths, told, **which)
+            _loops("entries").entries[(len(known.runs),)](
+                known.runs, addresses, scalars, known.strengths, told, **which
+            )
         if known.tiles is not None and known.blocks is not None:
+            loops = _loops("groups")
             tiles, blocks = (known.tiles, addresses, scalars, known.strengths), (known.blocks, known.places)
             by_tiles, by_blocks = (len(known.tiles),), (len(known.blocks),)
             sums = torch.empty(loops.SUMS.value * known.tables.slots, dtype=torch.float64, device=device)
@@ -209,7 +212,7 @@ def _vector(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
 def _failure() -> str | None:
     """Why no kernel can be compiled or run, which is tried once."""
     try:
-        loops = _loops()
+        loops = _loops("entries")
         there = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
         loops.nothing[(1,)](there, num_warps=1, enable_fp_fusion=True)
     except Exception as error:
@@ -221,8 +224,8 @@ def _failure() -> str | None:
     return None
 
 
-def _loops() -> Any:
-    return import_module("openwork.kernels.triton_loops")
+def _loops(what: Literal["entries", "groups", "factors"]) -> Any:
+    return import_module(f"openwork.kernels.triton_{what}")
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
@@ -306,6 +309,8 @@ class _OnDevice:
 
 
 _plans: WeakKeyDictionary[Plan, dict[torch.device, _OnDevice]] = WeakKeyDictionary()
+# Those of which a graph reads the tables.
+_captured: set[Plan] = set()
 
 
 def _known(plan: Plan, device: torch.device) -> _OnDevice:
@@ -329,6 +334,8 @@ def _known(plan: Plan, device: torch.device) -> _OnDevice:
             _Addresses(device),
             _Addresses(device),
         )
+    if _capturing(device):
+        _captured.add(plan)
     return by_device[device]
 
 

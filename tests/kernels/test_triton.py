@@ -319,7 +319,7 @@ def test_a_closed_gate_changes_nothing(kind: Any, bad: float) -> None:
 
 def test_launches_do_not_grow_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[dict[str, int]] = []
-    real = cuda._loops()
+    real, entries = cuda._loops("groups"), cuda._loops("entries")
 
     class Counting:
         def __getattr__(self, name: str) -> Any:
@@ -329,7 +329,7 @@ def test_launches_do_not_grow_with_the_list(monkeypatch: pytest.MonkeyPatch) -> 
             counts[-1][name] = counts[-1].get(name, 0) + 1
             return found
 
-    monkeypatch.setattr(cuda, "_loops", Counting)
+    monkeypatch.setattr(cuda, "_loops", lambda what: Counting() if what == "groups" else entries)
     for shapes in ([(2, 3)], [(2, 3)] * 5):
         params = weights(*shapes)
         optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
@@ -389,7 +389,7 @@ def test_half_precision_has_no_fused_step() -> None:
 
 
 def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openwork.kernels.triton_loops", None)
+    monkeypatch.setitem(sys.modules, "openwork.kernels.triton_entries", None)
     cuda._failure.cache_clear()
     try:
         with pytest.raises(
