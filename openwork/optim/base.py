@@ -295,10 +295,13 @@ class StructuredOptimizer(Optimizer):
         return (*self.anchors, *self._sums(group))
 
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
-        state, weight = self.state[param], param.detach()
-        fresh = not state
+        state = self.state[param]
+        fresh, half = not state, param.dtype in (torch.float16, torch.bfloat16)
+        if not fresh and not half:
+            return state
+        weight = param.detach()
         # What was loaded from a run in single precision has no master yet.
-        if weight.dtype in (torch.float16, torch.bfloat16) and "master" not in state:
+        if half and "master" not in state:
             state["master"] = weight = weight.float()
         if fresh:
             state.update({name: weight.clone(memory_format=torch.preserve_format) for name in self.anchors})
@@ -310,10 +313,16 @@ class StructuredOptimizer(Optimizer):
         # Of divided parameters the kernels know nothing.
         if not group.get("fused") or any(map(is_distributed, params)):
             return None
-        rows = [self._tensors(group, param, grads) for param in params]
+        states, names = [self._state(group, param) for param in params], self._named_state(group)
+        columns: dict[str, list[Tensor]] = {name: [state[name] for state in states] for name in names}
+        columns["param"] = params
+        columns["weight"] = [state.get("master", param) for state, param in zip(states, params, strict=True)]
+        if grads:
+            # Only a group that has entries in several parameters comes here without a gradient.
+            columns["grad"] = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
         # Plans are neither copied nor saved with the optimizer, and a read-out must not replace them.
         known = self.__dict__.setdefault("_plans", {}) if grads else {}
-        return fused_step(group, self._method(group), self._penalty(group, params), rows, known)
+        return fused_step(group, self._method(group), self._penalty(group, params), columns, known)
 
     def _descent(self, group: Group, gate: Scalar) -> Descent:
         """How gradients enter a fused step, as ``_ready`` says."""
