@@ -16,7 +16,7 @@ from typing_extensions import override
 from openwork.kernels import Descent, Method, Scalar
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
-from openwork.optim.fused import FusedStep, fused_step, obstacle
+from openwork.optim.fused import FusedStep, fused_step, obstacle, warn_once
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
 from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
@@ -145,10 +145,10 @@ class StructuredOptimizer(Optimizer):
         super().add_param_group(param_group)
         try:
             self._check(self.param_groups[-1])
-            self._check_fused(self.param_groups[-1])
         except Exception:
             self.param_groups.pop()
             raise
+        self._say_if_not_fused(self.param_groups[-1])
 
     def _check(self, group: Group) -> None:
         me = type(self).__name__
@@ -159,12 +159,9 @@ class StructuredOptimizer(Optimizer):
             if param.is_complex():
                 raise TypeError(f"{me}: {name} is complex ({param.dtype}); use view_as_real or leave it out")
 
-    def _check_fused(self, group: Group) -> None:
-        if not group["fused"]:
-            return
-        why = obstacle(group, self._method(group), group.get("penalty", Zero()))
-        if why is not None:
-            raise ValueError(f"{type(self).__name__}: there is no fused step {why}; leave fused out")
+    def _say_if_not_fused(self, group: Group) -> None:
+        if group["fused"] and (why := obstacle(group, self._method(group), group.get("penalty", Zero()))):
+            warn_once(f"{type(self).__name__}: there is no fused step {why}; steps are taken in plain torch")
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

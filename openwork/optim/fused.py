@@ -1,7 +1,9 @@
 """When a step is taken by a fused kernel, and what that needs."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import is_not
 from typing import Any
 
@@ -88,6 +90,16 @@ def obstacle(group: Group, method: Method | None, penalty: Penalty) -> str | Non
     if terms is None:
         return f"for {penalty!r}"
     return kernels.obstacle(method, dtype, Plan(tuple(terms)))
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Warn, unless this was said before in this process.
+
+    Args:
+        text: A sentence.
+    """
+    warnings.warn(text, stacklevel=2)
 
 
 def fused_step(
