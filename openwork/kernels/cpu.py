@@ -189,7 +189,7 @@ def _step(
 def _bits(plan: Plan, params: Sequence[Tensor]) -> list[Tensor]:
     """Booleans for what each term keeps, all False."""
     sizes = [term.groups if term.kind == "groups" else 0 for term in plan.terms]
-    pieces = torch.zeros(sum(sizes), dtype=torch.bool).split(sizes)
+    pieces: Sequence[Tensor] = torch.zeros(sum(sizes), dtype=torch.bool).split(sizes)  # pyright: ignore
     return [
         torch.zeros_like(params[term.regions[0].tensor], dtype=torch.bool)
         if term.kind == "entries"
