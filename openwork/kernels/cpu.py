@@ -189,12 +189,12 @@ def _step(
 def _bits(plan: Plan, params: Sequence[Tensor]) -> list[Tensor]:
     """Booleans for what each term keeps, all False."""
     sizes = [term.groups if term.kind == "groups" else 0 for term in plan.terms]
-    pieces: Sequence[Tensor] = torch.zeros(sum(sizes), dtype=torch.bool).split(sizes)  # pyright: ignore
+    memory = torch.zeros(sum(sizes), dtype=torch.bool)
     return [
         torch.zeros_like(params[term.regions[0].tensor], dtype=torch.bool)
         if term.kind == "entries"
-        else piece.view(term.grid)
-        for term, piece in zip(plan.terms, pieces, strict=True)
+        else memory[end - size : end].view(term.grid)
+        for term, size, end in zip(plan.terms, sizes, accumulate(sizes), strict=True)
     ]
 
 

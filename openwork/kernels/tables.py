@@ -16,8 +16,8 @@ WIDEST, FOLDED = 8192, 64
 # Entries from one sum over columns to the next: not a power of two, or what is stored in one would hold up, by the end
 # of its address, what is loaded of another.
 LANE = WIDEST + 48
-# Columns of which a few rows are taken at a time: shorter strips stay in the first cache, and yet are slower, for memory
-# is fast along rows.
+# Columns of which a few rows are taken at a time: shorter strips stay in the first cache, and yet are slower, for
+# memory is fast along rows.
 STRIP = 2048
 # Strips after which sums in single precision go on in double precision.
 BLOCK = 16
