@@ -6,8 +6,11 @@ Each kernel is compiled for each precision, for seconds where the cache is empty
 import copy
 import dataclasses
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import inf, nan
 from pathlib import Path
@@ -349,6 +352,43 @@ def test_threads_make_no_difference(kind: Any, dtype: torch.dtype) -> None:
             torch.set_num_threads(1)
         results.append([param.detach() for param in params])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def trained(seed: int, threads: int) -> list[Tensor]:
+    """Weights after a few fused steps, which are several chunks of work, and of which torch shares out no operation."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(seed)
+    params = [nn.Parameter(torch.randn(100, 300, generator=generator, dtype=torch.float64)) for _ in range(20)]
+    optimizer = RAMDA(params, lr=0.1, penalty=GroupLasso(0.05), fused=True)
+    for _ in range(4):
+        for param in params:
+            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float64)
+        optimizer.step()
+    assert is_fused(optimizer)
+    return [param.detach() for param in params]
+
+
+def equal(ones: list[Tensor], others: list[Tensor]) -> bool:
+    return all(map(torch.equal, ones, others))
+
+
+def test_two_threads_may_train_at_once() -> None:
+    alone = [trained(seed, threads=1) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(partial(trained, threads=2), (0, 1)))
+    torch.set_num_threads(1)
+    assert all(map(equal, alone, together))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+def test_a_forked_process_takes_steps_with_threads_of_its_own() -> None:
+    before = trained(0, threads=2)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if equal(trained(0, threads=2), before) else 1)
+    torch.set_num_threads(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [(RAMDA, torch.float32), (RMDA, torch.float64)])
