@@ -1,8 +1,8 @@
 """Fused optimizer steps beside ``AdamW(fused=True)``: time, memory traffic, and the first step of a process.
 
 On CUDA where torch finds it, and in a table of its own then; else on the CPU. Every optimizer steps the same random
-gradients (seed 0) in turn with AdamW, on two threads of the CPU; the table gives medians of the ratios of neighboring
-rounds. Group lasso acts on the input features of every matrix and kernel; the rest is free.
+gradients (seed 0, new ones for each step) in turn with AdamW, on two threads of the CPU; the table gives medians of the
+ratios of neighboring rounds. Group lasso acts on the input features of every matrix and kernel; the rest is free.
 The traffic is what a step must read and write, by definition, plus one more look at the gradients, which finds out
 whether they are finite before anything changes (AdamW does not look). The first step is timed in processes of their
 own, with an empty cache of compiled kernels and with a warm one.
@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from readme_table import Cell
@@ -72,18 +72,19 @@ def copy_bandwidth() -> float:
     return 8 * source.numel() / median(seconds(lambda: target.copy_(source)) for _ in range(7))
 
 
-def ratio_to_adamw(model: str, name: str, shapes: list[Tensor] | None = None) -> dict[str, Any]:
+def ratio_to_adamw(model: str, name: str) -> dict[str, Any]:
     """Medians over rounds in which AdamW and the other step in turn."""
-    start = weights(model) if shapes is None else shapes
-    params = [nn.Parameter(x.detach().to(DEVICE, copy=True)) for x in start]
+    params = [nn.Parameter(x.detach().to(DEVICE)) for x in weights(model)]
     others = [nn.Parameter(p.detach().clone()) for p in params]
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator(DEVICE).manual_seed(SEED)
     for param, other in zip(params, others, strict=True):
-        param.grad = other.grad = (1e-3 * torch.randn(param.shape, generator=generator)).to(DEVICE)
+        param.grad = other.grad = torch.empty_like(param)
     reference, stepper = AdamW(params, fused=True), STEPS[name][1](model, others)
     bandwidth = copy_bandwidth()
     pairs: list[tuple[float, float]] = []
     for round in range(ROUNDS + 2):
+        for param in params:
+            cast("Tensor", param.grad).normal_(0, 1e-3, generator=generator)
         pair = seconds(reference.step), seconds(stepper.step)
         # The first two rounds make state, load kernels and warm caches.
         if round > 1:

@@ -13,7 +13,7 @@ from openwork.kernels.fused import Descent, Found, Method
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.native import function
 from openwork.kernels.regions import Plan
-from openwork.kernels.tables import GROUP, WIDEST, Tables, tables
+from openwork.kernels.tables import GROUP, LANE, STRIP, WIDEST, Tables, tables
 from openwork.kernels.threads import run
 
 # Entries that one thread takes at a time, at least.
@@ -154,12 +154,7 @@ def _step(
     numbers: Sequence[Scalar],
 ) -> Found:
     known = _tables(plan)
-    kept = [
-        torch.empty_like(lists[0][term.regions[0].tensor], dtype=torch.bool)
-        if term.kind == "entries"
-        else torch.zeros(term.grid, dtype=torch.bool)
-        for term in plan.terms
-    ]
+    kept = _bits(plan, lists[0])
     if not descent.gate:
         return Found(kept, 0.0)
     first = lists[0][0]
@@ -170,7 +165,7 @@ def _step(
     call = function(_name(first.dtype), method)
     scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
     scalars += [0.0] * (10 - len(scalars))
-    scratch_bytes = WIDEST * GROUP * 8 + (6 * WIDEST + 2 * known.room) * first.element_size()
+    scratch_bytes = WIDEST * GROUP * 8 + (5 * LANE + 6 * STRIP) * first.element_size()
 
     def work(begin: int, end: int) -> None:
         places = (_address(x) for x in (known.tiles, known.panels, known.strengths, addresses))
@@ -184,12 +179,23 @@ def _step(
             _address(bools),
             residuals.data_ptr(),
             memory.data_ptr(),
-            known.room,
             *scalars,
         )
 
     _run(known, work)
     return Found(kept, float(residuals.sum()))
+
+
+def _bits(plan: Plan, params: Sequence[Tensor]) -> list[Tensor]:
+    """Booleans for what each term keeps, all False."""
+    sizes = [term.groups if term.kind == "groups" else 0 for term in plan.terms]
+    memory = torch.zeros(sum(sizes), dtype=torch.bool)
+    return [
+        torch.zeros_like(params[term.regions[0].tensor], dtype=torch.bool)
+        if term.kind == "entries"
+        else memory[end - size : end].view(term.grid)
+        for term, size, end in zip(plan.terms, sizes, accumulate(sizes), strict=True)
+    ]
 
 
 def _tables(plan: Plan) -> Tables:

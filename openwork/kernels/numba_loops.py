@@ -1,8 +1,10 @@
 """The loops of fused steps, compiled by numba: tiles of groups that stay in the caches, each tensor read once.
 
-A tile is a range of groups of one term, as panels: rows of consecutive entries. The first pass over a tile reads the
-tensors, writes the sums that the method keeps, and forms dual and metric in scratch memory; it also sums up what a step
-of Newton's method needs. Further passes read scratch memory only. The last one writes the weights.
+A tile is a range of groups of one term, as panels: rows of consecutive entries. The first pass over a tile writes the
+sums that the method keeps, from which dual and metric follow; it also adds up what a step of Newton's method needs, at
+the root of the last training step. As a rule that is enough, and the second pass writes the weights. Metric and
+dual are formed anew in each pass: to keep them would be more traffic, for they would leave the caches before they are
+needed, and tiles so narrow that they would not are read in pieces too short for memory.
 """
 
 # numba has no types.
@@ -15,7 +17,7 @@ import numpy as np
 from numba import float32, float64, int64, njit, uint8
 
 from openwork.kernels.numba_memory import at, bits, bump, entry_of, fields, from_bits, get, pointer, put
-from openwork.kernels.tables import BLOCK, GROUP, PANEL, TILE, WIDEST
+from openwork.kernels.tables import BLOCK, GROUP, LANE, PANEL, STRIP, TILE, WIDEST
 
 # Sums may be ordered for speed and products fused; infinities and NaN stay what they are.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -42,10 +44,15 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
     # Sums of squares of which nothing was lost, neither small terms nor large ones.
     least, most = (1e-24, 1e30) if single else (1e-200, 1e200)
     accuracy = float(np.finfo(number).eps)
-    # The bits of x^(-1/3) are about this less a third of those of x.
+    # The bits of x^(-1/3) are about the second of these numbers less the first times those of x.
     magic = number(0x54A20000 if single else 0x553EF0FF289DD796)
-    c0, c1, c2 = number(1.000000014378097), number(0.6666666373063422), number(0.5555307637249752)
-    c3, c4, c5 = number(0.4938237614326937), number(0.4589898803401329), number(0.4266784011435936)
+    roots_of = third, magic, *(
+        number(x)
+        for x in (
+            1.000000014378097, 0.6666666373063422, 0.5555307637249752,
+            0.4938237614326937, 0.4589898803401329, 0.4266784011435936,
+        )
+    )  # fmt: skip
 
     options: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     inlined: Any = njit(forceinline=True, fastmath=FAST, **options)
@@ -54,59 +61,81 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
     exact: Any = njit(fastmath=False, **options)
 
     @inlined
-    def cube_root(x):
+    def cube_root(x, k):
         # x^(-1/3) within 4 %, from a third of the exponent.
-        y = from_bits(whole(magic - number(bits(x)) * third))
+        y = from_bits(whole(k[7] - number(bits(x)) * k[6]))
         if single:
             # x^(1/3) = x y^2 (1 - e)^(-2/3), whose last factor is a polynomial to 1e-8. Of a number without an exponent
             # (below 1e-38) it is only the right size.
             root = x * (y * y)
             e = one - root * y
             square = e * e
-            low = c0 + c1 * e
-            return root * (low + square * ((c2 + c3 * e) + square * (c4 + c5 * e)))
+            low = k[8] + k[9] * e
+            return root * (low + square * ((k[10] + k[11] * e) + square * (k[12] + k[13] * e)))
         for _ in range(3):
             e = one - x * y * y * y
             y = y + y * e * (third + two_ninths * e)
         return x * y * y
 
-    # What a method does with an entry: it updates its sums, and gives dual and metric.
+    # What a method does with an entry: it updates its sums, from which metric and dual follow.
 
     @inlined
-    def ramda(c, weight, grad, one_, two, three, k):
+    def update_ramda(c, grad, one_, two, three, k):
         gradient = get(grad, c, "grad")
         step = k[0] * gradient
-        total = get(two, c, "two") + step
-        squares = get(three, c, "three") + step * gradient
-        put(two, c, total, "two")
-        put(three, c, squares, "three")
-        d = cube_root(squares) + k[1]
-        return d * get(one_, c, "one") - total, d
+        put(two, c, get(two, c, "two") + step, "two")
+        put(three, c, get(three, c, "three") + step * gradient, "three")
 
     @inlined
-    def rmda(c, weight, grad, one_, two, three, k):
-        total = get(two, c, "two") + k[0] * get(grad, c, "grad")
-        put(two, c, total, "two")
-        return get(one_, c, "one") - total * k[1], one
+    def metric_ramda(c, two, three, k):
+        return cube_root(get(three, c, "three"), k) + k[1]
 
     @inlined
-    def prox_adamw(c, weight, grad, one_, two, three, k):
+    def dual_ramda(c, metric, weight, one_, two, k):
+        return metric * get(one_, c, "one") - get(two, c, "two")
+
+    @inlined
+    def update_rmda(c, grad, one_, two, three, k):
+        put(two, c, get(two, c, "two") + k[0] * get(grad, c, "grad"), "two")
+
+    @inlined
+    def metric_rmda(c, two, three, k):
+        return one
+
+    @inlined
+    def dual_rmda(c, metric, weight, one_, two, k):
+        return get(one_, c, "one") - get(two, c, "two") * k[1]
+
+    @inlined
+    def update_prox_adamw(c, grad, one_, two, three, k):
         gradient = get(grad, c, "grad")
         momentum, square = get(one_, c, "one"), get(two, c, "two")
-        momentum = momentum + k[0] * (gradient - momentum)
-        square = square + k[1] * (gradient * gradient - square)
-        put(one_, c, momentum, "one")
-        put(two, c, square, "two")
-        d = math.sqrt(square * k[2]) + k[3]
-        return d * (get(weight, c, "weight") * k[4]) - momentum * k[5], d
+        put(one_, c, momentum + k[0] * (gradient - momentum), "one")
+        put(two, c, square + k[1] * (gradient * gradient - square), "two")
 
-    entry: Any = {"ramda": ramda, "rmda": rmda, "prox_adamw": prox_adamw}[method]
+    @inlined
+    def metric_prox_adamw(c, two, three, k):
+        return math.sqrt(get(two, c, "two") * k[2]) + k[3]
+
+    @inlined
+    def dual_prox_adamw(c, metric, weight, one_, two, k):
+        return metric * (get(weight, c, "weight") * k[4]) - get(one_, c, "one") * k[5]
+
+    update, metric_of, dual_of = {
+        "ramda": (update_ramda, metric_ramda, dual_ramda),
+        "rmda": (update_rmda, metric_rmda, dual_rmda),
+        "prox_adamw": (update_prox_adamw, metric_prox_adamw, dual_prox_adamw),
+    }[method]
     averages = method != "prox_adamw"
     adaptive = method != "rmda"
 
     @inlined
     def soften(b, threshold):
         return b - min(max(b, -threshold), threshold)
+
+    @inlined
+    def quotient(b, d):
+        return b / d if d > zero else zero
 
     @inlined
     def write(c, weight, x, averaging):
@@ -122,71 +151,126 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         for c in range(columns):
             put(temporary, c, sign * get(grad, c, "grad") + decay * get(weight, c, "weight"), "grad")
 
-    # Rows of a panel.
+    @inlined
+    def entries_of(tensors, count, tensor, base):
+        """Weight, gradient and state from an entry on."""
+        weight, grad = entry_of(tensors, tensor, base, real), entry_of(tensors, count + tensor, base, real)
+        one_, two = entry_of(tensors, 2 * count + tensor, base, real), entry_of(tensors, 3 * count + tensor, base, real)
+        return weight, grad, one_, two, entry_of(tensors, 4 * count + tensor, base, real)
 
     @inlined
-    def first_row(columns, weight, grad, one_, two, three, b, d, r, acc, kappa, threshold, k):
-        n, q, m, s = acc, at(acc, WIDEST), at(acc, 2 * WIDEST), at(acc, 3 * WIDEST)
+    def moved(cells, offset):
+        """Weight, gradient and state some entries further."""
+        weight, grad, one_, two, three = cells
+        return at(weight, offset), at(grad, offset), at(one_, offset), at(two, offset), at(three, offset)
+
+    # Strips of a few rows of a panel. Metrics have a loop of their own: in one loop an entry is so long a chain of
+    # operations that a core cannot hold the next ones while it waits.
+
+    @inlined
+    def updates(columns, grad, one_, two, three, d, k):
         for c in range(columns):
-            dual, metric = entry(c, weight, grad, one_, two, three, k)
-            dual = soften(dual, threshold)
-            put(b, c, dual, "b")
-            bump(n, c, dual * dual, "n")
+            update(c, grad, one_, two, three, k)
             if adaptive:
-                put(d, c, metric, "d")
-                inverse = one / (get(r, c, "r") * metric + kappa)
-                u = dual * inverse
-                y = metric * inverse
-                t = u * u
-                bump(q, c, t, "q")
-                t = t * y
-                bump(m, c, t, "m")
-                bump(s, c, t * y, "s")
+                put(d, c, metric_of(c, two, three, k), "d")
 
     @inlined
-    def next_row(columns, b, d, r, acc, kappa):
-        q, m, s = at(acc, WIDEST), at(acc, 2 * WIDEST), at(acc, 3 * WIDEST)
-        for c in range(columns):
-            metric = get(d, c, "d")
-            inverse = one / (get(r, c, "r") * metric + kappa)
-            u = get(b, c, "b") * inverse
-            y = metric * inverse
-            t = u * u
-            bump(q, c, t, "q")
-            t = t * y
-            bump(m, c, t, "m")
-            bump(s, c, t * y, "s")
+    def metrics(columns, two, three, d, k):
+        if adaptive:
+            for c in range(columns):
+                put(d, c, metric_of(c, two, three, k), "d")
 
     @inlined
-    def last_row(columns, weight, b, d, r, acc, kappa, averaging):
-        q = at(acc, WIDEST)
+    def metric_and_dual(c, weight, one_, two, d, threshold, k):
+        metric = get(d, c, "d") if adaptive else one
+        return metric, soften(dual_of(c, metric, weight, one_, two, k), threshold)
+
+    @inlined
+    def parts(c, weight, one_, two, d, root, kappa, threshold, k):
+        """What an entry adds to the sums that a step of Newton's method needs."""
+        metric, dual = metric_and_dual(c, weight, one_, two, d, threshold, k)
+        if not adaptive:
+            return dual * dual, zero, zero, zero
+        inverse = one / (root * metric + kappa)
+        u, y = dual * inverse, metric * inverse
+        q = u * u
+        m = q * y
+        return dual * dual, q, m, m * y
+
+    @inlined
+    def moments(columns, rows, stride, weight, one_, two, d, nothing, r, acc, kappa, threshold, k):
+        """Add up to four rows to the sums of their columns; of rows that are not there ``nothing`` is read."""
+        w1, o1, t1 = (
+            (at(weight, stride), at(one_, stride), at(two, stride)) if rows > 1 else (nothing, nothing, nothing)
+        )
+        stride = 2 * stride
+        w2, o2, t2 = (
+            (at(weight, stride), at(one_, stride), at(two, stride)) if rows > 2 else (nothing, nothing, nothing)
+        )
+        w3, o3, t3 = (at(w1, stride), at(o1, stride), at(t1, stride)) if rows > 3 else (nothing, nothing, nothing)
+        d1, d2, d3 = at(d, STRIP), at(d, 2 * STRIP), at(d, 3 * STRIP)
         for c in range(columns):
-            root = get(r, c, "r")
+            root = get(r, c, "r") if adaptive else zero
+            n0, q0, m0, s0 = parts(c, weight, one_, two, d, root, kappa, threshold, k)
+            n1, q1, m1, s1 = parts(c, w1, o1, t1, d1, root, kappa, threshold, k)
+            n2, q2, m2, s2 = parts(c, w2, o2, t2, d2, root, kappa, threshold, k)
+            n3, q3, m3, s3 = parts(c, w3, o3, t3, d3, root, kappa, threshold, k)
+            bump(acc, c, (n0 + n1) + (n2 + n3), "n")
             if adaptive:
-                u = get(b, c, "b") / (root * get(d, c, "d") + kappa)
-                bump(q, c, u * u, "q")
-                write(c, weight, u * root, averaging)
+                bump(at(acc, LANE), c, (q0 + q1) + (q2 + q3), "q")
+                bump(at(acc, 2 * LANE), c, (m0 + m1) + (m2 + m3), "m")
+                bump(at(acc, 3 * LANE), c, (s0 + s1) + (s2 + s3), "s")
+
+    @inlined
+    def sum_up(first, columns, rows, stride, cells, d, nothing, r, acc, kappa, threshold, k, c):
+        """Add a strip to the sums of its columns; the first time, update what the method keeps."""
+        sign, decay, _ = c
+        plain = sign == one and decay == zero
+        for row in range(rows):
+            weight, grad, one_, two, three = moved(cells, row * stride)
+            if first:
+                if not plain:
+                    changed = at(d, 4 * STRIP)
+                    descend(columns, weight, grad, changed, sign, decay)
+                    grad = changed
+                updates(columns, grad, one_, two, three, at(d, row * STRIP), k)
             else:
-                write(c, weight, get(b, c, "b") * root, averaging)
+                metrics(columns, two, three, at(d, row * STRIP), k)
+        for row in range(rows, 4):
+            for column in range(columns):
+                put(at(d, row * STRIP), column, one, "d")
+        weight, _, one_, two, _ = cells
+        moments(columns, rows, stride, weight, one_, two, d, nothing, r, acc, kappa, threshold, k)
 
     @inlined
-    def quotient(b, d):
-        return b / d if d > zero else zero
-
-    @inlined
-    def free_row(columns, weight, b, d, acc, averaging):
-        n = acc
-        for c in range(columns):
-            x = get(b, c, "b")
-            if adaptive:
-                x = quotient(x, get(d, c, "d"))
-            bump(n, c, (one if x != zero else zero), "n")
-            write(c, weight, x, averaging)
+    def write_points(grouped, columns, rows, stride, cells, d, r, acc, kappa, threshold, k, c):
+        """Write the weights of a strip, and add up what says how well its groups are solved, or what is not zero."""
+        _, _, averaging = c
+        for row in range(rows):
+            weight, _, one_, two, three = moved(cells, row * stride)
+            metrics(columns, two, three, d, k)
+            if grouped:
+                for column in range(columns):
+                    metric, dual = metric_and_dual(column, weight, one_, two, d, threshold, k)
+                    root = get(r, column, "r")
+                    if adaptive:
+                        u = dual / (root * metric + kappa)
+                        bump(at(acc, LANE), column, u * u, "q")
+                        write(column, weight, u * root, averaging)
+                    else:
+                        write(column, weight, dual * root, averaging)
+            else:
+                for column in range(columns):
+                    metric, x = metric_and_dual(column, weight, one_, two, d, threshold, k)
+                    if adaptive:
+                        x = quotient(x, metric)
+                    bump(acc, column, (one if x != zero else zero), "n")
+                    write(column, weight, x, averaging)
 
     @inlined
     def flush(columns, inner, acc, first, groups):
         """Add the sums of columns to those of their groups, and begin anew."""
-        n, q, m, s = acc, at(acc, WIDEST), at(acc, 2 * WIDEST), at(acc, 3 * WIDEST)
+        n, q, m, s = acc, at(acc, LANE), at(acc, 2 * LANE), at(acc, 3 * LANE)
         for j in range(columns // inner):
             all_n, all_q, all_m, all_s = 0.0, 0.0, 0.0, 0.0
             for c in range(j * inner, (j + 1) * inner):
@@ -215,19 +299,20 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
     # Groups.
 
     @exact
-    def alone(panels, begin, end, group, b, d, kappa):
+    def alone(panels, begin, end, group, tensors, count, kappa, threshold, k):
         """Newton's method for one group in double precision and normalized, for numbers of any size; 0 if zero."""
-        scale, top, total, k, r = 0.0, 0.0, 0.0, 0.0, 0.0
+        scale, top, total, level, r = 0.0, 0.0, 0.0, 0.0, 0.0
         for turn in range(62):
-            q, m, offset = 0.0, 0.0, 0
+            q, m = 0.0, 0.0
             for p in range(begin, end):
-                _, _, rows, columns, _, inner, first = fields(panels, p, PANEL)
+                tensor, base, rows, columns, stride, inner, first = fields(panels, p, PANEL)
                 start = (group - first) * inner
+                weight, _, one_, two, three = entries_of(tensors, count, tensor, base + start)
                 for row in range(rows if 0 <= start < columns else 0):
-                    for place in range(offset + row * columns + start, offset + row * columns + start + inner):
-                        dual, metric = float64(get(b, place, "b")), 1.0
-                        if adaptive:
-                            metric = float64(get(d, place, "d"))
+                    for place in range(row * stride, row * stride + inner):
+                        short = metric_of(place, two, three, k)
+                        dual = float64(soften(dual_of(place, short, weight, one_, two, k), threshold))
+                        metric = float64(short)
                         if turn == 0:
                             scale, top = max(scale, abs(dual)), max(top, metric)
                         elif turn == 1:
@@ -235,17 +320,16 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                             total += u * u
                         else:
                             metric = metric / top
-                            inverse = 1.0 / (r * metric + k)
+                            inverse = 1.0 / (r * metric + level)
                             u = dual / scale * inverse
                             q += u * u
                             m += u * u * metric * inverse
-                offset += rows * columns
             if turn == 0:
                 if scale == 0.0 or top == 0.0:
                     return 0.0
-                k = kappa / scale
+                level = kappa / scale
             elif turn == 1:
-                if math.sqrt(total) <= k:
+                if math.sqrt(total) <= level:
                     return 0.0
             else:
                 following = r + q * (math.sqrt(q) - 1.0) / m
@@ -255,16 +339,16 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return r * (scale / top)
 
     @exact
-    def improve(panels, begin, end, count, groups, passes, b, d, kappa):
+    def improve(panels, begin, end, groups, own, passes, tensors, count, kappa, threshold, k):
         """Move the roots of all groups by one step; whether another pass is needed.
 
         Of a group there are sums n = |b|^2, q, m, s over its entries, its root, and whether it still moves.
         """
         more = False
-        for j in range(count):
-            own = at(groups, j * GROUP)
-            n, q, m, s = get(own, 0, "groups"), get(own, 1, "groups"), get(own, 2, "groups"), get(own, 3, "groups")
-            root, moves = get(own, 4, "groups"), get(own, 5, "groups")
+        for j in range(groups):
+            mine = at(own, j * GROUP)
+            n, q, m, s = get(mine, 0, "groups"), get(mine, 1, "groups"), get(mine, 2, "groups"), get(mine, 3, "groups")
+            root, moves = get(mine, 4, "groups"), get(mine, 5, "groups")
             hard = False
             if passes == 0:
                 hard = not (least < n < most or (n <= least and kappa * kappa > 4.0 * least))
@@ -286,21 +370,18 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 else:
                     moves = 0.0
             if hard:
-                root, moves = alone(panels, begin, end, j, b, d, kappa), 0.0
-            put(own, 4, root, "groups")
-            put(own, 5, moves, "groups")
+                root, moves = alone(panels, begin, end, j, tensors, count, kappa, threshold, k), 0.0
+            put(mine, 4, root, "groups")
+            put(mine, 5, moves, "groups")
             for field in range(4):
-                put(own, field, 0.0, "groups")
+                put(mine, field, 0.0, "groups")
         return more
 
     @helper
-    def tile(panels, begin, end, groups, tensors, count, scratch, room, own, roots, kept, kappa, threshold, k, c):
+    def tile(panels, begin, end, groups, tensors, count, scratch, own, roots, kept, kappa, threshold, k, c):
         """One tile of groups; gives the sum of its squared residuals."""
-        sign, decay, averaging = c
-        plain = sign == one and decay == zero
-        acc, r = scratch, at(scratch, 4 * WIDEST)
-        temporary, b = at(scratch, 5 * WIDEST), at(scratch, 6 * WIDEST)
-        d = at(b, room)
+        acc, r, d = scratch, at(scratch, 4 * LANE), at(scratch, 5 * LANE)
+        nothing = at(d, 5 * STRIP)
         # A harmless equation where there is nothing to solve.
         some = one if kappa == zero else kappa
         for j in range(groups):
@@ -308,59 +389,43 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 put(own, j * GROUP + field, 0.0, "groups")
             put(own, j * GROUP + 4, float64(get(roots, j, "roots")) if adaptive else 0.0, "groups")
             put(own, j * GROUP + 5, 1.0, "groups")
-        for column in range(WIDEST):
+        for column in range(4 * LANE):
             put(acc, column, zero, "n")
-            put(at(acc, WIDEST), column, zero, "q")
-            put(at(acc, 2 * WIDEST), column, zero, "m")
-            put(at(acc, 3 * WIDEST), column, zero, "s")
+        for column in range(STRIP):
+            put(nothing, column, zero, "b")
         passes, phase = 0, 0
         while True:
-            offset = 0
-            for p in range(begin, end):
+            # Each pass goes back the way that the last one came, since what was read last is still in the caches.
+            back = (passes & 1) == 1
+            for place in range(begin, end):
+                p = begin + end - 1 - place if back else place
                 tensor, base, rows, columns, stride, inner, first = fields(panels, p, PANEL)
-                weight = entry_of(tensors, tensor, base, real)
-                grad = entry_of(tensors, count + tensor, base, real)
-                one_ = entry_of(tensors, 2 * count + tensor, base, real)
-                two = entry_of(tensors, 3 * count + tensor, base, real)
-                three = entry_of(tensors, 4 * count + tensor, base, real)
                 spread(columns, inner, r, first, own)
-                for row in range(rows):
-                    there, here = row * stride, offset + row * columns
-                    w, bs, ds = at(weight, there), at(b, here), at(d, here)
-                    if phase == 0:
-                        source = at(grad, there)
-                        if not plain:
-                            descend(columns, w, source, temporary, sign, decay)
-                            source = temporary
-                        first_row(
-                            columns,
-                            w,
-                            source,
-                            at(one_, there),
-                            at(two, there),
-                            at(three, there),
-                            bs,
-                            ds,
-                            r,
-                            acc,
-                            some,
-                            threshold,
-                            k,
-                        )
-                    elif phase == 1:
-                        next_row(columns, bs, ds, r, acc, some)
-                    elif phase == 2:
-                        last_row(columns, w, bs, ds, r, acc, some, averaging)
-                    else:
-                        free_row(columns, w, bs, ds, acc, averaging)
-                    if row % BLOCK == BLOCK - 1 or row == rows - 1:
+                strips = (rows + 3) // 4
+                for n in range(strips):
+                    row = 4 * (strips - 1 - n if back else n)
+                    here = min(4, rows - row)
+                    for start in range(0, columns, STRIP):
+                        width = min(STRIP, columns - start)
+                        cells = entries_of(tensors, count, tensor, base + row * stride + start)
+                        some_r, some_acc = at(r, start), at(acc, start)
+                        if phase < 2:
+                            sum_up(
+                                phase == 0, width, here, stride, cells, d, nothing, some_r, some_acc, some, threshold,
+                                k, c,
+                            )  # fmt: skip
+                        else:
+                            write_points(
+                                phase == 2, width, here, stride, cells, d, some_r, some_acc, some, threshold, k, c
+                            )
+                    if n % BLOCK == BLOCK - 1 or n == strips - 1:
                         flush(columns, inner, acc, first, own)
-                offset += rows * columns
             if phase >= 2:
                 break
             phase = 3
             if kappa != zero:
-                phase = 1 if improve(panels, begin, end, groups, own, passes, b, d, float64(kappa)) else 2
+                more = improve(panels, begin, end, groups, own, passes, tensors, count, float64(kappa), threshold, k)
+                phase = 1 if more else 2
             passes += 1
             if phase >= 2:
                 for j in range(groups):
@@ -386,20 +451,21 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return squares
 
     @helper
-    def entries(length, weight, grad, one_, two, three, temporary, kept, tells, threshold, k, c):
+    def entries(length, weight, grad, one_, two, three, d, kept, tells, threshold, k, c):
         """Entries without a group, which need one pass."""
         sign, decay, averaging = c
         plain = sign == one and decay == zero
-        for done in range(0, length, WIDEST):
-            some = min(length - done, WIDEST)
+        temporary = at(d, 4 * STRIP)
+        for done in range(0, length, STRIP):
+            some = min(length - done, STRIP)
             w, source = at(weight, done), at(grad, done)
             first, second, third_, bools = at(one_, done), at(two, done), at(three, done), at(kept, done)
             if not plain:
                 descend(some, w, source, temporary, sign, decay)
                 source = temporary
+            updates(some, source, first, second, third_, d, k)
             for column in range(some):
-                x, metric = entry(column, w, source, first, second, third_, k)
-                x = soften(x, threshold)
+                metric, x = metric_and_dual(column, w, first, second, d, threshold, k)
                 if adaptive:
                     x = quotient(x, metric)
                 if tells:
@@ -407,14 +473,20 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 write(column, w, x, averaging)
 
     def step(
-        begin, end, tiles, panels, strengths, tensors, count, roots, kept, residuals, scratch, room, penalty_weight,
+        begin, end, tiles, panels, strengths, tensors, count, roots, kept, residuals, scratch, penalty_weight,
         averaging, sign, decay, k0, k1, k2, k3, k4, k5,
     ):  # fmt: skip
         tiles, panels, tensors = pointer(tiles, int64), pointer(panels, int64), pointer(tensors, int64)
         strengths, residuals, own = pointer(strengths, float64), pointer(residuals, float64), pointer(scratch, float64)
         roots, kept = pointer(roots, int64), pointer(kept, int64)
         memory = pointer(scratch + WIDEST * GROUP * 8, real)
-        k = (number(k0), number(k1), number(k2), number(k3), number(k4), number(k5))
+        # Constants that come at run time stay in registers; others would be loaded for each entry anew.
+        nil = number(sign) - number(sign)
+        k = (
+            number(k0), number(k1), number(k2), number(k3), number(k4), number(k5), roots_of[0] + nil,
+            roots_of[1] + nil, roots_of[2] + nil, roots_of[3] + nil, roots_of[4] + nil, roots_of[5] + nil,
+            roots_of[6] + nil, roots_of[7] + nil,
+        )  # fmt: skip
         c = (number(sign), number(decay), number(averaging))
         for t in range(begin, end):
             term, kind, first, last, start, length = fields(tiles, t, TILE)
@@ -424,18 +496,13 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             squares = 0.0
             if kind == 0:
                 squares = tile(
-                    panels, first, last, length, tensors, count, memory, room, own, entry_of(roots, term, start, real),
+                    panels, first, last, length, tensors, count, memory, own, entry_of(roots, term, start, real),
                     bools, kappa, threshold, k, c,
                 )  # fmt: skip
             else:
                 tensor, base, _, _, _, _, _ = fields(panels, first, PANEL)
-                entries(
-                    length, entry_of(tensors, tensor, base, real), entry_of(tensors, count + tensor, base, real),
-                    entry_of(tensors, 2 * count + tensor, base, real),
-                    entry_of(tensors, 3 * count + tensor, base, real),
-                    entry_of(tensors, 4 * count + tensor, base, real), at(memory, 5 * WIDEST), bools, kind == 1,
-                    threshold, k, c,
-                )  # fmt: skip
+                weight, grad, one_, two, three = entries_of(tensors, count, tensor, base)
+                entries(length, weight, grad, one_, two, three, at(memory, 5 * LANE), bools, kind == 1, threshold, k, c)
             put(residuals, t, squares, "groups")
 
-    return step, (int64,) * 12 + (float64,) * 10
+    return step, (int64,) * 11 + (float64,) * 10

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Literal
@@ -152,3 +153,20 @@ class Plan:
     """
 
     terms: tuple[Term, ...]
+
+    @cached_property
+    def homes(self) -> tuple[list[tuple[int, int]], dict[int, int]]:
+        """Where the roots of each term lie: behind one another in vectors that belong to tensors.
+
+        Returns:
+            For each term, the tensor and the place of its first root in that tensor's vector; and how long the vectors
+            of tensors are that have one.
+        """
+        places: list[tuple[int, int]] = []
+        lengths: dict[int, int] = {}
+        for term in self.terms:
+            tensor = term.regions[0].tensor if term.regions else 0
+            places.append((tensor, lengths.get(tensor, 0)))
+            if term.roots:
+                lengths[tensor] = lengths.get(tensor, 0) + term.roots
+        return places, lengths

@@ -12,11 +12,17 @@ from openwork.kernels.regions import Plan, Region, Term
 # sums, root, whether it moves.
 TILE, PANEL, GROUP = 6, 7, 6
 # Columns of a panel and groups of a tile, at most; columns of a panel that holds a part of one long group.
-WIDEST, FOLDED = 1024, 64
-# Rows after which sums in single precision go on in double precision.
-BLOCK = 64
-# Entries of a tile, about: so many duals and metrics stay in the caches of a core.
-TILE_ENTRIES = 1 << 20
+WIDEST, FOLDED = 8192, 64
+# Entries from one sum over columns to the next: not a power of two, or what is stored in one would hold up, by the end
+# of its address, what is loaded of another.
+LANE = WIDEST + 48
+# Columns of which a few rows are taken at a time: shorter strips stay in the first cache, and yet are slower, for
+# memory is fast along rows.
+STRIP = 2048
+# Strips after which sums in single precision go on in double precision.
+BLOCK = 16
+# Entries of a tile, about, which one thread takes: as wide as can be, for the same reason, and yet several to a list.
+TILE_ENTRIES = 1 << 22
 # Columns below which a row is shorter than what memory gives at once.
 NARROW = 16
 # Entries without a group that are one tile.
@@ -33,14 +39,12 @@ class Tables:
         tiles: ``TILE`` numbers each.
         panels: ``PANEL`` numbers each.
         strengths: Lasso and norm of each term.
-        room: Entries of the largest tile of groups.
         weights: Entries of each tile.
     """
 
     tiles: "array[int]" = field(default_factory=lambda: array("q"))
     panels: "array[int]" = field(default_factory=lambda: array("q"))
     strengths: "array[float]" = field(default_factory=lambda: array("d"))
-    room: int = 1
     entries: list[int] = field(default_factory=list[int])
 
     def add(self, number: int, term: Term) -> None:
@@ -65,7 +69,6 @@ class Tables:
                     self.panels.extend(panel)
             self.tiles.extend((number, 0, begin, len(self.panels) // PANEL, start, length))
             self.entries.append(length * term.size)
-            self.room = max(self.room, length * term.size)
 
 
 _known: WeakKeyDictionary[Plan, Tables | None] = WeakKeyDictionary()

@@ -16,7 +16,7 @@ from typing_extensions import override
 from openwork.kernels import Descent, Method, Scalar
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
-from openwork.optim.fused import FusedStep, fused_step, obstacle
+from openwork.optim.fused import FusedStep, fused_step, obstacle, warn_once
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
 from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
@@ -145,10 +145,10 @@ class StructuredOptimizer(Optimizer):
         super().add_param_group(param_group)
         try:
             self._check(self.param_groups[-1])
-            self._check_fused(self.param_groups[-1])
         except Exception:
             self.param_groups.pop()
             raise
+        self._say_if_not_fused(self.param_groups[-1])
 
     def _check(self, group: Group) -> None:
         me = type(self).__name__
@@ -159,12 +159,9 @@ class StructuredOptimizer(Optimizer):
             if param.is_complex():
                 raise TypeError(f"{me}: {name} is complex ({param.dtype}); use view_as_real or leave it out")
 
-    def _check_fused(self, group: Group) -> None:
-        if not group["fused"]:
-            return
-        why = obstacle(group, self._method(group), group.get("penalty", Zero()))
-        if why is not None:
-            raise ValueError(f"{type(self).__name__}: there is no fused step {why}; leave fused out")
+    def _say_if_not_fused(self, group: Group) -> None:
+        if group["fused"] and (why := obstacle(group, self._method(group), group.get("penalty", Zero()))):
+            warn_once(f"{type(self).__name__}: there is no fused step {why}; steps are taken in plain torch")
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -295,10 +292,13 @@ class StructuredOptimizer(Optimizer):
         return (*self.anchors, *self._sums(group))
 
     def _state(self, group: Group, param: Tensor) -> dict[str, Tensor]:
-        state, weight = self.state[param], param.detach()
-        fresh = not state
+        state = self.state[param]
+        fresh, half = not state, param.dtype in (torch.float16, torch.bfloat16)
+        if not fresh and not half:
+            return state
+        weight = param.detach()
         # What was loaded from a run in single precision has no master yet.
-        if weight.dtype in (torch.float16, torch.bfloat16) and "master" not in state:
+        if half and "master" not in state:
             state["master"] = weight = weight.float()
         if fresh:
             state.update({name: weight.clone(memory_format=torch.preserve_format) for name in self.anchors})
@@ -310,10 +310,16 @@ class StructuredOptimizer(Optimizer):
         # Of divided parameters the kernels know nothing.
         if not group.get("fused") or any(map(is_distributed, params)):
             return None
-        rows = [self._tensors(group, param, grads) for param in params]
+        states, names = [self._state(group, param) for param in params], self._named_state(group)
+        columns: dict[str, list[Tensor]] = {name: [state[name] for state in states] for name in names}
+        columns["param"] = params
+        columns["weight"] = [state.get("master", param) for state, param in zip(states, params, strict=True)]
+        if grads:
+            # Only a group that has entries in several parameters comes here without a gradient.
+            columns["grad"] = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
         # Plans are neither copied nor saved with the optimizer, and a read-out must not replace them.
         known = self.__dict__.setdefault("_plans", {}) if grads else {}
-        return fused_step(group, self._method(group), self._penalty(group, params), rows, known)
+        return fused_step(group, self._method(group), self._penalty(group, params), columns, known)
 
     def _descent(self, group: Group, gate: Scalar) -> Descent:
         """How gradients enter a fused step, as ``_ready`` says."""

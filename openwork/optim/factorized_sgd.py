@@ -68,12 +68,12 @@ class FactorizedSGD(StructuredOptimizer):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
-        fused: Take the step by kernels that read and write each tensor as rarely as they can, to rounding the same: on
-            the CPU, which needs ``openwork[fused]``, or on CUDA by Triton. The first optimizer of a machine compiles
-            them, for seconds.
+        fused: Take the step by kernels, to rounding the same: on the CPU, which needs ``openwork[fused]``, or by Triton
+            on CUDA. The first optimizer of a machine compiles them, for seconds. What has no kernel is said once, and
+            steps are taken in plain torch.
 
     Raises:
-        ValueError: If an option is out of range, two parameters share storage, or a factorized group has no fused step.
+        ValueError: If an option is out of range, or two parameters share storage.
         TypeError: If a parameter is complex, or ``init`` is no initialization.
 
     References:

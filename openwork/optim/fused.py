@@ -1,7 +1,10 @@
 """When a step is taken by a fused kernel, and what that needs."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from operator import is_not
 from typing import Any
 
 import torch
@@ -12,8 +15,8 @@ from openwork.optim.groups import Group
 from openwork.penalties import Penalty
 from openwork.sharding import is_distributed
 
-# Of a parameter and what belongs to it, by name: "param", "weight", "grad" and state.
-Row = dict[str, Tensor]
+# What parameters have, by name: "param", "weight", "grad" and state; one tensor of each for every parameter.
+Columns = Mapping[str, list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,15 @@ class FusedStep:
     Args:
         kernels: Of the device.
         plan: The penalty over the parameters.
-        rows: The parameters and their state, in order.
+        columns: The parameters and their state.
     """
 
     kernels: FusedKernels
     plan: Plan
-    rows: Sequence[Row]
+    columns: Columns
 
     def __getitem__(self, name: str) -> list[Tensor]:
-        return [row[name] for row in self.rows]
+        return self.columns[name]
 
     def written(self) -> None:
         """Tell autograd that the weights have changed."""
@@ -46,20 +49,17 @@ class FusedStep:
         Returns:
             One tensor per term, empty where there are no groups.
         """
-        starts: list[tuple[int, int]] = []
-        sizes = [0] * len(self.rows)
-        for term in self.plan.terms:
-            owner = term.regions[0].tensor if term.regions else 0
-            starts.append((owner, sizes[owner]))
-            sizes[owner] += term.roots
-        for row, state, size in zip(self.rows, states, sizes, strict=True):
-            held, weight = state.get("root"), row["weight"]
-            if size and (held is None or held.numel() != size or held.dtype != weight.dtype):
-                state["root"] = weight.new_zeros(size)
+        weights = self["weight"]
+        places, lengths = self.plan.homes
+        for tensor, length in lengths.items():
+            state, weight = states[tensor], weights[tensor]
+            held = state.get("root")
+            if held is None or held.numel() != length or held.dtype != weight.dtype:
+                state["root"] = weight.new_zeros(length)
         none = torch.empty(0)
         return [
-            states[owner]["root"][start : start + term.roots] if term.roots else none
-            for term, (owner, start) in zip(self.plan.terms, starts, strict=True)
+            states[tensor]["root"][start : start + term.roots] if term.kind == "groups" and term.regions else none
+            for term, (tensor, start) in zip(self.plan.terms, places, strict=True)
         ]
 
 
@@ -92,8 +92,18 @@ def obstacle(group: Group, method: Method | None, penalty: Penalty) -> str | Non
     return kernels.obstacle(method, dtype, Plan(tuple(terms)))
 
 
+@cache
+def warn_once(text: str) -> None:
+    """Warn, unless this was said before in this process.
+
+    Args:
+        text: A sentence.
+    """
+    warnings.warn(text, stacklevel=2)
+
+
 def fused_step(
-    group: Group, method: Method | None, penalty: Penalty, rows: Sequence[Row], known: dict[int, Any]
+    group: Group, method: Method | None, penalty: Penalty, columns: dict[str, list[Tensor]], known: dict[int, Any]
 ) -> FusedStep | None:
     """The fused step of parameters, if it can be taken now.
 
@@ -101,34 +111,37 @@ def fused_step(
         group: Their group.
         method: What the optimizer does; None if no kernel does that.
         penalty: Of the group.
-        rows: The parameters; gradients that lie in another order are copied.
+        columns: The parameters and their state; gradients that lie in another order are copied.
         known: Plans that were made before, of which this keeps the last of each penalty.
 
     Returns:
         The step, or None.
     """
+    weights = columns["weight"]
     otherwise = group["compile"] or group["foreach"] is not None
-    if method is None or otherwise or not rows or torch.compiler.is_compiling():
+    if method is None or otherwise or not weights or torch.compiler.is_compiling():
         return None
-    weights = [row["weight"] for row in rows]
+    if any(map(is_not, columns["param"], weights)):
+        return None
     device, dtype = weights[0].device, weights[0].dtype
-    for row in rows:
-        weight = row["weight"]
-        if row["param"] is not weight:
-            return None
-        if any(x.dtype != dtype or x.device != device for x in row.values()):
-            return None
-        if not weight.numel():
-            continue
-        strides = weight.stride()
-        if "grad" in row and row["grad"].stride() != strides:
-            row["grad"] = torch.empty_like(weight).copy_(row["grad"])
-        if any(x.stride() != strides for x in row.values()):
-            return None
     kernels = fused_kernels(device.type)
     if kernels is None:
         return None
-    key = [(weight.shape, weight.stride()) for weight in weights]
+    strides = [weight.stride() for weight in weights]
+    for name, tensors in columns.items():
+        if any([x.dtype != dtype or x.device != device for x in tensors]):
+            return None
+        if [x.stride() for x in tensors] == strides:
+            continue
+        for i, (x, weight) in enumerate(zip(tensors, weights, strict=True)):
+            if not weight.numel() or x.stride() == strides[i]:
+                continue
+            if name != "grad":
+                return None
+            tensors[i] = torch.empty_like(weight).copy_(x)
+            if tensors[i].stride() != strides[i]:
+                return None
+    key = [weight.shape for weight in weights], strides
     held = known.get(id(penalty))
     if held is None or held[:2] != (penalty, key):
         terms = penalty.terms(weights)
@@ -136,4 +149,4 @@ def fused_step(
     plan = held[2]
     if plan is None or kernels.obstacle(method, dtype, plan) is not None:
         return None
-    return FusedStep(kernels, plan, rows)
+    return FusedStep(kernels, plan, columns)

@@ -84,12 +84,12 @@ class RMDA(DualAveraging):
         foreach: False updates one parameter at a time; otherwise many at once.
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
-        fused: Take the step by kernels that read and write each tensor as rarely as they can, to rounding the same: on
-            the CPU, which needs ``openwork[fused]``, or on CUDA by Triton. The first optimizer of a machine compiles
-            them, for seconds.
+        fused: Take the step by kernels, to rounding the same: on the CPU, which needs ``openwork[fused]``, or by Triton
+            on CUDA. The first optimizer of a machine compiles them, for seconds. What has no kernel is said once, and
+            steps are taken in plain torch.
 
     Raises:
-        ValueError: If an option is out of range, a penalty does not fit a parameter, or a group has no fused step.
+        ValueError: If an option is out of range, or a penalty does not fit a parameter.
         TypeError: If ``penalty`` is not one.
 
     References:

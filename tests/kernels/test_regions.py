@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from openwork.kernels import Region, dense, regions
+from openwork.kernels import Plan, Region, Term, dense, regions
 from openwork.partitions import Blocks, Elements, Heads, Partition, Slices
 
 
@@ -84,3 +84,19 @@ def test_no_entries() -> None:
     assert dense(0, (3, 0), (1, 1)) == Region(0, 0, (1, 0, 1), (0, 1, 0))
     assert dense(0, (), ()) == Region(0, 0, (1, 1, 1), (0, 1, 0))
     assert Elements().grid(()) == ()
+
+
+def test_roots_of_terms_lie_behind_one_another_where_their_first_tensor_is() -> None:
+    def rows(tensor: int, groups: int) -> Region:
+        return Region(tensor, 0, (1, groups, 4), (0, 4, 1))
+
+    terms = (
+        Term("groups", (rows(1, 3), rows(0, 3)), norm=1.0, grid=(3,)),
+        Term("free", (Region(2, 0, (1, 5, 1), (0, 1, 0)),)),
+        Term("groups", (rows(1, 2),), norm=1.0, grid=(2,)),
+        Term("groups", (), norm=1.0, grid=(0,)),
+        Term("groups", (rows(3, 7),), norm=1.0, grid=(7,)),
+    )
+    places, lengths = Plan(terms).homes
+    assert [places[i] for i in (0, 2, 4)] == [(1, 0), (1, 3), (3, 0)]
+    assert lengths == {1: 5, 3: 7}

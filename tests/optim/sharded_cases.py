@@ -349,10 +349,12 @@ def factorized(options: dict[str, Any], divided: bool) -> dict[str, Any]:
 
 
 def message(act: Callable[[], object]) -> str:
-    try:
-        act()
-    except (TypeError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            act()
+        except (TypeError, ValueError, UserWarning) as error:
+            return f"{type(error).__name__}: {error}"
     return "no error"
 
 

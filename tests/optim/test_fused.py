@@ -6,8 +6,11 @@ Each kernel is compiled for each precision, for seconds where the cache is empty
 import copy
 import dataclasses
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import inf, nan
 from pathlib import Path
@@ -20,7 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from openwork.factorizations import product
-from openwork.kernels import cpu, fused_kernels, native
+from openwork.kernels import cpu, fused_kernels, native, tables
 from openwork.optim import (
     RAMDA,
     RMDA,
@@ -31,6 +34,7 @@ from openwork.optim import (
     StructuredOptimizer,
     regularize,
 )
+from openwork.optim.fused import warn_once
 from openwork.partitions import Blocks, Heads, Partition, Slices
 from openwork.penalties import L1, GroupLasso, GroupMCP, Penalty, SparseGroupLasso, Target
 
@@ -102,6 +106,20 @@ def test_agrees_with_plain_torch(kind: Any, penalty: Penalty | None, threads: in
     assert one.read_out().residual < 1e-9
     if penalty is not None:
         assert 0 < one.read_out().alive < one.read_out().total
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
+@pytest.mark.parametrize("groups", [Slices(0), Slices(1)])
+def test_rows_longer_than_strips_and_tiles_and_more_than_a_block(kind: Any, groups: Partition) -> None:
+    ones = weights((5, tables.STRIP + 3), (3, tables.WIDEST + 70), (4 * tables.BLOCK + 6, 3))
+    others = copy.deepcopy(ones)
+    one, other = (
+        kind(xs, lr=0.1, penalty=GroupLasso(0.5, groups), fused=x) for xs, x in ((ones, True), (others, False))
+    )
+    for _ in range(4):
+        step_both(one, other, ones, others)
+        assert distance(ones, others) < 1e-12
+        assert one.read_out().alive == other.read_out().alive
 
 
 @given(data=st.data())
@@ -336,6 +354,43 @@ def test_threads_make_no_difference(kind: Any, dtype: torch.dtype) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+def trained(seed: int, threads: int) -> list[Tensor]:
+    """Weights after a few fused steps, which are several chunks of work, and of which torch shares out no operation."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(seed)
+    params = [nn.Parameter(torch.randn(100, 300, generator=generator, dtype=torch.float64)) for _ in range(20)]
+    optimizer = RAMDA(params, lr=0.1, penalty=GroupLasso(0.05), fused=True)
+    for _ in range(4):
+        for param in params:
+            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float64)
+        optimizer.step()
+    assert is_fused(optimizer)
+    return [param.detach() for param in params]
+
+
+def equal(ones: list[Tensor], others: list[Tensor]) -> bool:
+    return all(map(torch.equal, ones, others))
+
+
+def test_two_threads_may_train_at_once() -> None:
+    alone = [trained(seed, threads=1) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(partial(trained, threads=2), (0, 1)))
+    torch.set_num_threads(1)
+    assert all(map(equal, alone, together))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+def test_a_forked_process_takes_steps_with_threads_of_its_own() -> None:
+    before = trained(0, threads=2)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if equal(trained(0, threads=2), before) else 1)
+    torch.set_num_threads(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 @pytest.mark.parametrize(("kind", "dtype"), [(RAMDA, torch.float32), (RMDA, torch.float64)])
 def test_zeros_of_structured_weights_are_those_that_the_step_kept(kind: Any, dtype: torch.dtype) -> None:
     """Also where a group lies on the threshold, on which plain torch and the kernel may not agree."""
@@ -393,29 +448,31 @@ def test_plain_sgd_stays_plain_beside_fused_factors() -> None:
         ({"dtype": torch.bfloat16}, "of torch.bfloat16 on the CPU"),
     ],
 )
-def test_what_has_no_fused_step_says_why(options: dict[str, Any], why: str) -> None:
+def test_what_has_no_fused_step_says_why(forgetful: None, options: dict[str, Any], why: str) -> None:
     given = dict(options)
-    params = weights((6, 4), dtype=given.pop("dtype", torch.float64))
-    with pytest.raises(ValueError, match=f"^RAMDA: there is no fused step {why}.*; leave fused out$"):
-        RAMDA(params, fused=True, **given)
+    (param,) = params = weights((6, 4), dtype=given.pop("dtype", torch.float64))
+    with pytest.warns(UserWarning, match=f"^RAMDA: there is no fused step {why}.*; steps are taken in plain torch$"):
+        optimizer = RAMDA(params, fused=True, **given)
+    param.grad = torch.ones_like(param)
+    assert not is_fused(optimizer)
 
 
-def test_parameters_of_several_kinds_have_no_fused_step() -> None:
+def test_that_there_is_no_fused_step_is_said_once(forgetful: None) -> None:
+    with pytest.warns(UserWarning, match="there is no fused step for GroupMCP"):
+        RAMDA(weights((6, 4)), penalty=GroupMCP(0.1), fused=True)
+    # Warnings are errors.
+    RAMDA(weights((6, 4)), penalty=GroupMCP(0.1), fused=True)
+
+
+def test_parameters_of_several_kinds_have_no_fused_step(forgetful: None) -> None:
     params = [*weights((6, 4)), *weights((6, 4), dtype=torch.float32)]
-    with pytest.raises(ValueError, match=r"^RMDA: there is no fused step for parameters of several kinds; leave fused"):
+    with pytest.warns(UserWarning, match=r"^RMDA: there is no fused step for parameters of several kinds; steps are"):
         RMDA(params, fused=True)
 
 
-def test_amsgrad_has_no_fused_step() -> None:
-    with pytest.raises(ValueError, match=r"^ProxAdamW: there is no fused step with these options; leave fused out$"):
+def test_amsgrad_has_no_fused_step(forgetful: None) -> None:
+    with pytest.warns(UserWarning, match=r"^ProxAdamW: there is no fused step with these options; steps are taken"):
         ProxAdamW(weights((6, 4)), amsgrad=True, fused=True)
-
-
-def test_a_group_that_is_refused_is_not_added() -> None:
-    optimizer = RAMDA(weights((6, 4)), fused=True)
-    with pytest.raises(ValueError, match="there is no fused step for GroupMCP"):
-        optimizer.add_param_group({"params": weights((3, 3)), "penalty": GroupMCP(0.1)})
-    assert len(optimizer.param_groups) == 1
 
 
 def test_what_is_no_penalty_is_refused_as_that() -> None:
@@ -426,9 +483,9 @@ def test_what_is_no_penalty_is_refused_as_that() -> None:
 
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing is loaded or kept on disk yet."""
+    """Nothing is loaded, kept on disk or said yet."""
     monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path))
-    caches = (fused_kernels, cpu._failure, native._function)
+    caches = (fused_kernels, cpu._failure, native._function, warn_once)
     for function in caches:
         function.cache_clear()
     yield
@@ -442,13 +499,12 @@ def test_without_numba_it_says_so_and_plain_steps_go_on(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     params = weights((6, 4))
-    with pytest.raises(
-        ValueError,
+    with pytest.warns(
+        UserWarning,
         match=r"^RAMDA: there is no fused step on this machine, since numba, which pip install 'openwork\[fused\]' "
-        r"brings, is missing or broken \(ModuleNotFoundError: .*\); leave fused out$",
+        r"brings, is missing or broken \(ModuleNotFoundError: .*\); steps are taken in plain torch$",
     ):
-        RAMDA(params, fused=True)
-    optimizer = RAMDA(params, penalty=GroupLasso(0.1))
+        optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
     assert optimizer.param_groups[0]["step"] == 1

@@ -147,8 +147,8 @@ def test_what_does_not_go_is_one_sentence(ranks: Results) -> None:
     expected = {
         "compile": "ValueError: RAMDA: compile=True does not go with a penalty on parameters that are divided among "
         "processes; leave it out",
-        "fused": "ValueError: RAMDA: there is no fused step for parameters that are divided among processes; leave "
-        "fused out",
+        "fused": "UserWarning: RAMDA: there is no fused step for parameters that are divided among processes; steps "
+        "are taken in plain torch",
         "traced": "ValueError: regularize: '0.weight' is divided among {n} processes; such a model cannot be traced: "
         "regularize the model before fully_shard, and give the optimizer groups.onto(model) after it",
         "shrink": "ValueError: shrink: '0.weight' is divided among {n} processes; settle_() and gather it: load "
