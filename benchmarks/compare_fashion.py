@@ -7,7 +7,7 @@ images are shown, of the network that each method ends with.
 This is a study like any other: stopped, it goes on with what is missing when it is called again, and several processes
 with the same arguments share the work. The study lies in ``runs/compare_fashion``, where ``openwork report`` makes its
 page; after every call its numbers are kept in benchmarks/results/compare_fashion. With the names of networks (lenet300,
-lenet5) only these are trained; with "table" nothing is, and the table is of what there is.
+lenet5) only these are trained, in that order; with "table" nothing is, and the table is of what there is.
 """
 
 import math
@@ -52,18 +52,17 @@ def main() -> None:
 
 
 def train(network: str) -> None:
-    """One study, a few methods at a time, so that a part of it is whole whenever it is stopped."""
+    """One study; stopped, it keeps what there is."""
     task, methods, strengths, seeds = STUDIES[network]
     folder = ROOT / "runs" / NAME / network
-    for count in range(1, len(methods) + 1):
-        try:
-            ow.compare(task, methods[:count], strengths=strengths, seeds=seeds, out=folder, said=print)
-        except Stopped as stop:
-            print(stop)
-            sys.exit(128 + stop.number)
-        finally:
-            if (folder / "comparison.json").exists():
-                keep(folder, NAME, network)
+    try:
+        ow.compare(task, methods, strengths=strengths, seeds=seeds, out=folder, said=print)
+    except Stopped as stop:
+        print(stop)
+        sys.exit(128 + stop.number)
+    finally:
+        if (folder / "comparison.json").exists():
+            keep(folder, NAME, network)
 
 
 def keep(folder: Path, name: str, part: str, **more: float) -> None:
