@@ -123,7 +123,7 @@ def point(row: dict[str, Any], macs: float) -> str:
 
 
 def picture() -> str | None:
-    """The frontier of LeNet-300-100: methods of this package as lines in color, baselines in gray."""
+    """The frontiers of LeNet-300-100: methods of this package as lines in color, baselines in gray."""
     file = RESULTS / NAME / "lenet300.json"
     if not file.exists():
         return None
@@ -134,31 +134,32 @@ def picture() -> str | None:
 
     plt.rcParams["svg.hashsalt"] = NAME
     study: dict[str, Any] = dict(read_json(file))
-    rows = [row for row in study["rows"] if row["seeds"]]
+    rows = [row for row in study["rows"] if row["seeds"] and 100 * number(row, "accuracy") > LOWEST]
+    macs = float(study["results"][0]["macs"][0])
     _, methods, *_ = STUDIES["lenet300"]
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    figure, both = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True, layout="constrained")
     for n, method in enumerate(methods):
-        points = sorted(
-            (number(row, "compression"), 100 * number(row, "accuracy"), 100 * (row["accuracy"]["std"] or 0.0))
-            for row in rows
-            if row["method"] == method and 100 * number(row, "accuracy") > LOWEST
-        )
-        if not points:
+        own = sorted((row for row in rows if row["method"] == method), key=lambda row: number(row, "strength"))
+        if not own:
             continue
-        x, y, error = zip(*points, strict=True)
-        if method in OURS:
-            axes.errorbar(x, y, error, fmt=f"{MARKS[n]}-", ms=5, lw=1.8, color=COLORS[n], label=method, zorder=3)
-        else:
-            gray = f"{0.35 + 0.3 * (n % 3) / 2:.2f}"
-            axes.errorbar(
-                x, y, error, fmt=f"{MARKS[n % len(MARKS)]}--", ms=4, mfc="none", lw=0.8, color=gray, label=method
-            )
-    axes.set_xscale("log")
-    axes.set_ylim(LOWEST, None)
-    axes.set_xlabel("compression ratio (parameters over nonzero parameters)")
-    axes.set_ylabel("test accuracy, %")
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+        accuracy = [100 * number(row, "accuracy") for row in own]
+        error = [100 * (row["accuracy"]["std"] or 0.0) for row in own]
+        sizes = [number(row, "compression") for row in own], [macs / number(row, "macs") for row in own]
+        for axes, x in zip(both, sizes, strict=True):
+            if method in OURS:
+                axes.errorbar(
+                    x, accuracy, error, fmt=f"{MARKS[n]}-", ms=5, lw=1.8, color=COLORS[n], label=method, zorder=3
+                )
+            else:
+                gray, mark = f"{0.35 + 0.3 * (n % 3) / 2:.2f}", f"{MARKS[n % len(MARKS)]}--"
+                axes.errorbar(x, accuracy, error, fmt=mark, ms=4, mfc="none", lw=0.8, color=gray, label=method)
+    for axes, of in zip(both, ("parameters over nonzero parameters", "MACs over MACs left"), strict=True):
+        axes.set_xscale("log")
+        axes.set_xlabel(of)
+        axes.grid(alpha=0.25)
+    both[0].set_ylim(LOWEST, None)
+    both[0].set_ylabel("test accuracy, %")
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(RESULTS / NAME / "frontier.svg", metadata={"Date": None})
     plt.close(figure)
     return f"{NAME}/frontier.svg"
