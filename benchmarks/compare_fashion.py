@@ -82,6 +82,8 @@ def table() -> None:
         if not file.exists():
             continue
         study: dict[str, Any] = dict(read_json(file))
+        if not study["results"]:
+            continue
         macs = float(study["results"][0]["macs"][0])
         for method in methods:
             points = sorted((r for r in study["rows"] if r["method"] == method), key=lambda r: number(r, "strength"))
