@@ -23,7 +23,7 @@ _memory = local()
 
 
 class CPUKernels:
-    """Fused steps compiled by numba; see ``FusedKernels``."""
+    """Fused steps as machine code; see ``FusedKernels``."""
 
     def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
         """Why there is no such step; see ``FusedKernels``."""
@@ -133,7 +133,7 @@ def _failure(method: Method, dtype: torch.dtype) -> str | None:
     except Exception as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         return (
-            "on this machine, since numba, which pip install 'openwork[fused]' brings, is missing or broken "
+            "on this machine, since llvmlite, which pip install 'openwork[fused]' brings, is missing or broken "
             f"({type(error).__name__}: {why})"
         )
     return None

@@ -1,4 +1,4 @@
-"""Machine code of the fused loops: compiled by numba once, kept on disk, and loaded from there without it."""
+"""Machine code of the fused loops: made by LLVM once, kept on disk, and loaded from there."""
 
 import ctypes
 import hashlib
@@ -14,8 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-# What the loops are made from; a change of these is another entry of the cache.
-SOURCES = ("numba_loops.py", "numba_factors.py", "numba_memory.py", "tables.py")
+from openwork.kernels.lowering import digest, loop
 
 _lock = Lock()
 # The engines own the memory that the functions lie in.
@@ -27,7 +26,7 @@ def function(precision: str, method: str) -> Callable[..., int]:
 
     Args:
         precision: ``"float32"`` or ``"float64"``.
-        method: As ``numba_loops.loops`` takes it.
+        method: As ``FusedKernels.obstacle`` takes it.
 
     Returns:
         A function of whole numbers, then numbers in double precision; ``numba_loops`` says which.
@@ -38,7 +37,7 @@ def function(precision: str, method: str) -> Callable[..., int]:
 
 @cache
 def _function(precision: str, method: str) -> Callable[..., int]:
-    llvm: Any = import_module("llvmlite.binding")  # which has no types, as numba
+    llvm: Any = import_module("llvmlite.binding")  # which has no types
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
@@ -67,21 +66,14 @@ def _function(precision: str, method: str) -> Callable[..., int]:
 
 def _compile(precision: str, method: str, target: Any) -> tuple[dict[str, Any], bytes]:
     llvm: Any = import_module("llvmlite.binding")
-    numba: Any = import_module("numba")
-    from openwork.kernels.numba_factors import factor_loops
-    from openwork.kernels.numba_loops import loops
-
-    name, _, depth = method.rpartition("_")
-    if name == "factorized_sgd":
-        source, arguments = factor_loops(precision, int(depth))
-    else:
-        source, arguments = loops(precision, method)
-    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
-    compiled: Any = numba.njit(arguments, **options)(source)
-    module = llvm.parse_assembly(compiled.inspect_llvm(compiled.signatures[0]))
-    symbol = next(f.name for f in module.functions if not f.is_declaration and "step" in f.name)
-    code = target.emit_object(module)
-    return {"symbol": symbol, "arguments": [str(kind) for kind in arguments]}, code
+    known = loop(precision, method)
+    module = llvm.parse_bitcode(known.code)
+    module.triple, module.data_layout = target.triple, str(target.target_data)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = tuning.slp_vectorization = True
+    builder = llvm.create_pass_builder(target, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return {"symbol": known.symbol, "arguments": known.arguments}, target.emit_object(module)
 
 
 def cache_folder() -> Path:
@@ -98,11 +90,8 @@ def cache_folder() -> Path:
 
 
 def _key(*parts: str) -> str:
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    digest.update(repr((parts, version("numba"), version("llvmlite"), sys.version_info[:2])).encode())
-    return digest.hexdigest()[:20]
+    whole = repr((digest(), parts, version("llvmlite")))
+    return hashlib.sha256(whole.encode()).hexdigest()[:20]
 
 
 def _read(file: Path) -> tuple[dict[str, Any], bytes] | None:

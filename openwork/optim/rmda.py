@@ -85,8 +85,8 @@ class RMDA(DualAveraging):
         capturable: Never wait for a device, so that the step can be captured; default on devices only.
         compile: Compile the step with ``torch.compile``.
         fused: Take the step by kernels, to rounding the same: on the CPU, which needs ``openwork[fused]``, or by Triton
-            on CUDA. The first optimizer of a machine compiles them, for seconds. What has no kernel is said once, and
-            steps are taken in plain torch.
+            on CUDA. The first optimizer of a machine compiles them. What has no kernel is said once, and steps are
+            taken in plain torch.
 
     Raises:
         ValueError: If an option is out of range, or a penalty does not fit a parameter.

@@ -1,7 +1,4 @@
-"""Fused steps are the plain ones to rounding, and are taken exactly where they are asked for.
-
-Each kernel is compiled for each precision, for seconds where the cache is empty: most tests share four of them.
-"""
+"""Fused steps are the plain ones to rounding, and are taken exactly where they are asked for."""
 
 import copy
 import dataclasses
@@ -75,6 +72,13 @@ def weights(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64, scale:
             x[:, ::2] *= 0.02
         found.append(nn.Parameter(x))
     return found
+
+
+def with_gradients(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    params = weights(*shapes)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    return params
 
 
 # -- the same numbers -----------------------------------------------------------------------------------------------
@@ -493,15 +497,12 @@ def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
         function.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["numba", "llvmlite.binding"])
-def test_without_numba_it_says_so_and_plain_steps_go_on(
-    name: str, forgetful: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
+def test_without_llvm_it_says_so_and_plain_steps_go_on(forgetful: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     params = weights((6, 4))
     with pytest.warns(
         UserWarning,
-        match=r"^RAMDA: there is no fused step on this machine, since numba, which pip install 'openwork\[fused\]' "
+        match=r"^RAMDA: there is no fused step on this machine, since llvmlite, which pip install 'openwork\[fused\]' "
         r"brings, is missing or broken \(ModuleNotFoundError: .*\); steps are taken in plain torch$",
     ):
         optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
@@ -512,7 +513,7 @@ def test_without_numba_it_says_so_and_plain_steps_go_on(
 
 @pytest.mark.parametrize("kind", [*PROXIMAL, FactorizedSGD])
 def test_plain_steps_do_not_ask_for_kernels(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which would import numba; that ``openwork.optim`` does not is in tests/test_public_api.py."""
+    """Which would import llvmlite; that ``openwork.optim`` does not is in tests/test_public_api.py."""
 
     def never(device: str) -> None:
         raise AssertionError(device)
@@ -529,16 +530,25 @@ def test_plain_steps_do_not_ask_for_kernels(kind: Any, monkeypatch: pytest.Monke
         kind(weights((3, 4)), fused=True)
 
 
-def test_a_warm_cache_needs_no_numba(forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_numba_is_not_needed(forgetful: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert is_fused(RAMDA(with_gradients((6, 4)), fused=True))
+
+
+def test_machine_code_is_kept(forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     native.function("float64", "factorized_sgd_2")
     (file,) = tmp_path.iterdir()
     native._function.cache_clear()
-    monkeypatch.setitem(sys.modules, "numba", None)
+
+    def never(precision: str, method: str) -> None:
+        raise AssertionError(precision, method)
+
+    monkeypatch.setattr(native, "loop", never)
     assert native.function("float64", "factorized_sgd_2") is not None
     # A file that was cut short is as good as none.
     file.write_bytes(file.read_bytes()[:-1])
     native._function.cache_clear()
-    with pytest.raises(ImportError):
+    with pytest.raises(AssertionError, match="factorized_sgd_2"):
         native.function("float64", "factorized_sgd_2")
 
 
