@@ -11,8 +11,9 @@ from torch import Tensor
 
 from openwork.kernels.fused import Descent, Found, Method
 from openwork.kernels.group_norm import Scalar
+from openwork.kernels.lowering import FINITE
 from openwork.kernels.native import function
-from openwork.kernels.regions import Plan
+from openwork.kernels.regions import Plan, dense
 from openwork.kernels.tables import GROUP, LANE, STRIP, WIDEST, Tables, tables
 from openwork.kernels.threads import run
 
@@ -32,6 +33,24 @@ class CPUKernels:
         if tables(plan) is None:
             return "for groups that lie so in memory"
         return _failure(method, dtype)
+
+    def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
+        """Whether all numbers are finite; see ``FusedKernels``."""
+        dtype = tensors[0].dtype
+        if any(x.dtype != dtype or not _is_dense(x) for x in tensors):
+            return None
+        if dtype not in (torch.float32, torch.float64) or _failure(FINITE, dtype) is not None:
+            return None
+        pieces, lengths = array("q"), list[int]()
+        for x in tensors:
+            address, size = x.data_ptr(), x.element_size()
+            for start in range(0, x.numel(), CHUNK_ENTRIES):
+                lengths.append(min(CHUNK_ENTRIES, x.numel() - start))
+                pieces.extend((address + start * size, lengths[-1]))
+        found = torch.empty(len(lengths), dtype=torch.float64)
+        call = function(_name(dtype), FINITE)
+        _run(lengths, lambda begin, end: call(begin, end, _address(pieces), found.data_ptr()))
+        return not bool(found.any())
 
     def ramda(
         self,
@@ -122,11 +141,11 @@ class CPUKernels:
             places = (_address(x) for x in (known.tiles, known.panels, addresses))
             call(begin, end, *places, len(params), *moves, *numbers)
 
-        _run(known, work)
+        _run(known.entries, work)
 
 
 @cache
-def _failure(method: Method, dtype: torch.dtype) -> str | None:
+def _failure(method: str, dtype: torch.dtype) -> str | None:
     """Why a step cannot be compiled or loaded, which is tried once."""
     try:
         function(_name(dtype), method)
@@ -182,7 +201,7 @@ def _step(
             *scalars,
         )
 
-    _run(known, work)
+    _run(known.entries, work)
     return Found(kept, float(residuals.sum()))
 
 
@@ -205,20 +224,25 @@ def _tables(plan: Plan) -> Tables:
     return known
 
 
-def _run(known: Tables, work: Callable[[int, int], None]) -> None:
-    """Do all tiles, a range at a time."""
-    bounds = _chunks(known)
+def _run(entries: Sequence[int], work: Callable[[int, int], object]) -> None:
+    """Do pieces of work that have so many entries, a range at a time."""
+    bounds = _chunks(entries)
     run(lambda chunk: work(bounds[chunk], bounds[chunk + 1]), len(bounds) - 1)
 
 
-def _chunks(known: Tables) -> list[int]:
-    """Tiles at which chunks begin, and the end."""
+def _chunks(entries: Sequence[int]) -> list[int]:
+    """Pieces at which chunks begin, and the end."""
     bounds, taken = [0], 0
-    for number, sum_of_entries in enumerate(accumulate(known.entries), start=1):
-        if sum_of_entries - taken >= CHUNK_ENTRIES or number == len(known.entries):
+    for number, sum_of_entries in enumerate(accumulate(entries), start=1):
+        if sum_of_entries - taken >= CHUNK_ENTRIES or number == len(entries):
             bounds.append(number)
             taken = sum_of_entries
     return bounds
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether its entries lie side by side, in whatever order."""
+    return x.is_contiguous() or dense(0, x.shape, x.stride()) is not None
 
 
 def _address(numbers: array) -> int:  # pyright: ignore

@@ -34,6 +34,10 @@ class CUDAKernels:
             return f"of {dtype} on CUDA"
         return _failure()
 
+    def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
+        """None, since it would have to wait; see ``FusedKernels``."""
+        return None
+
     def ramda(
         self,
         params: Sequence[Tensor],

@@ -60,6 +60,14 @@ class FusedKernels(Protocol):
         """
         ...
 
+    def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
+        """Whether all numbers are finite; None if there is no kernel that says so without waiting for a device.
+
+        Args:
+            tensors: Of any kind.
+        """
+        ...
+
     def ramda(
         self,
         params: Sequence[Tensor],

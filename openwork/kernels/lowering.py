@@ -19,9 +19,12 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 from openwork.kernels.fused import Method
 
 # What the loops are made from.
-SOURCES = ("numba_loops.py", "numba_factors.py", "numba_memory.py", "tables.py")
+SOURCES = ("numba_loops.py", "numba_factors.py", "numba_finite.py", "numba_memory.py", "tables.py")
 ARCHIVE = Path(__file__).with_name("loops.zip")
 PRECISIONS = ("float32", "float64")
+# Loops: steps, and what comes before them.
+FINITE = "all_finite"
+LOOPS = (*get_args(Method), FINITE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def loop(precision: str, method: str) -> Loop:
 
     Args:
         precision: ``"float32"`` or ``"float64"``.
-        method: As ``FusedKernels.obstacle`` takes it.
+        method: One of ``LOOPS``.
     """
     with suppress(OSError, BadZipFile, KeyError), ZipFile(ARCHIVE) as archive:
         if archive.read("digest").decode() == digest():
@@ -66,15 +69,18 @@ def lowered(precision: str, method: str) -> Loop:
 
     Args:
         precision: ``"float32"`` or ``"float64"``.
-        method: As ``FusedKernels.obstacle`` takes it.
+        method: One of ``LOOPS``.
     """
     numba: Any = import_module("numba")  # which has no types
     from openwork.kernels.numba_factors import factor_loops
+    from openwork.kernels.numba_finite import finite_loop
     from openwork.kernels.numba_loops import loops
 
     name, _, depth = method.rpartition("_")
     if name == "factorized_sgd":
         source, arguments = factor_loops(precision, int(depth))
+    elif method == FINITE:
+        source, arguments = finite_loop(precision)
     else:
         source, arguments = loops(precision, method)
     options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
@@ -110,7 +116,7 @@ def _name(precision: str, method: str) -> str:
 def _members() -> Iterator[tuple[str, bytes]]:
     yield "digest", digest().encode()
     for precision in PRECISIONS:
-        for method in get_args(Method):
+        for method in LOOPS:
             made = asdict(lowered(precision, method))
             name, code = _name(precision, method), made.pop("code")
             yield f"{name}.json", json.dumps(made).encode()

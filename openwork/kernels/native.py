@@ -26,7 +26,7 @@ def function(precision: str, method: str) -> Callable[..., int]:
 
     Args:
         precision: ``"float32"`` or ``"float64"``.
-        method: As ``FusedKernels.obstacle`` takes it.
+        method: One of ``lowering.LOOPS``.
 
     Returns:
         A function of whole numbers, then numbers in double precision; ``numba_loops`` says which.

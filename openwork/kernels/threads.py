@@ -12,7 +12,7 @@ _lock = Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
-def run(work: Callable[[int], None], chunks: int) -> None:
+def run(work: Callable[[int], object], chunks: int) -> None:
     """Do chunks of work on ``torch.get_num_threads()`` threads, of which the calling one is one.
 
     numba's pools are not used: one of them ends the process when two threads come at a time, and none survives a

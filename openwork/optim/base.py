@@ -16,7 +16,7 @@ from typing_extensions import override
 from openwork.kernels import Descent, Method, Scalar
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
-from openwork.optim.fused import FusedStep, fused_step, obstacle, warn_once
+from openwork.optim.fused import FusedStep, all_finite, fused_step, obstacle, warn_once
 from openwork.optim.groups import Group, Params, check_range, count_, named
 from openwork.penalties import Penalty, Zero
 from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
@@ -191,7 +191,7 @@ class StructuredOptimizer(Optimizer):
             gate: Scalar = finite(grads).double()
             for ranks in self._ranks():
                 ranks.min_(gate)
-        elif self._agreed(_all_finite(grads), grads[0].device):
+        elif self._agreed(self._all_finite(grads), grads[0].device):
             gate = 1.0
         else:
             for group in self.param_groups:
@@ -200,6 +200,10 @@ class StructuredOptimizer(Optimizer):
         for group in self.param_groups:
             self._step_group(group, gate)
         return loss
+
+    def _all_finite(self, grads: list[Tensor]) -> bool:
+        known = all_finite(grads) if any(group.get("fused") for group in self.param_groups) else None
+        return _all_finite(grads) if known is None else known
 
     def _gradients(self) -> list[Tensor]:
         grads: list[Tensor] = []

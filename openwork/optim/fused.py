@@ -92,6 +92,18 @@ def obstacle(group: Group, method: Method | None, penalty: Penalty) -> str | Non
     return kernels.obstacle(method, dtype, Plan(tuple(terms)))
 
 
+def all_finite(tensors: list[Tensor]) -> bool | None:
+    """Whether all numbers are finite, by a kernel; None if there is none for them.
+
+    Args:
+        tensors: Gradients, at least one.
+    """
+    kernels = fused_kernels(tensors[0].device.type)
+    if kernels is None or any(x.device != tensors[0].device for x in tensors):
+        return None
+    return kernels.all_finite(tensors)
+
+
 @cache
 def warn_once(text: str) -> None:
     """Warn, unless this was said before in this process.

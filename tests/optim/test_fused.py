@@ -31,7 +31,7 @@ from openwork.optim import (
     StructuredOptimizer,
     regularize,
 )
-from openwork.optim.fused import warn_once
+from openwork.optim.fused import all_finite, warn_once
 from openwork.partitions import Blocks, Heads, Partition, Slices
 from openwork.penalties import L1, GroupLasso, GroupMCP, Penalty, SparseGroupLasso, Target
 
@@ -509,6 +509,28 @@ def test_without_llvm_it_says_so_and_plain_steps_go_on(forgetful: None, monkeypa
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
     assert optimizer.param_groups[0]["step"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [inf, -inf, nan])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(bad: float, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    tensors = [torch.full((n,), largest, dtype=dtype) for n in (1, 7, cpu.CHUNK_ENTRIES + 9)]
+    tensors.append(torch.zeros(2, 5, 3, 3, dtype=dtype).to(memory_format=torch.channels_last))
+    assert all_finite(tensors) is True
+    for tensor in tensors:
+        numbers = tensor.as_strided((tensor.numel(),), (1,))
+        for place in {0, len(numbers) // 2, len(numbers) - 1}:
+            before = float(numbers[place])
+            numbers[place] = bad
+            assert all_finite(tensors) is False
+            numbers[place] = before
+
+
+def test_of_tensors_with_gaps_or_of_two_kinds_no_kernel_says_whether_they_are_finite() -> None:
+    assert all_finite([torch.zeros(4, 4)[:, :2]]) is None
+    assert all_finite([torch.zeros(4), torch.zeros(4, dtype=torch.float64)]) is None
+    assert all_finite([torch.zeros(4, dtype=torch.bfloat16)]) is None
 
 
 @pytest.mark.parametrize("kind", [*PROXIMAL, FactorizedSGD])
