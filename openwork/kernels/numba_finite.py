@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import float32, float64, int64, njit
 
-from openwork.kernels.numba_memory import fields, get, pointer, put
+from openwork.kernels.numba_memory import at, fields, get, pointer, put
 
 
 def finite_loop(precision: str) -> tuple[Any, Any]:
@@ -32,11 +32,20 @@ def finite_loop(precision: str) -> tuple[Any, Any]:
     one, largest = number(1), number(np.finfo(number).max)
 
     @inlined
+    def failing(x):
+        # To compare is not something that a compiler takes for granted.
+        return zero if math.fabs(x) <= largest else one
+
+    @inlined
     def count(numbers, length):
-        """Numbers that are not finite; to compare them is not something that a compiler takes for granted."""
-        total = zero
-        for i in range(length):
-            total += zero if math.fabs(get(numbers, i, "grad")) <= largest else one
+        """Numbers that are not finite, from four places at once: memory is faster when it is asked for more."""
+        total, quarter = zero, length // 4
+        second, third, fourth = at(numbers, quarter), at(numbers, 2 * quarter), at(numbers, 3 * quarter)
+        for i in range(quarter):
+            total += failing(get(numbers, i, "grad")) + failing(get(second, i, "grad"))
+            total += failing(get(third, i, "grad")) + failing(get(fourth, i, "grad"))
+        for i in range(4 * quarter, length):
+            total += failing(get(numbers, i, "grad"))
         return total
 
     def step(begin, end, pieces, found):
