@@ -226,18 +226,21 @@ def _tables(plan: Plan) -> Tables:
 
 def _run(entries: Sequence[int], work: Callable[[int, int], object]) -> None:
     """Do pieces of work that have so many entries, a range at a time."""
-    bounds = _chunks(entries)
-    run(lambda chunk: work(bounds[chunk], bounds[chunk + 1]), len(bounds) - 1)
+    ranges = _ranges(entries)
+    run(lambda number: work(*ranges[number]), len(ranges))
 
 
-def _chunks(entries: Sequence[int]) -> list[int]:
-    """Pieces at which chunks begin, and the end."""
-    bounds, taken = [0], 0
-    for number, sum_of_entries in enumerate(accumulate(entries), start=1):
-        if sum_of_entries - taken >= CHUNK_ENTRIES or number == len(entries):
-            bounds.append(number)
-            taken = sum_of_entries
-    return bounds
+def _ranges(entries: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of pieces that are enough for a thread, large ones first: those that are done last should be small."""
+    found: list[tuple[int, int]] = []
+    sizes: list[int] = []
+    begin, taken = 0, 0
+    for end, sum_of_entries in enumerate(accumulate(entries), start=1):
+        if sum_of_entries - taken >= CHUNK_ENTRIES or end == len(entries):
+            found.append((begin, end))
+            sizes.append(sum_of_entries - taken)
+            begin, taken = end, sum_of_entries
+    return [found[i] for i in sorted(range(len(found)), key=lambda i: -sizes[i])]
 
 
 def _is_dense(x: Tensor) -> bool:
