@@ -8,8 +8,9 @@ from threading import local
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from openwork.kernels.fused import Descent, Found, Method
+from openwork.kernels.fused import Descent, Found, FusedKernels, Method
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.lowering import FINITE
 from openwork.kernels.native import function
@@ -23,9 +24,10 @@ CHUNK_ENTRIES = 1 << 18
 _memory = local()
 
 
-class CPUKernels:
+class CPUKernels(FusedKernels):
     """Fused steps as machine code; see ``FusedKernels``."""
 
+    @override
     def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
         """Why there is no such step; see ``FusedKernels``."""
         if dtype not in (torch.float32, torch.float64):
@@ -34,6 +36,7 @@ class CPUKernels:
             return "for groups that lie so in memory"
         return _failure(method, dtype)
 
+    @override
     def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
         """Whether all numbers are finite; see ``FusedKernels``."""
         dtype = tensors[0].dtype
@@ -52,68 +55,7 @@ class CPUKernels:
         _run(lengths, lambda begin, end: call(begin, end, _address(pieces), found.data_ptr()))
         return not bool(found.any())
 
-    def ramda(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        anchors: Sequence[Tensor],
-        grad_sums: Sequence[Tensor],
-        square_sums: Sequence[Tensor],
-        *,
-        plan: Plan,
-        roots: Sequence[Tensor],
-        descent: Descent,
-        weight: Scalar,
-        penalty_weight: Scalar,
-        eps: Scalar,
-        averaging: Scalar,
-    ) -> Found:
-        """One step of RAMDA; see ``FusedKernels``."""
-        lists = params, grads, anchors, grad_sums, square_sums
-        return _step("ramda", lists, plan, roots, descent, penalty_weight, averaging, (weight, eps))
-
-    def rmda(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        anchors: Sequence[Tensor],
-        grad_sums: Sequence[Tensor],
-        *,
-        plan: Plan,
-        descent: Descent,
-        weight: Scalar,
-        scale: Scalar,
-        penalty_step: Scalar,
-        averaging: Scalar,
-    ) -> Found:
-        """One step of RMDA; see ``FusedKernels``."""
-        lists = params, grads, anchors, grad_sums, grad_sums
-        return _step("rmda", lists, plan, None, descent, penalty_step, averaging, (weight, 1 / scale))
-
-    def prox_adamw(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        momentums: Sequence[Tensor],
-        squares: Sequence[Tensor],
-        *,
-        plan: Plan,
-        roots: Sequence[Tensor],
-        descent: Descent,
-        lr: Scalar,
-        penalty_weight: Scalar,
-        decay: Scalar,
-        beta1: Scalar,
-        beta2: Scalar,
-        correction1: Scalar,
-        correction2: Scalar,
-        eps: Scalar,
-    ) -> Found:
-        """One step of ProxAdamW; see ``FusedKernels``."""
-        lists = params, grads, momentums, squares, squares
-        numbers = 1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1
-        return _step("prox_adamw", lists, plan, roots, descent, penalty_weight, 1.0, numbers)
-
+    @override
     def factorized_sgd(
         self,
         params: Sequence[Tensor],
@@ -143,6 +85,51 @@ class CPUKernels:
 
         _run(known.entries, work)
 
+    @override
+    def _step(
+        self,
+        method: Method,
+        lists: Sequence[Sequence[Tensor]],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        penalty_weight: Scalar,
+        averaging: Scalar,
+        numbers: Sequence[Scalar],
+    ) -> Found:
+        known = _tables(plan)
+        kept = _bits(plan, lists[0])
+        if not descent.gate:
+            return Found(kept, 0.0)
+        first = lists[0][0]
+        addresses = array("q", [x.data_ptr() for xs in lists for x in xs])
+        begins = array("q", [x.data_ptr() for x in roots] if roots else [0] * len(plan.terms))
+        bools = array("q", [x.data_ptr() for x in kept])
+        residuals = torch.empty(len(known.entries), dtype=torch.float64)
+        call = function(_name(first.dtype), method)
+        scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
+        scalars += [0.0] * (10 - len(scalars))
+        scratch_bytes = WIDEST * GROUP * 8 + (5 * LANE + 6 * STRIP) * first.element_size()
+
+        def work(begin: int, end: int) -> None:
+            places = (_address(x) for x in (known.tiles, known.panels, known.strengths, addresses))
+            memory = _scratch(scratch_bytes)
+            call(
+                begin,
+                end,
+                *places,
+                len(lists[0]),
+                _address(begins),
+                _address(bools),
+                residuals.data_ptr(),
+                memory.data_ptr(),
+                *scalars,
+            )
+
+        _run(known.entries, work)
+        return Found(kept, float(residuals.sum()))
+
 
 @cache
 def _failure(method: str, dtype: torch.dtype) -> str | None:
@@ -160,49 +147,6 @@ def _failure(method: str, dtype: torch.dtype) -> str | None:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _step(
-    method: Method,
-    lists: Sequence[Sequence[Tensor]],
-    plan: Plan,
-    roots: Sequence[Tensor] | None,
-    descent: Descent,
-    penalty_weight: Scalar,
-    averaging: Scalar,
-    numbers: Sequence[Scalar],
-) -> Found:
-    known = _tables(plan)
-    kept = _bits(plan, lists[0])
-    if not descent.gate:
-        return Found(kept, 0.0)
-    first = lists[0][0]
-    addresses = array("q", [x.data_ptr() for xs in lists for x in xs])
-    begins = array("q", [x.data_ptr() for x in roots] if roots else [0] * len(plan.terms))
-    bools = array("q", [x.data_ptr() for x in kept])
-    residuals = torch.empty(len(known.entries), dtype=torch.float64)
-    call = function(_name(first.dtype), method)
-    scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
-    scalars += [0.0] * (10 - len(scalars))
-    scratch_bytes = WIDEST * GROUP * 8 + (5 * LANE + 6 * STRIP) * first.element_size()
-
-    def work(begin: int, end: int) -> None:
-        places = (_address(x) for x in (known.tiles, known.panels, known.strengths, addresses))
-        memory = _scratch(scratch_bytes)
-        call(
-            begin,
-            end,
-            *places,
-            len(lists[0]),
-            _address(begins),
-            _address(bools),
-            residuals.data_ptr(),
-            memory.data_ptr(),
-            *scalars,
-        )
-
-    _run(known.entries, work)
-    return Found(kept, float(residuals.sum()))
 
 
 def _bits(plan: Plan, params: Sequence[Tensor]) -> list[Tensor]:

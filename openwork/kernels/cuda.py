@@ -10,9 +10,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from openwork.kernels.device_tables import DeviceTables, device_tables
-from openwork.kernels.fused import Descent, Found, Method
+from openwork.kernels.fused import Descent, Found, FusedKernels, Method
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.regions import Plan
 
@@ -25,81 +26,22 @@ MOST_ADDRESSES = 8
 EARLY = "a fused step was captured without a step just before; take one step outside of the capture first"
 
 
-class CUDAKernels:
+class CUDAKernels(FusedKernels):
     """Fused steps in Triton; see ``FusedKernels``."""
 
+    @override
     def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
         """Why there is no such step; see ``FusedKernels``."""
         if dtype not in (torch.float32, torch.float64):
             return f"of {dtype} on CUDA"
         return _failure()
 
+    @override
     def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
         """None, since it would have to wait; see ``FusedKernels``."""
         return None
 
-    def ramda(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        anchors: Sequence[Tensor],
-        grad_sums: Sequence[Tensor],
-        square_sums: Sequence[Tensor],
-        *,
-        plan: Plan,
-        roots: Sequence[Tensor],
-        descent: Descent,
-        weight: Scalar,
-        penalty_weight: Scalar,
-        eps: Scalar,
-        averaging: Scalar,
-    ) -> Found:
-        """One step of RAMDA; see ``FusedKernels``."""
-        lists = params, grads, anchors, grad_sums, square_sums
-        return _step("ramda", lists, plan, roots, descent, (penalty_weight, averaging, weight, eps))
-
-    def rmda(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        anchors: Sequence[Tensor],
-        grad_sums: Sequence[Tensor],
-        *,
-        plan: Plan,
-        descent: Descent,
-        weight: Scalar,
-        scale: Scalar,
-        penalty_step: Scalar,
-        averaging: Scalar,
-    ) -> Found:
-        """One step of RMDA; see ``FusedKernels``."""
-        lists = params, grads, anchors, grad_sums, grad_sums
-        return _step("rmda", lists, plan, (), descent, (penalty_step, averaging, weight, 1 / scale))
-
-    def prox_adamw(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        momentums: Sequence[Tensor],
-        squares: Sequence[Tensor],
-        *,
-        plan: Plan,
-        roots: Sequence[Tensor],
-        descent: Descent,
-        lr: Scalar,
-        penalty_weight: Scalar,
-        decay: Scalar,
-        beta1: Scalar,
-        beta2: Scalar,
-        correction1: Scalar,
-        correction2: Scalar,
-        eps: Scalar,
-    ) -> Found:
-        """One step of ProxAdamW; see ``FusedKernels``."""
-        lists = params, grads, momentums, squares, squares
-        numbers = penalty_weight, 1.0, 1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1
-        return _step("prox_adamw", lists, plan, roots, descent, numbers)
-
+    @override
     def factorized_sgd(
         self,
         params: Sequence[Tensor],
@@ -136,50 +78,60 @@ class CUDAKernels:
                 enable_fp_fusion=True,
             )
 
-
-def _step(
-    method: Method,
-    lists: Sequence[Sequence[Tensor]],
-    plan: Plan,
-    roots: Sequence[Tensor],
-    descent: Descent,
-    numbers: Sequence[Scalar],
-) -> Found:
-    device, dtype = lists[0][0].device, lists[0][0].dtype
-    known = _known(plan, device)
-    told = torch.zeros(known.tables.kept[-1], dtype=torch.uint8, device=device)
-    kept = _kept(told.view(torch.bool), plan, known.tables.kept, lists[0])
-    if not isinstance(descent.gate, Tensor) and not descent.gate:
-        return Found(kept, 0.0)
-    scalars = _vector((descent.gate, descent.sign, descent.decay, *numbers), device)
-    addresses, starts = known.lists.of(_interleaved(lists)), known.starts.of(roots)
-    # Whether products are fused with sums is said, since the default depends on the version.
-    which = {"method": method, "real": _loops("entries").REALS[dtype], "num_warps": 4, "enable_fp_fusion": True}
-    squares = torch.zeros(max(1, 0 if known.blocks is None else len(known.blocks)), dtype=torch.float64, device=device)
-    with _on(device):
-        if known.runs is not None:
-            _loops("entries").entries[(len(known.runs),)](
-                known.runs, addresses, scalars, known.strengths, told, **which
-            )
-        if known.tiles is not None and known.blocks is not None:
-            loops = _loops("groups")
-            tiles, blocks = (known.tiles, addresses, scalars, known.strengths), (known.blocks, known.places)
-            by_tiles, by_blocks = (len(known.tiles),), (len(known.blocks),)
-            sums = torch.empty(loops.SUMS.value * known.tables.slots, dtype=torch.float64, device=device)
-            roots_now = torch.empty(known.tables.groups, dtype=torch.float64, device=device)
-            moves = torch.empty(known.tables.groups, dtype=torch.int32, device=device)
-            found = sums, roots_now, moves
-            solving = starts, scalars, known.strengths, *found
-            loops.first_pass[by_tiles](known.tiles, addresses, starts, scalars, known.strengths, sums, **which)
-            loops.solve[by_blocks](*blocks, *solving, first=True, **which)
-            for _ in range(PASSES if method != "rmda" else 0):
-                loops.next_pass[by_tiles](*tiles, *found, **which)
-                loops.solve[by_blocks](*blocks, *solving, first=False, **which)
-            if method != "rmda" or dtype == torch.float64:
-                loops.solve_alone[by_blocks](*blocks, addresses, scalars, known.strengths, roots_now, moves, **which)
-            loops.last_pass[by_tiles](*tiles, sums, roots_now, **which)
-            loops.certify[by_blocks](*blocks, starts, scalars, known.strengths, sums, roots_now, told, squares, **which)
-    return Found(kept, squares.sum())
+    @override
+    def _step(
+        self,
+        method: Method,
+        lists: Sequence[Sequence[Tensor]],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        penalty_weight: Scalar,
+        averaging: Scalar,
+        numbers: Sequence[Scalar],
+    ) -> Found:
+        device, dtype = lists[0][0].device, lists[0][0].dtype
+        known = _known(plan, device)
+        told = torch.zeros(known.tables.kept[-1], dtype=torch.uint8, device=device)
+        kept = _kept(told.view(torch.bool), plan, known.tables.kept, lists[0])
+        if not isinstance(descent.gate, Tensor) and not descent.gate:
+            return Found(kept, 0.0)
+        scalars = _vector((descent.gate, descent.sign, descent.decay, penalty_weight, averaging, *numbers), device)
+        addresses, starts = known.lists.of(_interleaved(lists)), known.starts.of(roots)
+        # Whether products are fused with sums is said, since the default depends on the version.
+        which = {"method": method, "real": _loops("entries").REALS[dtype], "num_warps": 4, "enable_fp_fusion": True}
+        squares = torch.zeros(
+            max(1, 0 if known.blocks is None else len(known.blocks)), dtype=torch.float64, device=device
+        )
+        with _on(device):
+            if known.runs is not None:
+                _loops("entries").entries[(len(known.runs),)](
+                    known.runs, addresses, scalars, known.strengths, told, **which
+                )
+            if known.tiles is not None and known.blocks is not None:
+                loops = _loops("groups")
+                tiles, blocks = (known.tiles, addresses, scalars, known.strengths), (known.blocks, known.places)
+                by_tiles, by_blocks = (len(known.tiles),), (len(known.blocks),)
+                sums = torch.empty(loops.SUMS.value * known.tables.slots, dtype=torch.float64, device=device)
+                roots_now = torch.empty(known.tables.groups, dtype=torch.float64, device=device)
+                moves = torch.empty(known.tables.groups, dtype=torch.int32, device=device)
+                found = sums, roots_now, moves
+                solving = starts, scalars, known.strengths, *found
+                loops.first_pass[by_tiles](known.tiles, addresses, starts, scalars, known.strengths, sums, **which)
+                loops.solve[by_blocks](*blocks, *solving, first=True, **which)
+                for _ in range(PASSES if method != "rmda" else 0):
+                    loops.next_pass[by_tiles](*tiles, *found, **which)
+                    loops.solve[by_blocks](*blocks, *solving, first=False, **which)
+                if method != "rmda" or dtype == torch.float64:
+                    loops.solve_alone[by_blocks](
+                        *blocks, addresses, scalars, known.strengths, roots_now, moves, **which
+                    )
+                loops.last_pass[by_tiles](*tiles, sums, roots_now, **which)
+                loops.certify[by_blocks](
+                    *blocks, starts, scalars, known.strengths, sums, roots_now, told, squares, **which
+                )
+        return Found(kept, squares.sum())
 
 
 def _interleaved(lists: Sequence[Sequence[Tensor]]) -> list[Tensor]:

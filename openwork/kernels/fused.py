@@ -1,8 +1,9 @@
 """What fused kernels offer, whatever they are written in: one whole step of an optimizer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Found(NamedTuple):
     squares: Scalar
 
 
-class FusedKernels(Protocol):
+class FusedKernels(ABC):
     """Steps that do what the plain functions of the same names in ``openwork.optim`` do, to rounding.
 
     Lists match in length, shapes, strides and dtype (float32 or float64). ``plan`` covers every entry once. ``roots``
@@ -50,6 +51,7 @@ class FusedKernels(Protocol):
     Numbers may be 0-dim tensors on a device, which nobody waits for.
     """
 
+    @abstractmethod
     def obstacle(self, method: Method, dtype: torch.dtype, plan: Plan) -> str | None:
         """Why there is no such step, as the end of a sentence; None if there is one, ready to run.
 
@@ -58,15 +60,14 @@ class FusedKernels(Protocol):
             dtype: Of all tensors.
             plan: Of the groups.
         """
-        ...
 
+    @abstractmethod
     def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
         """Whether all numbers are finite; None if there is no kernel that says so without waiting for a device.
 
         Args:
             tensors: Of any kind.
         """
-        ...
 
     def ramda(
         self,
@@ -85,7 +86,16 @@ class FusedKernels(Protocol):
         averaging: Scalar,
     ) -> Found:
         """One step of RAMDA; writes ``params``, ``grad_sums``, ``square_sums`` and ``roots``."""
-        ...
+        return self._step(
+            "ramda",
+            (params, grads, anchors, grad_sums, square_sums),
+            plan=plan,
+            roots=roots,
+            descent=descent,
+            penalty_weight=penalty_weight,
+            averaging=averaging,
+            numbers=(weight, eps),
+        )
 
     def rmda(
         self,
@@ -102,7 +112,16 @@ class FusedKernels(Protocol):
         averaging: Scalar,
     ) -> Found:
         """One step of RMDA; writes ``params`` and ``grad_sums``."""
-        ...
+        return self._step(
+            "rmda",
+            (params, grads, anchors, grad_sums, grad_sums),
+            plan=plan,
+            roots=(),
+            descent=descent,
+            penalty_weight=penalty_step,
+            averaging=averaging,
+            numbers=(weight, 1 / scale),
+        )
 
     def prox_adamw(
         self,
@@ -124,8 +143,18 @@ class FusedKernels(Protocol):
         eps: Scalar,
     ) -> Found:
         """One step of ProxAdamW; writes ``params``, ``momentums``, ``squares`` and ``roots``."""
-        ...
+        return self._step(
+            "prox_adamw",
+            (params, grads, momentums, squares, squares),
+            plan=plan,
+            roots=roots,
+            descent=descent,
+            penalty_weight=penalty_weight,
+            averaging=1.0,
+            numbers=(1 - beta1, 1 - beta2, 1 / correction2, eps, decay, lr / correction1),
+        )
 
+    @abstractmethod
     def factorized_sgd(
         self,
         params: Sequence[Tensor],
@@ -141,7 +170,32 @@ class FusedKernels(Protocol):
         nesterov: bool,
     ) -> None:
         """One step on 2 to 4 factors of each weight, in a plan of free terms; writes all but ``grads``."""
-        ...
+
+    @abstractmethod
+    def _step(
+        self,
+        method: Method,
+        lists: Sequence[Sequence[Tensor]],
+        *,
+        plan: Plan,
+        roots: Sequence[Tensor],
+        descent: Descent,
+        penalty_weight: Scalar,
+        averaging: Scalar,
+        numbers: Sequence[Scalar],
+    ) -> Found:
+        """One step of a method that solves a subproblem.
+
+        Args:
+            method: Which.
+            lists: Weights, gradients, and three lists of state; where a method has less, the last one stands twice.
+            plan: Of the groups.
+            roots: Where Newton's method starts; none if the groups need none.
+            descent: How gradients enter.
+            penalty_weight: Factor of the strengths.
+            averaging: Fraction moved towards the prox point.
+            numbers: Of the method.
+        """
 
 
 @cache

@@ -99,14 +99,25 @@ def _simplified(text: str) -> tuple[str, bytes]:
             value.linkage = "internal"
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple().create_target_machine()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=1)
-    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
-    builder = llvm.create_pass_builder(target, tuning)
-    builder.getModulePassManager().run(module, builder)
+    optimize(module, llvm.Target.from_default_triple().create_target_machine(), level=1)
     lines = str(module).splitlines()
     general = [line for line in lines if not line.startswith(("target ", "source_filename", "; ModuleID"))]
     return symbol, llvm.parse_assembly("\n".join(general)).as_bitcode()
+
+
+def optimize(module: Any, target: Any, *, level: int) -> None:
+    """Have LLVM improve a module.
+
+    Args:
+        module: Of llvmlite.
+        target: Machine.
+        level: 1 for what is good on any machine, 3 for all, vectors of this machine included.
+    """
+    llvm: Any = import_module("llvmlite.binding")
+    tuning = llvm.create_pipeline_tuning_options(speed_level=level)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = level == 3
+    builder = llvm.create_pass_builder(target, tuning)
+    builder.getModulePassManager().run(module, builder)
 
 
 def _name(precision: str, method: str) -> str:

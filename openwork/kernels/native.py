@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from openwork.kernels.lowering import digest, loop
+from openwork.kernels.lowering import digest, loop, optimize
 
 _lock = Lock()
 # The engines own the memory that the functions lie in.
@@ -69,10 +69,7 @@ def _compile(precision: str, method: str, target: Any) -> tuple[dict[str, Any], 
     known = loop(precision, method)
     module = llvm.parse_bitcode(known.code)
     module.triple, module.data_layout = target.triple, str(target.target_data)
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = tuning.slp_vectorization = True
-    builder = llvm.create_pass_builder(target, tuning)
-    builder.getModulePassManager().run(module, builder)
+    optimize(module, target, level=3)
     return {"symbol": known.symbol, "arguments": known.arguments}, target.emit_object(module)
 
 

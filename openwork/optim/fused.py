@@ -58,7 +58,7 @@ class FusedStep:
                 state["root"] = weight.new_zeros(length)
         none = torch.empty(0)
         return [
-            states[tensor]["root"][start : start + term.roots] if term.kind == "groups" and term.regions else none
+            states[tensor]["root"][start : start + count] if (count := term.roots) else none
             for term, (tensor, start) in zip(self.plan.terms, places, strict=True)
         ]
 
