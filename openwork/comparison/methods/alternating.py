@@ -85,8 +85,13 @@ class Alternating(Method):
         )
         mean, scale = _center(model, data.train.inputs)
         sweeps = max(1, round(epochs * self.sweeps_per_epoch))
+        # As with every other method, the last weights are taken, and not the best on the validation samples.
         run = alternating_run(
-            trainer, _standardized(data, mean, scale), sweeps=sweeps, every=max(1, round(self.sweeps_per_epoch))
+            trainer,
+            _standardized(data, mean, scale),
+            sweeps=sweeps,
+            every=max(1, round(self.sweeps_per_epoch)),
+            choose_from=sweeps,
         )
 
         def finish() -> nn.Module:
