@@ -1,11 +1,29 @@
 """Fused optimizer steps beside ``AdamW(fused=True)``: time, memory traffic, and the first step of a process.
 
-On CUDA where torch finds it, and in a table of its own then; else on the CPU. Every optimizer steps the same random
-gradients (seed 0, new ones for each step) in turn with AdamW, on two threads of the CPU; the table gives medians of the
-ratios of neighboring rounds. Group lasso acts on the input features of every matrix and kernel; the rest is free.
-The traffic is what a step must read and write, by definition, plus one more look at the gradients, which finds out
-whether they are finite before anything changes (AdamW does not look). The first step is timed in processes of their
-own, with an empty cache of compiled kernels and with a warm one.
+    python benchmarks/fused_step.py [tiny]
+
+On CUDA where torch finds it, with a list of a billion weights more, and in a table of its own then; else on the CPU.
+Every optimizer steps the same random gradients (seed 0, new ones for each step) in turn with AdamW, on two threads of
+the CPU; the table gives medians of the ratios of neighboring rounds. On a device its own time is measured, with the
+host ahead as it is in training, and the host's beside it. Group lasso acts on the input features of every matrix and
+kernel; the rest is free. The first step is timed in processes of their own, with an empty cache of compiled kernels and
+with a warm one. ``tiny`` tries all that on a few weights, and writes nothing.
+
+Bytes are counted from what the loops read and write, in ``kernels/numba_loops.py`` and, by the same passes, in
+``kernels/triton_groups.py``. First of all a step looks at its gradients: are all of them finite? Then a weight without
+a group takes one pass, which touches each of its tensors once. A weight in a group takes two, since a tile of groups is
+larger than the caches:
+
+    what the first pass touches                               what the last pass touches
+    RMDA       G, W0, V read, V written                       W0, V, W read, W written
+    RAMDA      G, W0, V, U read, V, U written                 W0, V, U, W read, W written
+    ProxAdamW  G, W, m, v read, m, v written                  W, m, v read, W written
+
+Not counted are further passes over groups that Newton's method has not solved by then (three tensors read, rare where
+the last step's roots are near), nor that the CPU finds in its caches some of what the first pass has left there. The
+minimum is each tensor once, and no look at the gradients. Bytes over time are compared with an update of one large
+tensor in place, which reads and writes each byte once, as an optimizer does: a copy's target would be read too on a CPU
+before it is written.
 
 A part that was measured is remembered; delete its file in benchmarks/results/fused_step (or fused_step_cuda) to measure
 it again.
@@ -18,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 from typing import Any, cast
@@ -25,7 +44,7 @@ from typing import Any, cast
 import torch
 from readme_table import Cell
 from record import remembered, write_table
-from step_time import LAM, MODELS, SEED, THREADS, groups, weights
+from step_time import LAM, LISTS, MODELS, SEED, THREADS, free_and_penalized, groups, weights
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -34,71 +53,104 @@ from openwork.penalties import GroupLasso
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAME = "fused_step_cuda" if DEVICE == "cuda" else "fused_step"
-ROUNDS = 15
+MEASURED = (*MODELS, "Llama 3.2 1B") if DEVICE == "cuda" else MODELS
+# First steps are the compiler's work on a device, and differ little.
+ROUNDS, STARTS = 15, 1 if DEVICE == "cuda" else 5
 PENALTY = GroupLasso(LAM)
+# Cycles that a device is kept busy while the host runs ahead, some 30 ms.
+AHEAD = 50_000_000
 
-# Tensors that a step reads and writes, and how to build what takes it.
-STEPS: dict[str, tuple[int, Callable[[str, list[nn.Parameter]], Optimizer]]] = {
-    "RMDA": (6, lambda model, params: RMDA(groups(model, params, PENALTY), lr=0.1, fused=True)),
-    "ProxAdamW": (7, lambda model, params: ProxAdamW(groups(model, params, PENALTY), fused=True)),
-    "RAMDA": (8, lambda model, params: RAMDA(groups(model, params, PENALTY), fused=True)),
-    "RAMDA, plain torch": (8, lambda model, params: RAMDA(groups(model, params, PENALTY), fused=False)),
-    "FactorizedSGD, depth 3": (14, lambda model, params: FactorizedSGD(params, lr=0.1, depth=3, lam=1e-5, fused=True)),
+
+@dataclass(frozen=True)
+class Step:
+    """What is measured, and the float32 numbers that it reads and writes for one weight.
+
+    Args:
+        build: The optimizer of a list and its parameters.
+        least: Each tensor once; also what a weight without a group takes, after the look at its gradient.
+        grouped: What a weight in a group takes; 0 where nobody has counted.
+    """
+
+    build: Callable[[str, list[nn.Parameter]], Optimizer]
+    least: int
+    grouped: int
+
+    def bytes_per_weight(self, model: str) -> float:
+        """Over all weights of a list, the look at gradients included."""
+        with torch.device("meta"):
+            params = [nn.Parameter(torch.empty(shape)) for shape in LISTS[model][0]()]
+        free, penalized = (sum(p.numel() for p in some) for some in free_and_penalized(model, params))
+        return 4 * (LOOK + (self.least * free + self.grouped * penalized) / (free + penalized))
+
+
+STEPS = {
+    "RMDA": Step(lambda model, params: RMDA(groups(model, params, PENALTY), lr=0.1, fused=True), 6, 4 + 4),
+    "ProxAdamW": Step(lambda model, params: ProxAdamW(groups(model, params, PENALTY), fused=True), 7, 6 + 4),
+    "RAMDA": Step(lambda model, params: RAMDA(groups(model, params, PENALTY), fused=True), 8, 6 + 5),
+    "RAMDA, plain torch": Step(lambda model, params: RAMDA(groups(model, params, PENALTY), fused=False), 8, 0),
+    # No groups: the gradient, and the weight, factors and momentums.
+    "FactorizedSGD, depth 3": Step(
+        lambda model, params: FactorizedSGD(params, lr=0.1, depth=3, lam=1e-5, fused=True), 14, 14
+    ),
 }
 ADAMW = 7
 # The step reads its gradients once more.
 LOOK = 1
 
 
-def seconds(step: Callable[[], object]) -> float:
-    """How long it takes, on a device by the clock of that."""
-    if DEVICE == "cuda":
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        events[0].record()
+def timed(step: Callable[[], object]) -> tuple[float, float]:
+    """How many seconds a step takes, on a device by the clock of that, and how many the host."""
+    if DEVICE == "cpu":
+        begin = perf_counter()
         step()
-        events[1].record()
-        torch.cuda.synchronize()
-        return events[0].elapsed_time(events[1]) / 1000
-    begin = perf_counter()
+        return (perf_counter() - begin,) * 2
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(AHEAD)
+    begin.record()
+    host = perf_counter()
     step()
-    return perf_counter() - begin
+    host = perf_counter() - host
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000, host
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second of a copy between two large tensors, read and write counted."""
-    source = torch.ones(1 << 26, device=DEVICE)
-    target = torch.empty_like(source)
-    target.copy_(source)
-    return 8 * source.numel() / median(seconds(lambda: target.copy_(source)) for _ in range(7))
+def update_bandwidth(entries: int = 1 << 26) -> float:
+    """Bytes per second of an update in place of one tensor, larger than all caches; read and write counted."""
+    x = torch.ones(entries, device=DEVICE)
+    x.mul_(1.0)
+    return 8 * entries / median(timed(lambda: x.mul_(1.0))[0] for _ in range(7))
 
 
-def ratio_to_adamw(model: str, name: str) -> dict[str, Any]:
+def ratio_to_adamw(model: str, name: str, rounds: int) -> dict[str, Any]:
     """Medians over rounds in which AdamW and the other step in turn."""
-    params = [nn.Parameter(x.detach().to(DEVICE)) for x in weights(model)]
+    params = weights(model, DEVICE)
     others = [nn.Parameter(p.detach().clone()) for p in params]
     generator = torch.Generator(DEVICE).manual_seed(SEED)
     for param, other in zip(params, others, strict=True):
-        param.grad = other.grad = torch.empty_like(param)
-    reference, stepper = AdamW(params, fused=True), STEPS[name][1](model, others)
-    bandwidth = copy_bandwidth()
-    pairs: list[tuple[float, float]] = []
-    for round in range(ROUNDS + 2):
+        other.grad = param.grad
+    reference, stepper = AdamW(params, fused=True), STEPS[name].build(model, others)
+    bandwidth = update_bandwidth()
+    pairs: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    for round in range(rounds + 2):
         for param in params:
             cast("Tensor", param.grad).normal_(0, 1e-3, generator=generator)
-        pair = seconds(reference.step), seconds(stepper.step)
+        pair = timed(reference.step), timed(stepper.step)
         # The first two rounds make state, load kernels and warm caches.
         if round > 1:
             pairs.append(pair)
-    entries = sum(p.numel() for p in params)
-    adamw, own = (median(pair[side] for pair in pairs) for side in (0, 1))
-    del reference, stepper
+    adamw, own, adamw_host, host = (1000 * median(p[side][clock] for p in pairs) for clock in (0, 1) for side in (0, 1))
+    del reference, stepper, params, others
     gc.collect()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
     return {
-        "adamw_ms": 1000 * adamw,
-        "ms": 1000 * own,
-        "ratio": median(other / one for one, other in pairs),
-        "fraction": 4 * (STEPS[name][0] + LOOK) * entries / own / bandwidth,
-        "adamw_fraction": 4 * ADAMW * entries / adamw / bandwidth,
+        "adamw_ms": adamw,
+        "ms": own,
+        "adamw_host_ms": adamw_host,
+        "host_ms": host,
+        "ratio": median(other[0] / one[0] for one, other in pairs),
+        "update_bandwidth": bandwidth,
         "load": os.getloadavg()[0],
     }
 
@@ -116,14 +168,18 @@ def print_first_step(fused: bool) -> None:
     param = nn.Parameter(torch.randn(64, 64, device=DEVICE))
     param.grad = torch.randn(64, 64, device=DEVICE)
     AdamW([param], fused=True).step()
+    begin = perf_counter()
     # Kernels are loaded or compiled where the optimizer is built.
-    print(json.dumps(seconds(lambda: RAMDA([param], penalty=PENALTY, fused=fused).step())))
+    RAMDA([param], penalty=PENALTY, fused=fused).step()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    print(json.dumps(perf_counter() - begin))
 
 
 def cold_start() -> dict[str, Any]:
     """First steps with an empty cache, with a warm one, and in plain torch."""
     found: dict[str, list[float]] = {"empty": [], "warm": [], "plain": []}
-    for _ in range(5):
+    for _ in range(STARTS):
         with tempfile.TemporaryDirectory() as cache:
             found["empty"].append(first_step(cache, fused=True))
             found["warm"].append(first_step(cache, fused=True))
@@ -131,63 +187,81 @@ def cold_start() -> dict[str, Any]:
     return {name: median(values) for name, values in found.items()} | {"load": os.getloadavg()[0]}
 
 
-def milliseconds(x: float) -> Cell:
-    """A time as the table has it."""
-    return round(x) if DEVICE == "cpu" else f"{x:.2f}"
+def row(model: str, name: str, found: dict[str, Any]) -> dict[str, Cell]:
+    """One line of the table, by column."""
+    step = STEPS[name]
+    cells: dict[str, Cell] = {"weights": model, "optimizer": name}
+    digits = 0 if DEVICE == "cpu" else 2
+    cells |= {"ms": f"{found['ms']:.{digits}f}", "AdamW fused, ms": f"{found['adamw_ms']:.{digits}f}"}
+    cells["/ AdamW fused"] = f"{found['ratio']:.2f}"
+    if DEVICE == "cuda":
+        cells |= {"host, ms": f"{found['host_ms']:.2f}", "AdamW's host, ms": f"{found['adamw_host_ms']:.2f}"}
+    touched = step.bytes_per_weight(model) if step.grouped else None
+    cells["bytes per weight"] = "" if touched is None else f"{touched:.0f}"
+    cells["at least"] = 4 * step.least if touched is not None else ""
+    cells["bytes / AdamW's"] = "" if touched is None else f"{touched / (4 * ADAMW):.2f}"
+    # What was measured before there was this number goes without.
+    if "update_bandwidth" in found:
+        entries = sum(torch.Size(shape).numel() for shape in LISTS[model][0]())
+        fraction = 1000 * entries / found["update_bandwidth"]
+        cells["of an update's speed"] = "" if touched is None else f"{touched * fraction / found['ms']:.2f}"
+        cells["AdamW's"] = f"{4 * ADAMW * fraction / found['adamw_ms']:.2f}"
+    return cells
 
 
 def main() -> None:
     """Measure and write the table."""
-    rows: list[list[Cell]] = []
-    for model in MODELS:
-        for name, (tensors, _) in STEPS.items():
+    if DEVICE == "cuda":
+        torch.cuda.init()
+    rows: list[dict[str, Cell]] = []
+    for model in MEASURED:
+        for name in STEPS:
             part = f"{model}-{name}".lower().replace(" ", "-").replace(",", "")
-            found = remembered(NAME, part, lambda model=model, name=name: ratio_to_adamw(model, name))
-            traffic = f"{4 * tensors} + {4 * LOOK}"
-            rows.append(
-                [
-                    model,
-                    name,
-                    milliseconds(found["ms"]),
-                    milliseconds(found["adamw_ms"]),
-                    f"{found['ratio']:.2f}",
-                    traffic if "plain" not in name else "",
-                    f"{(tensors + LOOK) / ADAMW:.2f}" if "plain" not in name else "",
-                    f"{found['fraction']:.2f}" if "plain" not in name else "",
-                    f"{found['adamw_fraction']:.2f}",
-                ]
-            )
-            print(*rows[-1], sep="  ", flush=True)
+            found = remembered(NAME, part, lambda model=model, name=name: ratio_to_adamw(model, name, ROUNDS))
+            rows.append(row(model, name, found))
+            print(*rows[-1].values(), sep="  ", flush=True)
+    columns = [name for name in rows[0] if all(name in cells for cells in rows)]
     start = remembered(NAME, "cold-start", cold_start)
+    speed = (
+        " Of an update's speed: these bytes over the time, against an update in place of one large tensor in the same "
+        "run, which also reads and writes each byte once."
+        if "of an update's speed" in columns
+        else ""
+    )
+    where = (
+        f"{THREADS} threads, "
+        if DEVICE == "cpu"
+        else "times of the device by its own events, with the host ahead, and those of the host beside them, "
+    )
     write_table(
         NAME,
         f"Fused optimizer steps on {'the CPU' if DEVICE == 'cpu' else torch.cuda.get_device_name()}",
-        [
-            "weights",
-            "optimizer",
-            "ms",
-            "AdamW fused, ms",
-            "/ AdamW fused",
-            "bytes per weight",
-            "bytes / AdamW's",
-            "of copy bandwidth",
-            "AdamW's",
-        ],
-        rows,
+        columns,
+        [[cells[name] for name in columns] for cells in rows],
         f"Medians of {ROUNDS} rounds in turn with torch.optim.AdamW(fused=True), and of the ratios of neighbors, "
-        f"{f'{THREADS} threads, ' if DEVICE == 'cpu' else ''}float32, group lasso {LAM:g} on input features, random "
-        f"weights and gradients (seed {SEED}). Bytes per weight: what a step reads and writes at least, each tensor "
-        "once, plus one more look at the gradients that finds out whether they are finite; bytes / AdamW's is the "
-        "ratio that a step limited by memory alone would have. Of copy bandwidth: these bytes over the time, against a "
-        "plain copy in the same run. "
+        f"{where}float32, group lasso {LAM:g} on input features, random weights and gradients (seed {SEED}). Bytes per "
+        "weight: what the passes of a step read and write, over all weights; those in groups take two passes, the "
+        "others one, and all gradients are looked at once more, to find out whether they are finite. Further passes "
+        "over groups that two have not solved are not counted. At least: each tensor once, and no such look. "
+        f"Bytes / AdamW's is the ratio that a step limited by memory alone would have.{speed} "
         f"The first step of a process takes {start['empty']:.2g} s with an empty cache of compiled kernels (RAMDA, "
-        f"float32), {start['warm']:.2g} s with a warm one and {start['plain']:.2g} s in plain torch (medians of 5).",
+        f"float32), {start['warm']:.2g} s with a warm one and {start['plain']:.2g} s in plain torch "
+        f"({f'medians of {STARTS}' if STARTS > 1 else 'once each'}).",
     )
+
+
+def tiny() -> None:
+    """Try all steps, and print."""
+    for name in STEPS:
+        print(*row("small", name, ratio_to_adamw("small", name, rounds=2)).values(), sep="  ", flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(THREADS)
-    if sys.argv[1:2] == ["first"]:
-        print_first_step(sys.argv[2] == "1")
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["first", fused]:
+            print_first_step(fused == "1")
+        case ["tiny"]:
+            tiny()
+        case _:
+            main()

@@ -52,27 +52,46 @@ def gpt2() -> list[tuple[int, ...]]:
     return [*shapes, (768,), (768,)]
 
 
-MODELS = {"ResNet-50": (resnet50, 0), "GPT-2 small": (gpt2, 2)}
+def llama() -> list[tuple[int, ...]]:
+    """Shapes of Llama 3.2 1B with tied embeddings, 1.24 billion entries; the first is the embedding."""
+    shapes: list[tuple[int, ...]] = [(128256, 2048)]
+    for _ in range(16):
+        shapes += [(2048, 2048), (512, 2048), (512, 2048), (2048, 2048)]
+        shapes += [(8192, 2048), (8192, 2048), (2048, 8192), (2048,), (2048,)]
+    return [*shapes, (2048,)]
 
 
-def weights(model: str) -> list[nn.Parameter]:
-    """Random weights of a model's shapes, with random gradients."""
-    generator = torch.Generator().manual_seed(SEED)
+def small() -> list[tuple[int, ...]]:
+    """Some shapes to try a script with."""
+    return [(8, 3, 3, 3), (8,), (16, 8, 3, 3), (16,), (10, 16), (10,)]
+
+
+# Shapes, and how many of the first ones are free.
+LISTS = {"ResNet-50": (resnet50, 0), "GPT-2 small": (gpt2, 2), "Llama 3.2 1B": (llama, 1), "small": (small, 0)}
+MODELS = ("ResNet-50", "GPT-2 small")
+
+
+def weights(model: str, device: str = "cpu") -> list[nn.Parameter]:
+    """Random weights of a model's shapes, with random gradients, drawn where they are."""
+    generator = torch.Generator(device).manual_seed(SEED)
     params: list[nn.Parameter] = []
-    for shape in MODELS[model][0]():
-        params.append(nn.Parameter(0.02 * torch.randn(shape, generator=generator)))
-        params[-1].grad = 1e-3 * torch.randn(shape, generator=generator)
+    for shape in LISTS[model][0]():
+        params.append(nn.Parameter(0.02 * torch.randn(shape, generator=generator, device=device)))
+        params[-1].grad = 1e-3 * torch.randn(shape, generator=generator, device=device)
     return params
+
+
+def free_and_penalized(model: str, params: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Embeddings and vectors, and matrices and kernels."""
+    first = LISTS[model][1]
+    penalized = [p for p in params[first:] if p.ndim > 1]
+    return [*params[:first], *(p for p in params[first:] if p.ndim == 1)], penalized
 
 
 def groups(model: str, params: list[nn.Parameter], penalty: DiagonalProx) -> list[dict[str, object]]:
     """Matrices and kernels with the penalty, the rest without."""
-    free = MODELS[model][1]
-    penalized = [p for p in params[free:] if p.ndim > 1]
-    return [
-        {"params": penalized, "penalty": penalty},
-        {"params": [*params[:free], *(p for p in params[free:] if p.ndim == 1)]},
-    ]
+    free, penalized = free_and_penalized(model, params)
+    return [{"params": penalized, "penalty": penalty}, {"params": free}]
 
 
 def optimizers(model: str, params: list[nn.Parameter]) -> dict[str, Callable[[], Optimizer]]:

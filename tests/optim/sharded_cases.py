@@ -1,5 +1,6 @@
 """Training of small models whose parameters are divided among processes, and the same in one process."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -61,7 +62,18 @@ def network() -> nn.Sequential:
     """Rows that no number of processes divides, a flattened channel, and more processes than rows."""
     torch.manual_seed(0)
     layers = (nn.Conv2d(1, 6, 2), nn.ReLU(), nn.Flatten(), nn.Linear(54, 10), nn.ReLU(), nn.Linear(10, 5))
-    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(5, 5, bias=False)).double()
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(5, 5, bias=False)).double().to(device())
+
+
+def device() -> torch.device:
+    """Of this process: a GPU of its own where processes talk by nccl."""
+    by_nccl = dist.is_initialized() and dist.get_backend() == "nccl"
+    return torch.device("cuda", dist.get_rank()) if by_nccl else torch.device("cpu")
+
+
+def batch(samples: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    """Inputs and targets on the device of this process."""
+    return INPUTS[samples].to(device()), TARGETS[samples].to(device())
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ def param_groups(case: Case, model: nn.Module) -> ParamGroups:
     if case.side is not None:
         target = case.penalty if isinstance(case.penalty, Target) else None
         penalty: Any = case.penalty if target is None else target.penalty
-        found = regularize(model, penalty, INPUTS, case.side) if case.traced else coupled(case.side, penalty)
+        found = regularize(model, penalty, batch()[0], case.side) if case.traced else coupled(case.side, penalty)
         if target is None:
             return found
         fraction = target.zero_fraction
@@ -181,7 +193,7 @@ def param_groups(case: Case, model: nn.Module) -> ParamGroups:
 @cache
 def traced(side: Side) -> ParamGroups:
     """Tracing takes a while, and gives the same couplings each time."""
-    return regularize(network(), GroupLasso(1.0), INPUTS, side)
+    return regularize(network(), GroupLasso(1.0), batch()[0], side)
 
 
 def coupled(side: Side, penalty: GroupPenalty) -> ParamGroups:
@@ -209,8 +221,9 @@ def mesh_of(kind: Mesh) -> Any:
 
     size = dist.get_world_size()
     if kind == "one axis":
-        return init_device_mesh("cpu", (size,), mesh_dim_names=("shard",))
-    return init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("replicate", "shard"))
+        return init_device_mesh(device().type, (size,), mesh_dim_names=("shard",))
+    replicas = min(2, size)
+    return init_device_mesh(device().type, (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))
 
 
 def divide(
@@ -244,12 +257,14 @@ def backward(model: nn.Module, step: int) -> None:
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if FORWARD.get(model, True):
         mine = slice(rank * 8 // size, (rank + 1) * 8 // size)
-        nn.functional.cross_entropy(model(INPUTS[mine]), TARGETS[mine]).backward()
+        inputs, targets = batch(mine)
+        nn.functional.cross_entropy(model(inputs), targets).backward()
         return
     generator = torch.Generator().manual_seed(step)
     for param in model.parameters():
         grad = NOISE * torch.randn(param.shape, generator=generator, dtype=param.dtype)
         grad *= torch.rand(param.shape[-1], generator=generator, dtype=param.dtype)
+        grad = grad.to(param.device)
         how = division(param)
         param.grad = grad if how is None else how.wrap(how.here(grad), how.shape, how.dim)
 
@@ -365,7 +380,7 @@ def not_finite(divided: bool) -> dict[str, Any]:
     before = summary(model, optimizer)
     optimizer.zero_grad()
     backward(model, 1)
-    if not divided or dist.get_rank() == 1:
+    if not divided or dist.get_rank() == min(1, dist.get_world_size() - 1):
         grad = next(p.grad for p in model.parameters() if p.grad is not None and p.ndim == 2)
         local(grad).fill_(float("nan"))
     optimizer.step()
@@ -384,9 +399,9 @@ def read_outs(divided: bool) -> dict[str, Any]:
     from openwork.metrics import sparsity, support
 
     model, optimizer = prepared(CASES["group lasso"], divided)
-    loss, batch = nn.functional.cross_entropy, (INPUTS, TARGETS)
-    strength = strength_max(model, loss, batch, GroupLasso(1.0), optimizer=partial(RMDA, lr=0.1))
-    lasso = strength_max(model, loss, batch, L1(1.0), optimizer=partial(RAMDA, lr=0.1))
+    loss, (inputs, targets) = nn.functional.cross_entropy, batch()
+    strength = strength_max(model, loss, (inputs, targets), GroupLasso(1.0), optimizer=partial(RMDA, lr=0.1))
+    lasso = strength_max(model, loss, (inputs, targets), L1(1.0), optimizer=partial(RAMDA, lr=0.1))
     before = [whole(p) for p in model.parameters()]
     train(model, optimizer)
     structures = {
@@ -394,12 +409,12 @@ def read_outs(divided: bool) -> dict[str, Any]:
     }
     outputs: list[Tensor] = []
     with torch.no_grad():
-        model(INPUTS)  # which collects the weights that are held now
+        model(inputs)  # which collects the weights that are held now
         with optimizer.structured():
             _reshard(model)
-            outputs.append(model(INPUTS))
+            outputs.append(model(inputs))
         _reshard(model)
-        outputs.append(model(INPUTS))
+        outputs.append(model(inputs))
         _reshard(model)
     with optimizer.structured():
         found = sparsity(model, structures).record()
@@ -454,16 +469,20 @@ def checks(folder: Path) -> dict[str, Callable[[], Any]]:
     """All that processes do, in order; four go on with the checkpoints of two."""
     size = dist.get_world_size()
     found: dict[str, Callable[[], Any]] = {name: partial(trained, case, divided=True) for name, case in CASES.items()}
-    found |= {name: partial(factorized, options, divided=True) for name, options in FACTORS.items()}
     found |= {"not finite": partial(not_finite, divided=True), "read-outs": partial(read_outs, divided=True)}
+    if device().type == "cuda":
+        return found
+    found |= {name: partial(factorized, options, divided=True) for name, options in FACTORS.items()}
     load, save = (None if size == 2 else folder / "from 2"), folder / f"from {size}"
     found |= {f"resumed {name}": partial(resumed, name, load, save, divided=True) for name in RESUMED}
     kept = {name: check for name, check in found.items() if size == 2 or name not in BY_TWO_ONLY}
     return {**kept, "refused": refusals}
 
 
-def main(folder: Path, *names: str) -> None:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+def main(folder: Path, backend: str = "gloo", *names: str) -> None:
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(backend, timeout=timedelta(seconds=120))
     all_checks = checks(folder)
     results = {name: all_checks[name]() for name in names or all_checks}
     torch.save(results, folder / f"{dist.get_world_size()}-{dist.get_rank()}.pt")

@@ -23,7 +23,7 @@ from tests.optim.sharded_cases import (
     resumed,
     trained,
 )
-from tests.sketches.launch import forked
+from tests.sketches.launch import forked, torchrun
 
 pytestmark = pytest.mark.slow  # the processes of all tests together
 
@@ -51,11 +51,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def read(file: Path) -> dict[str, Any]:
-    return torch.load(file, weights_only=True)
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def of_all(folder: Path, size: int) -> Results:
     return [read(folder / f"{size}-{rank}.pt") for rank in range(size)]
+
+
+@pytest.fixture(scope="session", params=[1, 2], ids=["1 device", "2 devices"])
+def devices(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What processes with a GPU each have left, which talk by nccl."""
+    if torch.cuda.device_count() < request.param:
+        pytest.skip(f"needs {request.param} CUDA devices")
+    folder = tmp_path_factory.mktemp("nccl")
+    ended = torchrun(request.param, sharded_cases.__file__, str(folder), "nccl", devices=True)
+    assert ended.returncode == 0, ended.stderr
+    return of_all(folder, request.param)
 
 
 @pytest.fixture(params=[2, 4], ids=["2 processes", "4 processes"])
@@ -91,6 +102,20 @@ def alone(name: str) -> dict[str, Any]:
 def test_training_is_that_of_one_process(folder: Path, size: int, name: str) -> None:
     for results in of_all(folder, size):
         assert_same_training(results[name], alone(name))
+
+
+@pytest.mark.gpu
+def test_on_devices_it_is_that_of_one_process(devices: Results) -> None:
+    for results in devices:
+        for name in CASES:
+            try:
+                assert_same_training(results[name], alone(name))
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from error
+        assert_same_training(results["not finite"], not_finite(divided=False))
+        expected = read_outs(divided=False)
+        assert_close(results["read-outs"]["outputs"], expected["outputs"])
+        assert results["read-outs"]["sparsity"] == expected["sparsity"]
 
 
 def test_cases_drop_some_groups_and_keep_others() -> None:

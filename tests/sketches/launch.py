@@ -19,17 +19,21 @@ LIMIT_S = 240.0  # for a launch; far above what it needs on a busy machine
 PRELOAD = ["pytest", "torch.distributed.fsdp", "tests.sketches.failing", "tests.sketches.preload"]
 
 
-def environment() -> dict[str, str]:
-    """One thread, no GPU, and this package; warnings of torch's own modules, as its launcher's, are not ours to fix."""
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    return {**os.environ, **own}
+def environment(*, devices: bool = False) -> dict[str, str]:
+    """One thread, no GPU unless asked, and this package.
+
+    Warnings of torch's own modules, as its launcher's, are not ours to fix.
+    """
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **own} if devices else {**os.environ, **own, "CUDA_VISIBLE_DEVICES": ""}
 
 
-def completed(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def completed(
+    command: list[str], cwd: Path | None = None, *, devices: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run a command, and leave no process behind if it takes too long: those asked to end end their own."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), cwd=cwd
-    )
+    env = environment(devices=devices)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=cwd)
     try:
         out, err = process.communicate(timeout=LIMIT_S)
     except BaseException:
@@ -42,10 +46,12 @@ def completed(command: list[str], cwd: Path | None = None) -> subprocess.Complet
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def torchrun(workers: int, script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    workers: int, script: str | Path, *arguments: str, devices: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run a script, of this folder if its path is not absolute, in several processes of one thread each."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    return completed([*launcher, str(Path(__file__).parent / script), *arguments])
+    return completed([*launcher, str(Path(__file__).parent / script), *arguments], devices=devices)
 
 
 @dataclass

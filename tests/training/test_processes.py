@@ -16,7 +16,7 @@ from openwork.training import timeout_s
 from tests.sketches.launch import completed, forked
 from tests.sketches.network import across_namespaces, namespaces_work
 from tests.training import losing
-from tests.training.losing import BATCH, EPOCHS, Fate
+from tests.training.losing import BATCH, EPOCHS, OPTIMIZERS, Fate
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "openwork"]
 ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
@@ -47,17 +47,10 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
     assert run["stages"]["position"] == run["unit"] == two[-1]["unit"]
 
 
-def weights_of_one_process() -> dict[str, torch.Tensor]:
-    run = losing.digits(BATCH)
-    for _ in range(run.units):
-        run.advance(1)
-    return dict(run.model.state_dict())
-
-
 def assert_trained(run: Path) -> None:
     """To the end, as one process does."""
     trained = cast("dict[str, Any]", read_tensors(run / "checkpoint.pt"))
-    for name, expected in weights_of_one_process().items():
+    for name, expected in losing.weights(BATCH, "rmda").items():
         torch.testing.assert_close(trained["run"]["model"][name], expected, rtol=0, atol=1e-9)
     assert [record["epoch"] for record in read_records(run / "metrics.jsonl")] == list(range(1, EPOCHS + 1))
 
@@ -68,9 +61,10 @@ def test_processes_train_as_one_to_rounding_and_draw_their_own_random_numbers(tm
     ended = forked(size, tmp_path, losing.equal, tmp_path, size)
     assert ended.codes == [0] * size, ended.said
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
-    for name, expected in weights_of_one_process().items():
-        for one in found:
-            torch.testing.assert_close(one["weights"][name], expected, rtol=0, atol=1e-9)
+    for optimizer in OPTIMIZERS:
+        for name, expected in losing.weights(BATCH, optimizer).items():
+            for one in found:
+                torch.testing.assert_close(one["weights"][optimizer][name], expected, rtol=0, atol=1e-9)
     assert len({tuple(one["random"].tolist()) for one in found}) == size
 
 
