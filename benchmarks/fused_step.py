@@ -187,15 +187,20 @@ def cold_start() -> dict[str, Any]:
     return {name: median(values) for name, values in found.items()} | {"load": os.getloadavg()[0]}
 
 
+def milliseconds(x: float) -> Cell:
+    """A time as the table has it."""
+    return round(x) if DEVICE == "cpu" else f"{x:.2f}"
+
+
 def row(model: str, name: str, found: dict[str, Any]) -> dict[str, Cell]:
     """One line of the table, by column."""
     step = STEPS[name]
     cells: dict[str, Cell] = {"weights": model, "optimizer": name}
-    digits = 0 if DEVICE == "cpu" else 2
-    cells |= {"ms": f"{found['ms']:.{digits}f}", "AdamW fused, ms": f"{found['adamw_ms']:.{digits}f}"}
+    cells |= {"ms": milliseconds(found["ms"]), "AdamW fused, ms": milliseconds(found["adamw_ms"])}
     cells["/ AdamW fused"] = f"{found['ratio']:.2f}"
     if DEVICE == "cuda":
-        cells |= {"host, ms": f"{found['host_ms']:.2f}", "AdamW's host, ms": f"{found['adamw_host_ms']:.2f}"}
+        cells["host, ms"] = milliseconds(found["host_ms"])
+        cells["AdamW's host, ms"] = milliseconds(found["adamw_host_ms"])
     touched = step.bytes_per_weight(model) if step.grouped else None
     cells["bytes per weight"] = "" if touched is None else f"{touched:.0f}"
     cells["at least"] = 4 * step.least if touched is not None else ""

@@ -41,7 +41,7 @@ say() {
         failed+=("$part")
         return
     fi
-    echo "== $part, $limit s at most: $*" | tee -a "$log"
+    echo "== $part: $limit s at most" | tee -a "$log"
     # Asked to end first, so that it can save.
     timeout --kill-after=10 "$limit" "$@" 2>&1 | tee -a "$log" || code=$?
     echo "== $part: exit status $code after $((SECONDS - begin)) s" | tee -a "$log"
@@ -67,12 +67,14 @@ assert torch.cuda.is_available(), "torch finds no CUDA"
 }
 
 tests() {
-    # Warnings of other versions than the tests know are no errors here; what lacks a package is not collected.
-    local files
-    mapfile -t files < <(grep -rlE 'pytest\.mark\.gpu' tests --include='test_*.py' | sort)
-    say tests 150 "$PYTHON" -m pytest -q -W default -p no:cacheprovider --continue-on-collection-errors -m gpu \
-        "${files[@]}"
-    say triton 90 "$PYTHON" -m pytest -q -W default -p no:cacheprovider tests/kernels/test_triton.py
+    # Warnings of other versions than the tests know are no errors here. In several processes, where there is
+    # pytest-xdist: most of the time goes into compiling. Processes that talk by NCCL come last, since they can hang.
+    local files pytest=("$PYTHON" -m pytest -v --tb=short -W default -p no:cacheprovider)
+    mapfile -t files < <(grep -rlE 'pytest\.mark\.gpu' tests --include='test_*.py' | grep -v test_sharded | sort)
+    "$PYTHON" -c 'import xdist' >/dev/null 2>&1 && pytest+=(-n 8)
+    say tests 150 "${pytest[@]}" -m gpu "${files[@]}"
+    say triton 90 "${pytest[@]}" tests/kernels/test_triton.py
+    say nccl 100 "${pytest[@]}" -m gpu tests/optim/test_sharded.py
 }
 
 steps() { say steps 180 "$PYTHON" benchmarks/fused_step.py; }

@@ -3,9 +3,9 @@
     python benchmarks/sharded_traffic.py
 
 Groups are the input features of every weight, and ``fully_shard`` divides rows, so that every group is divided among
-all processes. A step of RAMDA then exchanges, for all weights at once, two numbers per group for each evaluation of the
-secular equation, two before for the scales and two for the start, and one number that says whether gradients are
-finite. The number of evaluations is that of the slowest group on the CPU, and fixed on devices.
+all processes. A step of RAMDA then exchanges, for as many weights at once as are solved together, two numbers per group
+for each evaluation of the secular equation, two before for the scales and two for the start, and one number that says
+whether gradients are finite. The number of evaluations is that of the slowest group on the CPU, and fixed on devices.
 """
 
 import multiprocessing

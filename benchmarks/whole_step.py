@@ -109,7 +109,16 @@ class Trained:
 
 
 def measure(build: Callable[[], Task], rounds: int, warm_up: int = WARM_UP) -> dict[str, Any]:
-    """Milliseconds of whole steps and of optimizers, by optimizer and round."""
+    """Milliseconds of whole steps and of optimizers, by optimizer and round.
+
+    Args:
+        build: Makes the network, its loss and a batch.
+        rounds: That are measured.
+        warm_up: Rounds before these, which make state, load kernels and choose algorithms.
+
+    Raises:
+        SystemExit: If a step was not taken.
+    """
     torch.manual_seed(SEED)
     model, loss, inputs, targets = build()
     start = model.state_dict()

@@ -60,7 +60,8 @@ class Sharded(Together, DropsGroups):
 
     It takes the parts and solves for the whole weights, in all processes at once. Groups of which a process has all
     entries need no exchange. All others are solved as one vector, so that a step of the solver exchanges two numbers
-    per group, for all weights at once. For penalties without groups (``NuclearNorm``, ``ProximalGradient``, those of
+    per group, for all weights at once; where a process has more than ``ENTRIES_TOGETHER`` of their entries, as several
+    such vectors, one after the other. For penalties without groups (``NuclearNorm``, ``ProximalGradient``, those of
     others) every process collects each weight, one after the other, and solves for the whole.
 
     Args:
