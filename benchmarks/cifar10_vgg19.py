@@ -6,8 +6,8 @@
 Settings are those of the RAMDA paper (Huang & Lee, NeurIPS 2024, arXiv:2403.14398, table 7 and the authors' experiment
 repository) but for the number of epochs, 1000 there: batch 128, crops and flips, a tenth of the learning rate after
 every fifth of the epochs. Steps are fused, on CUDA. The methods take turns, an epoch each, so that both are as far
-when time is up. Every ten epochs and at the end a checkpoint is kept in benchmarks/results/cifar10_vgg19 beside what has
-been logged, and the next call goes on from there; the table has what there is.
+when time is up. Every ten epochs and at the end a checkpoint is kept in benchmarks/results/cifar10_vgg19 beside what
+has been logged, and the next call goes on from there; the table has what there is.
 """
 
 import sys
