@@ -17,7 +17,7 @@ REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides 
 	mast_a5a mast_variance_reduction mast_bounds mast_fashion am_paper \
 	am_sign am_group_lasso compare_fashion compare_digits compare_resume
 
-.PHONY: help demo test test-quick lint types format bench reproduce $(BENCH) $(REPRODUCE) clean
+.PHONY: help demo test test-quick lint types format bench gpu reproduce $(BENCH) $(REPRODUCE) clean
 .NOTPARALLEL:  # two benchmarks at once would time each other
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test       format check, lint, types, tests: what CI runs"
 	@echo "make test-quick the tests without the slow ones"
 	@echo "make bench      solver, step times, loop overhead, shrinking: tables in benchmarks/results"
+	@echo "make gpu        tests and measurements that need a GPU (ten minutes): tables in build/gpu-out"
 	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
 	@echo "make lint | types | format | clean"
 
@@ -67,6 +68,9 @@ format: $(INSTALLED)
 
 bench: $(BENCH)
 	$(BIN)/python benchmarks/readme_table.py
+
+gpu: $(INSTALLED)
+	PYTHON=$(BIN)/python bash benchmarks/gpu.sh
 
 reproduce: $(REPRODUCE)
 	$(BIN)/python benchmarks/readme_table.py
