@@ -103,7 +103,8 @@ def timed(step: Callable[[], object]) -> tuple[float, float]:
     if DEVICE == "cpu":
         begin = perf_counter()
         step()
-        return (perf_counter() - begin,) * 2
+        seconds = perf_counter() - begin
+        return seconds, seconds
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(AHEAD)
     begin.record()

@@ -35,7 +35,6 @@ NAME = "whole_step"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDS, WARM_UP, SEED, LAM = 30, 5, 0, 1e-4
 Task = tuple[nn.Module, Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]
-Mark = torch.cuda.Event | float
 
 
 def images(number: int, pixels: int) -> Task:
@@ -72,20 +71,20 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], Optimizer]] = {
 }
 
 
-def mark() -> Mark:
-    """The time, on a device by the clock of that."""
-    if DEVICE == "cpu":
-        return perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
+class Mark:
+    """A point in time, on a device by the clock of that."""
 
+    def __init__(self) -> None:
+        self.host = perf_counter()
+        self.event = torch.cuda.Event(enable_timing=True) if DEVICE == "cuda" else None
+        if self.event is not None:
+            self.event.record()
 
-def ms_between(begin: Mark, end: Mark) -> float:
-    """Milliseconds from one to the other, which are over."""
-    if isinstance(begin, float) or isinstance(end, float):
-        return 1000 * (float(end) - float(begin))  # pyright: ignore[reportArgumentType]
-    return begin.elapsed_time(end)
+    def ms_to(self, end: "Mark") -> float:
+        """Milliseconds to another, when both are over."""
+        if self.event is None or end.event is None:
+            return 1000 * (end.host - self.host)
+        return self.event.elapsed_time(end.event)
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,14 @@ class Trained:
 
     def step(self, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor) -> None:
         """One step of training."""
-        begin = mark()
+        begin = Mark()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(DEVICE, torch.bfloat16):
             value = loss(self.model(inputs), targets)
         value.backward()
-        ready = mark()
+        ready = Mark()
         self.optimizer.step()
-        self.marks.append((begin, ready, mark()))
+        self.marks.append((begin, ready, Mark()))
 
 
 def measure(build: Callable[[], Task], rounds: int, warm_up: int = WARM_UP) -> dict[str, Any]:
@@ -139,8 +138,8 @@ def measure(build: Callable[[], Task], rounds: int, warm_up: int = WARM_UP) -> d
             raise SystemExit(f"{name}: gradients or weights are not finite, so these are not times of training")
         marks = trained.marks[warm_up:]
         found[name] = {
-            "ms": [ms_between(begin, end) for begin, _, end in marks],
-            "optimizer_ms": [ms_between(ready, end) for _, ready, end in marks],
+            "ms": [begin.ms_to(end) for begin, _, end in marks],
+            "optimizer_ms": [ready.ms_to(end) for _, ready, end in marks],
         }
     return found
 
