@@ -73,13 +73,13 @@ tests() {
     mapfile -t files < <(grep -rlE 'pytest\.mark\.gpu' tests --include='test_*.py' | grep -v test_sharded | sort)
     "$PYTHON" -c 'import xdist' >/dev/null 2>&1 && pytest+=(-n 8)
     say tests 150 "${pytest[@]}" -m gpu "${files[@]}"
-    say triton 90 "${pytest[@]}" tests/kernels/test_triton.py
-    say nccl 100 "${pytest[@]}" -m gpu tests/optim/test_sharded.py
+    say triton 60 "${pytest[@]}" tests/kernels/test_triton.py
+    say nccl 80 "${pytest[@]}" -m gpu tests/optim/test_sharded.py
 }
 
 steps() { say steps 180 "$PYTHON" benchmarks/fused_step.py; }
 
-whole() { say whole 150 "$PYTHON" benchmarks/whole_step.py; }
+whole() { say whole 120 "$PYTHON" benchmarks/whole_step.py; }
 
 vgg19() {
     if [[ ! -d ${OPENWORK_DATA:-}/cifar10 ]]; then
