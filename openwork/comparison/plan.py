@@ -162,7 +162,7 @@ class Plan:
 
     def _trials(self, study: Study, name: str, method: Method, fit: Fit) -> list[Cell]:
         """Cells of the search for a method's settings, none if there is nothing to search."""
-        if fit.refused or not self.search or not method.choices():
+        if fit.refused or not self.search or not method.ranges():
             return []
         there = study.facts().get(TRIALS + name)
         if there is not None:

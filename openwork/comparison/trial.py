@@ -1,9 +1,11 @@
 """One cell of a comparison: train, finish, shrink, verify, measure."""
 
+import ctypes
+import gc
 import threading
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -256,6 +258,10 @@ def peak_memory() -> Generator[Peak]:
         peak.mib = (torch.cuda.max_memory_allocated() - start) / 2**20
         return
     process, done = psutil.Process(), threading.Event()
+    # What networks before this one have left is given back first: it would be used again, and not be counted.
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # of the GNU C library alone
+        ctypes.CDLL(None).malloc_trim(0)
     start = process.memory_info().rss
 
     def watch() -> None:

@@ -457,7 +457,7 @@ def test_a_search_of_failures_leaves_the_method_out(tmp_path: Path) -> None:
     )
 
 
-def test_methods_without_choices_are_not_searched(tmp_path: Path) -> None:
+def test_methods_without_ranges_are_not_searched(tmp_path: Path) -> None:
     table = compare(task(), {"plain": Plain()}, seeds=1, search=5, out=tmp_path / "c")
     assert (len(table), len(table.searched)) == (1, 0)
 
