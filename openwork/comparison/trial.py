@@ -27,7 +27,7 @@ from openwork.optim import regularize
 from openwork.penalties import GroupLasso
 from openwork.shrinking import NothingZero, Shrunk, save, shrink
 from openwork.structure import Structure
-from openwork.training import CHECKPOINT, METRICS, BadCheckpoint, Run, drive, evaluate
+from openwork.training import CHECKPOINT, METRICS, BadCheckpoint, Run, drive, evaluate, machine
 
 # The network of a cell, as small as it gets: ow.load(..., into=the task's model) reads it.
 SMALL = "small.safetensors"
@@ -105,6 +105,7 @@ def train_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Result:
         widths={width.name: [width.before, width.after] for width in shrunk.report.widths} if shrunk else {},
         curves=_curves(folder / METRICS),
         notes=tuple(notes),
+        trained_on=here(),
     )
 
 
@@ -139,6 +140,11 @@ def search_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Searche
     _check_finite(model, loss)
     zeros = sparsity(model).unstructured or 0.0
     return Searched(cell, cast("float | None", numbers.get("accuracy")), loss, zeros, seconds)
+
+
+def here() -> str:
+    """This machine, as far as times depend on it."""
+    return ", ".join(f"{key}: {value}" for key, value in machine().items())
 
 
 def _trained(task: Task, method: Method, cell: Cell, folder: Path) -> tuple[Run, float]:
@@ -277,4 +283,4 @@ def peak_memory() -> Generator[Peak]:
         thread.join()
 
 
-__all__ = ["SMALL", "noted", "peak_memory", "search_cell", "train_cell"]
+__all__ = ["SMALL", "here", "noted", "peak_memory", "search_cell", "train_cell"]
