@@ -49,13 +49,14 @@ def compare(
             of a function that returns one.
         methods: By name, one of ``openwork.comparison.methods`` or ``package.module:function``; or methods, which are
             called after their class; or methods by names of your own. None for all that fit the task.
-        strengths: How many for each method, from hardly sparse to nearly empty; or which, the same for all methods.
+        strengths: How many for each method, from weak to strong; or which, the same for all methods.
         seeds: How many networks of each, >= 1.
         epochs: The budget of every network in passes over the training samples; the task's own if None.
         seconds: The budget in seconds of training instead; how many passes that is gets measured once for each method.
         target: Such as ``"density=0.1"``: the strength of each method and seed is steered until its network comes
             within 5 %, instead of following a path of strengths.
-        search: Trials for the settings of each method, chosen on validation samples; 0 takes the methods as they are.
+        search: Trials for the settings of each method, as many for each, chosen on validation samples; 0 takes the
+            methods as they are.
         out: Folder of the comparison; default ``runs/compare-TASK``.
         storage: URL of a database that several machines share; None for a file in ``out``.
         study: Name of the comparison in a shared database; default the task's.

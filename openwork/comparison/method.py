@@ -24,7 +24,7 @@ class Method(ABC):
 
     @abstractmethod
     def strengths(self, task: Task, count: int) -> list[float]:
-        """Strengths to try, increasing: from a network that is hardly sparse to one that is nearly empty.
+        """Strengths to try, increasing, as far as the method is of use on the task.
 
         Args:
             task: What is learned.
