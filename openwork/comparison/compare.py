@@ -241,6 +241,8 @@ def _carried_out(
                 plan.retry(study)
             for method, reason in refused.items():
                 plan.refuse(study, method, reason)
+            # From here on others know which methods fit.
+            study.add(plan.wanted(study))
 
         def kept(done: bool = False) -> Table:
             table = outcome(plan, study, folder, done)
