@@ -141,7 +141,15 @@ class Scatter:
         said = [self.labels[point.method]]
         if point.strength:
             said[0] += f", strength {point.strength:.3g}"
-        keys = (self.quality.key, "compression", "unstructured", "params", "macs", "latency_ms")
+        keys = (
+            self.quality.key,
+            f"valid_{self.quality.key}",
+            "compression",
+            "unstructured",
+            "params",
+            "macs",
+            "latency_ms",
+        )
         said += [
             f"{label} {spread_text(point.values[key], unit)}"
             for key, label, unit in MEASURES
