@@ -159,7 +159,7 @@ def compared_contents(compared: Compared, lives: Lives) -> ComparedContents:
     ]
     return ComparedContents(
         headline=_headline(compared, reached, len(methods), reference(found)),
-        notes=[*_choice(reached, judge(found, quality), quality), *_notes(compared)],
+        notes=[*_notes(compared), *_choice(reached, judge(found, quality), quality)],
         task=compared.task,
         budget=compared.budget,
         finished=compared.finished,
