@@ -50,7 +50,11 @@ def _frontier(report: ComparedContents) -> str:
     target = report.configuration.get("target")
     said = [
         f"One mark is one method at {'the strengths that come nearest to the target' if target else 'one strength'}"
-        + (", the mean over seeds; bars reach one standard deviation." if spread else "."),
+        + (
+            ", the mean over seeds; bars reach one standard deviation, of costs as a factor both ways."
+            if spread
+            else "."
+        ),
         "Up and to the right is better in each picture.",
         "Ringed marks and the stepped line: nothing else is both better and cheaper. All of this is test numbers: "
         "a picture of what there is, not a way to choose.",
@@ -91,7 +95,7 @@ def _reaches(report: ComparedContents) -> str:
         f"compression ratio whose mean {samples} accuracy is at most so much below that of the dense network; in the "
         f"last column, the one with the best mean {samples} accuracy. Below the ratio: test accuracy of that choice, "
         f"and its strength. The dense network has {dense} test accuracy. Nothing is interpolated.{why}</p>\n"
-        f"{_sortable([*heads, last], rows, kind='runs')}"
+        f"{_sortable([*heads, last], rows, kind='runs reaches')}"
     )
 
 

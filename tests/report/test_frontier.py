@@ -186,6 +186,15 @@ def test_marks_are_where_the_numbers_say():
     assert "a, strength 2" in svg and "88.00\u202f% ± 1.00" in svg
 
 
+def test_a_deviation_of_a_cost_is_a_factor_both_ways():
+    spread = {"accuracy": Spread(0.88), "compression": Spread(4.0, 4.0)}  # 0 has no logarithm
+    svg = drawn([FOUND[0], Point("a", 1.0, 2, spread), *FOUND[3:]])
+    x1, x2 = map(float, re.findall(r'class="error" y1="[^"]*" y2="[^"]*" x1="([\d.]+)%" x2="([\d.]+)%"', svg)[1])
+    x = places(svg)[1][0]
+    assert x - x1 == pytest.approx(x2 - x, abs=0.03) and x2 > x
+    assert x2 == pytest.approx(places(svg)[2][0], abs=0.03)  # a factor of 2
+
+
 def test_a_cost_that_should_be_small_runs_to_the_right():
     x = [x for x, _ in places(drawn(FOUND, MACS))]
     assert x[0] < x[1] < x[2] and x[3] == x[0]
