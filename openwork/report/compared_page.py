@@ -102,8 +102,11 @@ def _reaches(report: ComparedContents) -> str:
 def _step(step: Step | None, best: float | None) -> str:
     if step is None:
         return cell(None, "times")
-    said = f"{shown(step.accuracy, 'fraction')} at {step.strength:.3g}"
-    return cell(step.compression, "times", main=step.compression == best, small=said)
+    told = f"<span>{shown(step.accuracy, 'fraction')}</span> <span>at {step.strength:.3g}</span>"
+    return (
+        f'<td data-value="{step.compression!r}"{" class=main" if step.compression == best else ""}>'
+        f"{shown(step.compression, 'times')}<small>{told}</small></td>"
+    )
 
 
 def _table(report: ComparedContents) -> str:
