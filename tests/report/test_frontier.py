@@ -95,7 +95,7 @@ def test_validation_samples_choose_and_test_samples_do_not():
     assert a.steps == [Step(2.0, 4, 0.87), Step(2.0, 4, 0.87), Step(3.0, 8, 0.91)]
     assert (b.method, b.best, b.steps[0]) == ("b", Step(1.0, 3, 0.1), None)
     # Test numbers are only shown: with others the same strengths are chosen.
-    others = [Point(p.method, p.strength, 2, p.values | {"accuracy": Spread(0.3)}, p.failures) for p in found]
+    others = [Point(p.method, p.strength, 2, {**p.values, "accuracy": Spread(0.3)}, p.failures) for p in found]
     chosen = [[step and (step.strength, step.compression) for step in (one.best, *one.steps)] for one in (a, b)]
     assert chosen == [
         [step and (step.strength, step.compression) for step in (one.best, *one.steps)]
