@@ -6,9 +6,11 @@ import math
 import re
 import resource
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import tiny_comparison
@@ -502,20 +504,14 @@ def test_the_function_at_the_top() -> None:
     assert ow.compare is compare
 
 
-def test_a_data_frame(tmp_path: Path) -> None:
+def test_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c")
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed, whether it is or not
     with pytest.raises(ModuleNotFoundError, match="to_pandas needs pandas, which is not installed; pip install pandas"):
         table.to_pandas()
-
-
-def test_a_data_frame_with_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Pandas:
-        DataFrame = list
-
-    from openwork.comparison import table as module
-
-    monkeypatch.setattr(module, "import_module", lambda _: Pandas)
-    table = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c")
+    pandas = ModuleType("pandas")
+    pandas.DataFrame = list  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
     frame = table.to_pandas()
     assert [record["method"] for record in frame] == ["plain", "largest"]
     assert frame[1]["compression"] == table.results[1].compression > 1
