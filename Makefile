@@ -26,7 +26,7 @@ help:
 	@echo "make test-quick the tests without the slow ones"
 	@echo "make bench      solver, step times, loop overhead, shrinking: tables in benchmarks/results"
 	@echo "make gpu        tests and measurements that need a GPU (ten minutes): tables in build/gpu-out"
-	@echo "make reproduce  published experiments (over an hour): tables in benchmarks/results"
+	@echo "make reproduce  published experiments (many hours): tables in benchmarks/results"
 	@echo "make lint | types | format | clean"
 
 # torch first and alone: see requirements/torch.txt. Files are compiled when they are first imported, the others never.

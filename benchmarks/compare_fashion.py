@@ -103,7 +103,7 @@ def table() -> None:
         "of the accuracy. 20 epochs of 54 000 images, batch 256, for every method; alternating minimization "
         "(tiam_l1) has 40 sweeps. 6000 images are held out and choose nothing here: settings and strengths are the "
         "package's own, as they come (some were set by looking at validation images of this task). Strengths are a "
-        "geometric path of each method's own, from hardly sparse to nearly empty; factorized weights are hardly ever "
+        "geometric path of each method's own, from weak to strong; factorized weights are hardly ever "
         "zero below a collapse budget of 14, and what that costs in accuracy is the less the longer the training. The "
         "paper of deep weight factorization shows this setting in pictures only, so no published numbers stand beside "
         "these. Left in the picture: by parameters; right: by MACs, which only structure saves. Other "

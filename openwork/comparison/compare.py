@@ -1,7 +1,7 @@
 """The comparison: every method, strength and seed on one task, with one budget."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -49,13 +49,14 @@ def compare(
             of a function that returns one.
         methods: By name, one of ``openwork.comparison.methods`` or ``package.module:function``; or methods, which are
             called after their class; or methods by names of your own. None for all that fit the task.
-        strengths: How many for each method, from hardly sparse to nearly empty; or which, the same for all methods.
+        strengths: How many for each method, from weak to strong; or which, the same for all methods.
         seeds: How many networks of each, >= 1.
         epochs: The budget of every network in passes over the training samples; the task's own if None.
         seconds: The budget in seconds of training instead; how many passes that is gets measured once for each method.
         target: Such as ``"density=0.1"``: the strength of each method and seed is steered until its network comes
             within 5 %, instead of following a path of strengths.
-        search: Trials for the settings of each method, chosen on validation samples; 0 takes the methods as they are.
+        search: Trials for the settings of each method, as many for each, chosen on validation samples; 0 takes the
+            methods as they are.
         out: Folder of the comparison; default ``runs/compare-TASK``.
         storage: URL of a database that several machines share; None for a file in ``out``.
         study: Name of the comparison in a shared database; default the task's.
@@ -91,15 +92,15 @@ def compare(
 
     path = strengths if isinstance(strengths, int) else tuple(float(strength) for strength in strengths)
     plan = Plan(task, named, path, seeds, budget, target, search)
-    file = folder / "comparison.json"
+    file, known = folder / "comparison.json", set[str]()
     if file.exists():
-        there = cast("Mapping[str, Json]", read_json(file).get(CONFIGURATION, {}))
-        _check_same(folder, there, plan.configuration())
-    if methods is None or not file.exists():
-        said("trying every method")
-        plan = replace(plan, methods=_fitting(plan, explicit=methods is not None))
+        there = cast("Mapping[str, Mapping[str, Json]]", read_json(file))
+        _check_same(folder, there.get(CONFIGURATION, {}), plan.configuration())
+        known = {name for name, fit in there.get("methods", {}).items() if not (retry and _refused(fit))}
+    said("trying every method")
+    refused = _refusals(plan, named.keys() - known, explicit=methods is not None)
     name = "comparison" if storage is None else study or task.name
-    return _carried_out(plan, folder, storage, name, retry, said)
+    return _carried_out(plan, refused, folder, storage, name, retry, said)
 
 
 def find_task(name: str) -> Task:
@@ -178,33 +179,45 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty and holds no comparison; choose another with out=FOLDER")
 
 
-def _fitting(plan: "Plan", explicit: bool) -> dict[str, Method]:
-    """The methods that can be used on the task, each built once before anything is trained or written.
+def _refused(fit: Json) -> bool:
+    return isinstance(fit, Mapping) and bool(fit.get("refused"))
+
+
+def _refusals(plan: "Plan", names: Collection[str], explicit: bool) -> dict[str, str]:
+    """Why methods cannot be used on the task: each is built once before anything is trained or written.
 
     Raises:
-        ValueError: If one cannot, and the user has named it.
+        ValueError: If one cannot, and the user has named it; or if none can.
     """
     from openwork.comparison.trial import noted
 
-    fitting: dict[str, Method] = {}
+    refused: dict[str, str] = {}
     for name, method in plan.methods.items():
+        if name not in names:
+            continue
         try:
             with noted():
                 strengths = plan.grid(method)
                 method.run(plan.task, strengths[len(strengths) // 2], plan.budget.epochs or max(2, plan.task.epochs), 0)
-            fitting[name] = method
-        except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            refused[name] = " ".join(str(error).split())
             if explicit:
-                raise ValueError(f"method {name} does not fit task {plan.task.name}: {reason}") from error
-            warnings.warn(f"method {name} is left out of task {plan.task.name}: {reason}", stacklevel=3)
-    if not fitting:
-        raise ValueError(f"compare: no method fits task {plan.task.name}")
-    return fitting
+                raise ValueError(f"method {name} does not fit task {plan.task.name}: {refused[name]}") from error
+            warnings.warn(f"method {name} is left out of task {plan.task.name}: {refused[name]}", stacklevel=3)
+    if len(refused) == len(plan.methods):
+        reason = next(iter(refused.values()))
+        raise ValueError(f"compare: no method fits task {plan.task.name}; the first one says: {reason}")
+    return refused
 
 
 def _carried_out(
-    plan: "Plan", folder: Path, storage: str | None, name: str, retry: bool, said: Callable[[str], object]
+    plan: "Plan",
+    refused: Mapping[str, str],
+    folder: Path,
+    storage: str | None,
+    name: str,
+    retry: bool,
+    said: Callable[[str], object],
 ) -> Table:
     """The work itself, with what takes long to import.
 
@@ -226,6 +239,10 @@ def _carried_out(
             _agree(study, plan, folder)
             if retry:
                 plan.retry(study)
+            for method, reason in refused.items():
+                plan.refuse(study, method, reason)
+            # From here on others know which methods fit.
+            study.add(plan.wanted(study))
 
         def kept(done: bool = False) -> Table:
             table = outcome(plan, study, folder, done)
@@ -257,7 +274,8 @@ def _check_same(folder: Path, there: Mapping[str, Json], given: Mapping[str, Jso
         ValueError: If it is something else.
     """
     for key, new in _plain(given).items():
-        if there.get(key) != new:
+        # Studies of older versions lack some.
+        if key in there and there[key] != new:
             raise ValueError(
                 f"the comparison in {folder} was begun with {key.replace('_', ' ')}{of} {there.get(key)} and cannot go "
                 f"on with {new}; ask for the same, or choose another folder with out=FOLDER (and in a shared database "

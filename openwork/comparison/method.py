@@ -1,7 +1,7 @@
 """What a comparison knows of a method: how to run it, and which strengths to try."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ class Method(ABC):
 
     @abstractmethod
     def strengths(self, task: Task, count: int) -> list[float]:
-        """Strengths to try, increasing: from a network that is hardly sparse to one that is nearly empty.
+        """Strengths to try, increasing, as far as the method is of use on the task.
 
         Args:
             task: What is learned.
@@ -55,8 +55,8 @@ class Method(ABC):
         """
         return None
 
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        """Values of fields to search among, by name of the field; nothing if there is nothing to tune."""
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Lowest and highest values of fields to search, by name of the field; nothing if there is nothing to tune."""
         return {}
 
 

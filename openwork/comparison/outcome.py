@@ -16,6 +16,8 @@ from openwork.training import machine
 FILE, SCHEMA = "comparison.json", 1
 # A network with fewer zeros is called dense.
 SPARSE = 0.01
+# Passes are as many as fit into a budget of time, by a measurement; what takes this much of it is said to be late.
+LATE = 1.1
 
 T = TypeVar("T", Result, Failure)
 
@@ -45,6 +47,15 @@ def outcome(plan: Plan, study: Study, folder: Path, done: bool) -> Table:
         counts = {name: sum(s.cell.method == name for s in known.searched.values()) for name in fits}
         said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         notes.append(f"settings were chosen on validation samples, at a middle strength and seed 0; trials: {said}")
+    for what, machines in (
+        ("trained", {r.trained_on for r in known.results.values()}),
+        ("timed", {r.timed_on for r in known.results.values()}),
+    ):
+        if len(found := sorted(machines - {""})) > 1:
+            notes.append(f"networks were {what} on different machines, compare times within one: {'; '.join(found)}")
+    if (most := plan.budget.seconds) is not None:
+        late = [f"{name} ({slow:.3g} s)" for name in fits if (slow := _slowest(known, name)) > LATE * most]
+        notes += [f"longer than the {plan.budget} were trained: {', '.join(late)}"] if late else []
     untimed = [r for r in known.results.values() if r.latency_ms is None]
     if untimed and finished:
         notes.append(
@@ -105,6 +116,10 @@ def write_outcome(plan: Plan, study: Study, table: Table) -> Path:
         },
     )
     return file
+
+
+def _slowest(known: Known, name: str) -> float:
+    return max((r.seconds for r in _of(known.results, name)), default=0.0)
 
 
 def _unfinished(plan: Plan, known: Known) -> str:
@@ -173,6 +188,12 @@ def _degenerate(known: Known, name: str, fit: Fit) -> str:
         )
     if all(r.constant for r in results):
         return f"{name}: {tried} leave nothing of the network; try {low / 100:.3g} to {low:.3g}"
+    dense = [r.cell.strength for r in results if r.unstructured < SPARSE]
+    empty = [r.cell.strength for r in results if r.constant]
+    if len(dense) + len(empty) == len(results):
+        return (
+            f"{name}: {tried} leave the network dense or leave nothing of it; try {max(dense):.3g} to {min(empty):.3g}"
+        )
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Self, cast
 
 from openwork.comparison.budget import Budget, seconds_per_epoch
@@ -68,11 +69,18 @@ class Plan:
         return {
             "task": self.task.name,
             "batch_size": self.task.batch_size,
+            **self._size,
             "budget": str(self.budget),
             "target": str(self.target) if self.target else None,
             "strengths": None if self.target else cast("Json", self.strengths),
             "search": self.search,
         }
+
+    @cached_property
+    def _size(self) -> dict[str, Json]:
+        """What changes where the task does, though its name stays."""
+        parameters = sum(p.numel() for p in self.task.model(0).parameters())
+        return {"parameters": parameters, "training_samples": len(self.task.data(0).train)}
 
     def grid(self, method: Method) -> list[float]:
         """Strengths of a method.
@@ -138,12 +146,25 @@ class Plan:
             if name.startswith((FIT, CHOSEN)) and fit and Fit.from_json(fit).refused:
                 study.note(name, None)
 
+    def refuse(self, study: Study, name: str, reason: str) -> None:
+        """Leave a method out, unless it is settled already; to be called while the study is locked.
+
+        Args:
+            study: Of the comparison.
+            name: Of the method.
+            reason: One sentence.
+        """
+        if study.facts().get(FIT + name) is None:
+            self._settle(study, name, self.methods[name], Fit(_settings(self.methods[name]), [], 0, reason))
+
+    def _settle(self, study: Study, name: str, method: Method, fit: Fit) -> Fit:
+        study.note(ABOUT + name, _about(method))
+        study.note(FIT + name, cast("dict[str, Json]", asdict(fit)))
+        return fit
+
     def _settled(self, study: Study, name: str, method: Method) -> Fit:
         """How a method is used with the settings that it has."""
-        facts = study.facts()
-        if ABOUT + name not in facts:
-            study.note(ABOUT + name, _about(method))
-        there = facts.get(FIT + name)
+        there = study.facts().get(FIT + name)
         if there is not None:
             return Fit.from_json(there)
         strengths, epochs, refused = list[float](), 0, ""
@@ -156,13 +177,11 @@ class Plan:
                 refused = "" if epochs else f"one epoch takes {pace:.2g} s, which is more than the budget"
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             refused = " ".join(str(error).split())
-        fit = Fit(_settings(method), strengths, epochs, refused)
-        study.note(FIT + name, cast("dict[str, Json]", asdict(fit)))
-        return fit
+        return self._settle(study, name, method, Fit(_settings(method), strengths, epochs, refused))
 
     def _trials(self, study: Study, name: str, method: Method, fit: Fit) -> list[Cell]:
         """Cells of the search for a method's settings, none if there is nothing to search."""
-        if fit.refused or not self.search or not method.choices():
+        if fit.refused or not self.search or not method.ranges():
             return []
         there = study.facts().get(TRIALS + name)
         if there is not None:

@@ -74,6 +74,8 @@ class Result:
         curves: Numbers over time by their name in the run's records, None where one is missing; at most
             ``LONGEST_CURVE`` points.
         notes: What was warned of while training.
+        trained_on: The machine.
+        timed_on: The machine, with its threads.
     """
 
     cell: Cell
@@ -97,6 +99,8 @@ class Result:
     widths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    trained_on: str = ""
+    timed_on: str = ""
 
     @property
     def compression(self) -> float:
@@ -108,14 +112,15 @@ class Result:
         """Fraction of the parameters of the network that are left and not zero."""
         return self.nonzero / self.params[0]
 
-    def timed(self, before: float, after: float) -> "Result":
+    def timed(self, before: float, after: float, machine: str = "") -> "Result":
         """The same with times.
 
         Args:
             before: Milliseconds of the network before it was shrunk.
             after: Milliseconds after.
+            machine: Where they were measured.
         """
-        return replace(self, latency_ms=(before, after))
+        return replace(self, latency_ms=(before, after), timed_on=machine)
 
     def to_json(self) -> dict[str, Json]:
         """Plain values."""

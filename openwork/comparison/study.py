@@ -129,10 +129,10 @@ class Study:
             elif trial.state is TrialState.RUNNING:
                 known.running.add(name)
             elif trial.state is TrialState.COMPLETE and RESULT in about:
-                pair = cast("list[float] | None", times.get(LATENCY + name))
+                measured = cast("tuple[float, float, str] | None", times.get(LATENCY + name))
                 result = Result.from_json(about[RESULT])
-                known.results[name] = result.timed(*pair) if pair else result
-                known.untimed.update([name] if pair == [] else [])
+                known.results[name] = result.timed(*measured) if measured else result
+                known.untimed.update([name] if measured is not None and not measured else [])
             elif trial.state is TrialState.COMPLETE:
                 known.searched[name] = Searched.from_json(about[SEARCHED])
             elif trial.state is TrialState.FAIL and FAILURE in about:
@@ -239,12 +239,12 @@ class Study:
         with suppress(OptunaError):
             self._database.set_trial_state_values(claim.key, TrialState.WAITING)
 
-    def timed(self, name: str, times: tuple[float, float] | None) -> None:
+    def timed(self, name: str, times: tuple[float, float, str] | None) -> None:
         """Keep the times of a finished network.
 
         Args:
             name: Of the cell.
-            times: Milliseconds before and after it was shrunk; None if they cannot be measured.
+            times: Milliseconds before and after it was shrunk, and the machine; None if they cannot be measured.
         """
         # What a trial holds cannot be changed once it is finished.
         self.note(f"{LATENCY}{name}", list(times or ()))

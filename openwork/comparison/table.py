@@ -56,7 +56,8 @@ class Row:
         epochs: Passes over the training samples.
         accuracy: On the test samples, in [0, 1].
         loss: On the test samples.
-        valid_accuracy: On the validation samples, in [0, 1].
+        valid_accuracy: On the validation samples, in [0, 1]: what to choose by.
+        valid_loss: On the validation samples: what to choose by where there are no classes.
         unstructured: Fraction of zero parameters.
         group: Fraction of zero groups, the same for every method.
         weighted_group: The same, groups counted by their entries.
@@ -80,6 +81,7 @@ class Row:
     accuracy: Mean | None = None
     loss: Mean | None = None
     valid_accuracy: Mean | None = None
+    valid_loss: Mean | None = None
     unstructured: Mean | None = None
     group: Mean | None = None
     weighted_group: Mean | None = None
@@ -114,6 +116,7 @@ class Row:
             accuracy=Mean.of([r.accuracy for r in results]),
             loss=Mean.of([r.loss for r in results]),
             valid_accuracy=Mean.of([r.valid_accuracy for r in results]),
+            valid_loss=Mean.of([r.valid_loss for r in results]),
             unstructured=Mean.of([r.unstructured for r in results]),
             group=Mean.of([r.group for r in results]),
             weighted_group=Mean.of([r.weighted_group for r in results]),

@@ -5,7 +5,7 @@ from pathlib import Path
 from openwork.comparison.result import Result
 from openwork.comparison.study import Study
 from openwork.comparison.task import Task
-from openwork.comparison.trial import SMALL
+from openwork.comparison.trial import SMALL, here
 from openwork.metrics import compare_latency
 from openwork.shrinking import load
 from openwork.training import processes
@@ -37,8 +37,11 @@ def time_next(study: Study, task: Task, runs: Path) -> str | None:
     return None
 
 
-def _measured(task: Task, result: Result, file: Path) -> tuple[float, float] | None:
-    """Milliseconds of the dense and the small network, measured in turn; None if the small one is no form of it."""
+def _measured(task: Task, result: Result, file: Path) -> tuple[float, float, str] | None:
+    """Milliseconds of the dense and the small network, measured in turn, and where.
+
+    None if the small one is no form of the task's.
+    """
     device = processes().device
     dense = task.model(result.cell.seed).to(device)
     try:
@@ -47,7 +50,7 @@ def _measured(task: Task, result: Result, file: Path) -> tuple[float, float] | N
         return None
     example = task.data(result.cell.seed).train.inputs[:1].to(device)
     found = compare_latency({"dense": dense, "small": small}, example, seconds=SECONDS).latencies
-    return found["dense"].ms.median, found["small"].ms.median
+    return found["dense"].ms.median, found["small"].ms.median, here()
 
 
 __all__ = ["time_next"]

@@ -1,9 +1,11 @@
 """One cell of a comparison: train, finish, shrink, verify, measure."""
 
+import ctypes
+import gc
 import threading
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -25,7 +27,7 @@ from openwork.optim import regularize
 from openwork.penalties import GroupLasso
 from openwork.shrinking import NothingZero, Shrunk, save, shrink
 from openwork.structure import Structure
-from openwork.training import CHECKPOINT, METRICS, BadCheckpoint, Run, drive, evaluate
+from openwork.training import CHECKPOINT, METRICS, BadCheckpoint, Run, drive, evaluate, machine
 
 # The network of a cell, as small as it gets: ow.load(..., into=the task's model) reads it.
 SMALL = "small.safetensors"
@@ -103,6 +105,7 @@ def train_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Result:
         widths={width.name: [width.before, width.after] for width in shrunk.report.widths} if shrunk else {},
         curves=_curves(folder / METRICS),
         notes=tuple(notes),
+        trained_on=here(),
     )
 
 
@@ -137,6 +140,11 @@ def search_cell(task: Task, method: Method, cell: Cell, folder: Path) -> Searche
     _check_finite(model, loss)
     zeros = sparsity(model).unstructured or 0.0
     return Searched(cell, cast("float | None", numbers.get("accuracy")), loss, zeros, seconds)
+
+
+def here() -> str:
+    """This machine, as far as times depend on it."""
+    return ", ".join(f"{key}: {value}" for key, value in machine().items())
 
 
 def _trained(task: Task, method: Method, cell: Cell, folder: Path) -> tuple[Run, float]:
@@ -256,6 +264,10 @@ def peak_memory() -> Generator[Peak]:
         peak.mib = (torch.cuda.max_memory_allocated() - start) / 2**20
         return
     process, done = psutil.Process(), threading.Event()
+    # What networks before this one have left is given back first: it would be used again, and not be counted.
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # of the GNU C library alone
+        ctypes.CDLL(None).malloc_trim(0)
     start = process.memory_info().rss
 
     def watch() -> None:
@@ -271,4 +283,4 @@ def peak_memory() -> Generator[Peak]:
         thread.join()
 
 
-__all__ = ["SMALL", "noted", "peak_memory", "search_cell", "train_cell"]
+__all__ = ["SMALL", "here", "noted", "peak_memory", "search_cell", "train_cell"]

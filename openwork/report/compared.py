@@ -11,7 +11,7 @@ COMPARISON_SCHEMA = 1
 COMPARISON = "comparison.json"
 # Measures of a row, each a mean and a standard deviation over seeds.
 MEASURES = (
-    *("accuracy", "loss", "valid_accuracy", "compression", "unstructured", "group", "weighted_group"),
+    *("accuracy", "loss", "valid_accuracy", "valid_loss", "compression", "unstructured", "group", "weighted_group"),
     *("params", "bytes", "macs", "latency_ms", "speedup", "seconds", "memory_mib"),
 )
 # Measures of a network that come alone, and those that come before and after it was shrunk.

@@ -3,29 +3,27 @@
 from collections.abc import Sequence
 from html import escape
 
-from openwork.report.compared import Compared, Point
+from openwork.report.compared import Point
 from openwork.report.compared_contents import ComparedContents
+from openwork.report.compared_lives import Lives
 from openwork.report.frontier import frontier
 from openwork.report.html import cell, described, document, header, lines, named
 from openwork.report.marks import icon
 from openwork.report.methods_section import methods_section
 from openwork.report.scatter import spread_text
-from openwork.report.summary import ALLOWED, MEASURES
-from openwork.report.text import Unit
+from openwork.report.summary import MEASURES, Step
+from openwork.report.text import Unit, shown
 
 
-def compared_page(report: ComparedContents, compared: Compared) -> str:
+def compared_page(report: ComparedContents, lives: Lives) -> str:
     """One HTML document that loads nothing.
 
     Args:
         report: What it says.
-        compared: What the files say, for the pictures of groups.
+        lives: Pictures of groups.
 
     Returns:
         The document.
-
-    Raises:
-        ValueError: If a record of the groups is damaged.
     """
     body = [
         header(report.headline, _facts(report), report.notes),
@@ -33,7 +31,7 @@ def compared_page(report: ComparedContents, compared: Compared) -> str:
         _reaches(report),
         _table(report),
         _failures(report),
-        methods_section(report, compared),
+        methods_section(report, lives),
         _configuration(report),
     ]
     return document(report.headline, body, made=f"Compared with openwork {report.version}. " if report.version else "")
@@ -52,9 +50,14 @@ def _frontier(report: ComparedContents) -> str:
     target = report.configuration.get("target")
     said = [
         f"One mark is one method at {'the strengths that come nearest to the target' if target else 'one strength'}"
-        + (", the mean over seeds; bars reach one standard deviation." if spread else "."),
+        + (
+            ", the mean over seeds; bars reach one standard deviation, of costs as a factor both ways."
+            if spread
+            else "."
+        ),
         "Up and to the right is better in each picture.",
-        "Ringed marks and the stepped line: nothing else is both better and cheaper.",
+        "Ringed marks and the stepped line: nothing else is both better and cheaper. All of this is test numbers: "
+        "a picture of what there is, not a way to choose.",
     ]
     if report.baselines:
         said.append("Hollow marks are baselines.")
@@ -63,44 +66,55 @@ def _frontier(report: ComparedContents) -> str:
 
 
 def _reaches(report: ComparedContents) -> str:
-    if not report.reaches:
+    if not report.reaches or report.dense is None:
         return ""
     icons = _icons(report)
-    columns = [[step.compression for reach in report.reaches if (step := reach.steps[n])] for n in range(len(ALLOWED))]
+    columns = [
+        [step.compression for reach in report.reaches if (step := reach.steps[n])] for n in range(len(report.allowed))
+    ]
     # The best of a column means something where there is a choice.
     best = [max(column) if len(column) > 1 else None for column in columns]
     rows = [
         f"<tr><th scope=row>{icons[reach.method]}{named(report.labels[reach.method])}</th>"
-        + "".join(
-            cell(
-                step and step.compression,
-                "times",
-                main=step is not None and step.compression == best[n],
-                small=f"at {step.strength:.3g}" if step else "",
-            )
-            for n, step in enumerate(reach.steps)
-        )
-        + cell(reach.best, "fraction")
+        + "".join(_step(step, best[n]) for n, step in enumerate(reach.steps))
+        + cell(reach.best.accuracy, "fraction", small=f"at {reach.best.strength:.3g}")
         + "</tr>"
         for reach in report.reaches
     ]
-    heads = [
-        "Method",
-        *(f"Within {100 * loss:g} point{'s' if loss > 0.01 else ''}" for loss in ALLOWED),
-        "Best accuracy",
-    ]
+    heads = ["Method", *(f"Within {100 * loss:g} point{'s' if loss > 0.01 else ''}" for loss in report.allowed)]
+    if report.validated:
+        samples, last, why = "validation", "Test accuracy, best on validation", ""
+    else:
+        samples, last = "test", "Best test accuracy"
+        why = (
+            " Some network has no number on validation samples, so the test samples choose, which flatters the choice."
+        )
+    dense = shown(report.dense.mean("accuracy"), "fraction")
     return (
-        '<h3>How far each method goes</h3>\n<p class="say">The largest compression ratio among the strengths tried '
-        "whose mean accuracy is at most so much below that of the dense network, and the strength; nothing is "
-        "interpolated. The last column is the method's best at any strength.</p>\n"
-        f"{_sortable(heads, rows, kind='runs')}"
+        '<h3>How far each method goes</h3>\n<p class="say">Among the strengths tried, the one with the largest '
+        f"compression ratio whose mean {samples} accuracy is at most so much below that of the dense network; in the "
+        f"last column, the one with the best mean {samples} accuracy. Below the ratio: test accuracy of that choice, "
+        f"and its strength. The dense network has {dense} test accuracy. Nothing is interpolated.{why}</p>\n"
+        f"{_sortable([*heads, last], rows, kind='runs reaches')}"
+    )
+
+
+def _step(step: Step | None, best: float | None) -> str:
+    if step is None:
+        return cell(None, "times")
+    told = f"<span>{shown(step.accuracy, 'fraction')}</span> <span>at {step.strength:.3g}</span>"
+    return (
+        f'<td data-value="{step.compression!r}"{" class=main" if step.compression == best else ""}>'
+        f"{shown(step.compression, 'times')}<small>{told}</small></td>"
     )
 
 
 def _table(report: ComparedContents) -> str:
     measures = [m for m in MEASURES if any(m[0] in point.values for point in report.points)]
-    # Of quality one measure is enough here; run by run there are all.
-    measures = [m for m in measures if m[0] not in {"accuracy", "loss", "valid_accuracy"} - {report.quality.key}]
+    # Of quality one measure is enough here, run by run there are all; that on validation samples is there to choose by.
+    others = {"accuracy", "loss", "valid_accuracy", "valid_loss"} - {key := report.quality.key, f"valid_{key}"}
+    measures = [m for m in measures if m[0] not in others]
+    valid = any(measure.startswith("valid_") for measure, _, _ in measures)
     front = report.frontiers["compression"]
     icons = _icons(report)
     rows = [
@@ -113,9 +127,10 @@ def _table(report: ComparedContents) -> str:
         for n, point in enumerate(report.points)
     ]
     heads = ["Method", "Strength", "Seeds", *(label for _, label, _ in measures)]
-    bold = "Bold: on the frontier of compression. " if front else ""
+    bold = "Bold: on the frontier of compression, by test numbers. " if front else ""
+    choose = "Choose by validation numbers; test numbers say what the choice is worth. " if valid else ""
     return (
-        f'<h2>Results</h2>\n<p class="say">Mean ± standard deviation over seeds; of accuracy in points. {bold}'
+        f'<h2>Results</h2>\n<p class="say">Mean ± standard deviation over seeds; of accuracy in points. {bold}{choose}'
         "Zeros are those of the weights as trained; compression, parameters, file, MACs and latency (batch of one) "
         "those of the finished network, without what nothing reads and with layers of low rank split in two. "
         "Click a heading to sort.</p>\n"

@@ -104,7 +104,7 @@ def document(title: str, body: Sequence[str], *, made: str = "") -> str:
             f"<title>{escape(title)}</title>",
             f"<style>\n{styles}</style>",
             "</head>",
-            "<body>",
+            '<body class="openwork-report">',
             *body,
             f"<footer>{escape(made)}Every number on this page is in <code>report.json</code>.</footer>",
             f"<script>\n{script}</script>",

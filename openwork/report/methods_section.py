@@ -1,24 +1,21 @@
 """The section of a comparison on its methods, one after the other: curves, layers, widths, runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal
 
-from openwork.files import read_records
 from openwork.report.charts import Chart, Line
-from openwork.report.compared import Cell, Compared, Trained
-from openwork.report.compared_contents import ComparedContents, MethodContents
+from openwork.report.compared import Trained
+from openwork.report.compared_contents import ComparedContents, Level, MethodContents
+from openwork.report.compared_lives import Lives
 from openwork.report.figures import charts_section, life_figure
 from openwork.report.html import cell, described, lines, named, notes_list, table
-from openwork.report.life import lives
+from openwork.report.life import Life
 from openwork.report.marks import COLORS, icon
-from openwork.report.read import RunFolder
 from openwork.report.text import Unit, shown
 
 DASHES: Sequence[Literal["solid", "dashed", "dotted"]] = ("solid", "dashed", "dotted")
 MOST_LAYERS = 40  # of a table; of more, those with the most zeros
-MOST_PICTURES = 8  # of one network
-PICTURES_BYTES = 900_000  # of all networks together, as addresses in the page
 CURVES: Sequence[tuple[str, Sequence[str], Unit]] = (
     ("Validation accuracy", ("structured_valid_accuracy", "valid_accuracy"), "fraction"),
     ("Validation loss", ("structured_valid_loss", "valid_loss"), "loss"),
@@ -50,34 +47,30 @@ SEARCH_MEASURES: Sequence[tuple[str, str, Unit]] = (
 ByStrength = Mapping[float, Sequence[Trained]]
 
 
-def methods_section(report: ComparedContents, compared: Compared) -> str:
+def methods_section(report: ComparedContents, lives: Lives) -> str:
     """What there is to say of each method.
 
     Args:
         report: What the report says.
-        compared: What the files say, for the pictures of groups.
+        lives: Pictures of groups.
 
     Returns:
         One folded part per method.
-
-    Raises:
-        ValueError: If a record of the groups is damaged.
     """
-    pictures = _pictures(report.methods, compared)
-    parts = [_method(n, method, pictures.get(method.name, [])) for n, method in enumerate(report.methods)]
+    parts = [_method(n, method, lives) for n, method in enumerate(report.methods)]
     return f"<h2>Method by method</h2>\n{lines(parts)}"
 
 
-def _method(n: int, method: MethodContents, pictures: Sequence[str]) -> str:
+def _method(n: int, method: MethodContents, lives: Lives) -> str:
     by_strength = _by_strength(method.runs)
     say = "Of the structured weights, where a method has them. Color by strength, dashes by seed."
     inside = lines(
         [
             f'<p class="say">{escape(method.about)}</p>' if method.about else "",
             charts_section("Training", _curves(method.runs), say=say, place=method.name),
-            _layers(by_strength),
+            _layers(method.levels),
             _widths(by_strength),
-            _lives(pictures, len(by_strength)),
+            _lives(method, lives),
             _runs(method.runs),
             _warned(method.runs),
             _settings(method.runs),
@@ -133,35 +126,28 @@ def _picked(strengths: Sequence[float], most: int) -> list[float]:
     return [strengths[round(n * (len(strengths) - 1) / (most - 1))] for n in range(most)]
 
 
-def _layers(by_strength: ByStrength) -> str:
-    names = list(dict.fromkeys(name for own in by_strength.values() for run in own for name in run.zeros))
+def _layers(levels: Sequence[Level]) -> str:
+    names = list(dict.fromkeys(name for level in levels for name in level.zeros))
     if not names:
         return ""
     told = "Fraction of zeros in each weight, by strength; the mean over seeds."
     if len(names) > MOST_LAYERS:
         told += f" The {MOST_LAYERS} of {len(names):,} weights with the most zeros."
-        zeros = {name: sum(_mean_zeros(own, name) or 0.0 for own in by_strength.values()) for name in names}
+        zeros = {name: sum(level.zeros.get(name, 0.0) for level in levels) for name in names}
         most = sorted(names, key=lambda name: -zeros[name])[:MOST_LAYERS]
         names = [name for name in names if name in most]
     rows = [
-        f"<tr><th scope=row>{named(name)}</th>"
-        + "".join(_share(_mean_zeros(own, name)) for own in by_strength.values())
-        + "</tr>"
+        f"<tr><th scope=row>{named(name)}</th>{''.join(_share(level.zeros.get(name)) for level in levels)}</tr>"
         for name in names
     ]
-    heads = ["Weight", *(f"{strength:.3g}" for strength in by_strength)]
+    heads = ["Weight", *(f"{level.strength:.3g}" for level in levels)]
     return f'<h2>Sparsity per layer</h2>\n<p class="say">{told}</p>\n{table(heads, rows, kind="shares")}'
-
-
-def _mean_zeros(runs: Sequence[Trained], name: str) -> float | None:
-    found = [run.zeros[name] for run in runs if name in run.zeros]
-    return sum(found) / len(found) if found else None
 
 
 def _share(value: float | None) -> str:
     if value is None:
         return '<td class="none">–</td>'
-    return f'<td>{shown(value, "fraction")}<i><b style="width:{100 * value:.1f}%"></b></i></td>'
+    return f'<td data-value="{value!r}">{shown(value, "fraction")}<i><b style="width:{100 * value:.1f}%"></b></i></td>'
 
 
 def _widths(by_strength: ByStrength) -> str:
@@ -190,43 +176,25 @@ def _after(name: str, units: int, runs: Sequence[Trained]) -> str:
     return f'<td>{told}<i><b style="width:{left:.1f}%"></b></i></td>'
 
 
-def _pictures(methods: Sequence[MethodContents], compared: Compared) -> dict[str, list[str]]:
-    """Pictures of the first seed of each method and strength by method, as many as the page has room for."""
-    room, records, drawn = PICTURES_BYTES, compared.records(), dict[str, list[str]]()
-    for one in _first_seeds(methods):
-        file = records.get((one.method, one.strength, one.seed))
-        lived = read_records(file) if file else []
-        if not lived or file is None:
-            continue
-        found = lives(RunFolder(file.parent, {}, lived, None))[:MOST_PICTURES]
-        picture = "".join(life_figure(life, single=False) for life in found)
-        room -= len(picture)
-        if room < 0:
-            break
-        if picture:
-            told = f'<h3>Strength {one.strength:.3g}</h3>\n<div class="lives">{picture}</div>'
-            drawn.setdefault(one.method, []).append(told)
-    return drawn
-
-
-def _first_seeds(methods: Sequence[MethodContents]) -> Iterator[Cell]:
-    """One cell for each method and strength; every method comes to its first before any comes to its second."""
-    firsts = [
-        [min((run.cell for run in own), key=lambda one: one.seed) for own in _by_strength(method.runs).values()]
-        for method in methods
+def _lives(method: MethodContents, lives: Lives) -> str:
+    pictures = [
+        f'<h3>Strength {level.strength:.3g}</h3>\n<div class="lives">{_figures(found)}</div>'
+        for level in method.levels
+        if (found := lives.get((method.name, level.strength)))
     ]
-    for n in range(max(map(len, firsts), default=0)):
-        yield from (own[n] for own in firsts if n < len(own))
-
-
-def _lives(pictures: Sequence[str], strengths: int) -> str:
     if not pictures:
         return ""
-    some = "" if len(pictures) == strengths else ", of those strengths that have pictures and fit into the page"
+    some = (
+        "" if len(pictures) == len(method.levels) else ", of those strengths that have pictures and fit into the page"
+    )
     return (
         '<h2>Which groups are alive</h2>\n<p class="say">Time runs from left to right and groups from top to bottom: '
         f"blue while one is alive, bare while it is zero. Of the first seed{some}.</p>\n{lines(pictures)}"
     )
+
+
+def _figures(found: Sequence[Life]) -> str:
+    return "".join(life_figure(life, single=False) for life in found)
 
 
 def _runs(runs: Sequence[Trained]) -> str:

@@ -1,4 +1,11 @@
 // Reading values off the pictures, sorting tables, and printing what is folded away. The page says everything without this.
+// A mouse points by moving, a finger by touching: it leaves when it is lifted, and what it pointed at stays until it touches
+// something else.
+const pointed = (plot, show, hide) => {
+  for (const kind of ["pointerdown", "pointermove"]) plot.addEventListener(kind, show);
+  plot.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") hide(); });
+  addEventListener("pointerdown", (event) => { if (!plot.contains(event.target)) hide(); });
+};
 for (const figure of document.querySelectorAll("[data-chart]")) {
   const { axes: [left, right], span: [first, last], clock, times, lines } = JSON.parse(figure.dataset.chart);
   const plot = figure.querySelector(".plot"), output = figure.querySelector("output");
@@ -7,7 +14,7 @@ for (const figure of document.querySelectorAll("[data-chart]")) {
     output.textContent = `${clock} ${times[n]}`;
     values.forEach((value, line) => { value.textContent = lines[line][n]; });
   };
-  plot.addEventListener("pointermove", (event) => {
+  pointed(plot, (event) => {
     const box = plot.getBoundingClientRect();
     const time = first + ((event.clientX - box.left) / box.width - left) / (right - left) * (last - first);
     let n = 0;
@@ -15,8 +22,7 @@ for (const figure of document.querySelectorAll("[data-chart]")) {
     rule.style.left = `${100 * (left + (times[n] - first) / (last - first) * (right - left))}%`;
     plot.append(rule);
     show(n);
-  });
-  plot.addEventListener("pointerleave", () => { rule.remove(); show(times.length - 1); });
+  }, () => { if (rule.isConnected) { rule.remove(); show(times.length - 1); } });
 }
 addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details")) folded.open = true; });
 for (const head of document.querySelectorAll("th[data-sort]")) {
@@ -62,9 +68,9 @@ for (const form of document.querySelectorAll(".frontier")) {
     });
     const tip = document.createElement("div");
     tip.className = "tip";
-    const hide = () => { tip.remove(); focus(held); };
-    plot.addEventListener("pointermove", (event) => {
-      let best = null, least = 24;
+    const hide = () => { if (tip.isConnected) { tip.remove(); focus(held); } };
+    pointed(plot, (event) => {
+      let best = null, least = event.pointerType === "touch" ? 36 : 24;
       for (const spot of spots) {
         const box = spot.place.getBoundingClientRect();
         const away = Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY);
@@ -75,10 +81,13 @@ for (const form of document.querySelectorAll(".frontier")) {
       tip.textContent = best.text;
       plot.append(tip);
       const x = box.x - around.x, y = box.y - around.y;
-      tip.style.left = `${Math.max(0, x + 20 + tip.offsetWidth > around.width ? x - 10 - tip.offsetWidth : x + 20)}px`;
-      tip.style.top = `${Math.max(0, Math.min(y - 10, around.height - tip.offsetHeight))}px`;
+      const roomX = around.width - tip.offsetWidth, roomY = around.height - tip.offsetHeight;
+      const right = x + 20 <= roomX, left = x - 10 >= tip.offsetWidth;
+      const across = right ? x + 20 : left ? x - 10 - tip.offsetWidth : x - tip.offsetWidth / 2;
+      const down = right || left ? y - 10 : y + 24 <= roomY ? y + 24 : y - 10 - tip.offsetHeight;
+      tip.style.left = `${Math.max(0, Math.min(across, roomX))}px`;
+      tip.style.top = `${Math.max(0, Math.min(down, roomY))}px`;
       focus(best.method);
-    });
-    plot.addEventListener("pointerleave", hide);
+    }, hide);
   }
 }

@@ -12,7 +12,7 @@ from openwork.report.summary import MEASURES, Cost, Quality, limit, pareto
 from openwork.report.text import Unit, deviation, shown
 
 WIDTH, HEIGHT = 860, 430  # pixels that labels are placed for; where there are fewer, they are left out
-LETTER, LINE = 6.6, 15  # pixels of a label
+LETTER, LINE = 8.2, 15  # pixels of a label, in the widest of the fonts that a page may get
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,24 @@ class Scatter:
             ends = [100 - up.at(good.mean + sign * good.std) for sign in (-1, 1)]
             yield f'<line class="error" x1="{x:.2f}%" x2="{x:.2f}%" y1="{ends[0]:.2f}%" y2="{ends[1]:.2f}%"/>'
         if price.std and up.holds(good.mean):
-            ends = [across.at(price.mean + sign * price.std) for sign in (-1, 1)]
+            # As a factor, since the axis has no place for what a deviation above the mean would leave below it.
+            factor = 1 + price.std / price.mean
+            ends = [across.at(price.mean / factor), across.at(price.mean * factor)]
             yield f'<line class="error" y1="{y:.2f}%" y2="{y:.2f}%" x1="{ends[0]:.2f}%" x2="{ends[1]:.2f}%"/>'
 
     def _told(self, point: Point) -> str:
         said = [self.labels[point.method]]
         if point.strength:
             said[0] += f", strength {point.strength:.3g}"
-        keys = (self.quality.key, "compression", "unstructured", "params", "macs", "latency_ms")
+        keys = (
+            self.quality.key,
+            f"valid_{self.quality.key}",
+            "compression",
+            "unstructured",
+            "params",
+            "macs",
+            "latency_ms",
+        )
         said += [
             f"{label} {spread_text(point.values[key], unit)}"
             for key, label, unit in MEASURES

@@ -11,6 +11,7 @@ MEASURES: Sequence[tuple[str, str, Unit]] = (
     ("accuracy", "Test accuracy", "fraction"),
     ("loss", "Test loss", "loss"),
     ("valid_accuracy", "Validation accuracy", "fraction"),
+    ("valid_loss", "Validation loss", "loss"),
     ("compression", "Compression ratio", "times"),
     ("unstructured", "Zero parameters", "fraction"),
     ("group", "Zero groups", "fraction"),
@@ -82,10 +83,17 @@ class Quality:
 
 @dataclass(frozen=True)
 class Step:
-    """A strength, and the compression ratio that it leads to."""
+    """A strength that was chosen, and what it comes to.
+
+    Args:
+        strength: How sparse.
+        compression: Compression ratio, mean over the seeds.
+        accuracy: On the test samples, mean over the seeds.
+    """
 
     strength: float
     compression: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -94,13 +102,13 @@ class Reach:
 
     Args:
         method: Name.
-        best: Its best accuracy, at whatever strength.
-        steps: For each allowed loss of accuracy, the strength of the smallest network within it; None where all of them
-            lose more.
+        best: Its most accurate strength.
+        steps: For each allowed loss of accuracy, the strength with the smallest network within it; None where all of
+            them lose more.
     """
 
     method: str
-    best: float
+    best: Step
     steps: Sequence[Step | None]
 
 
@@ -167,35 +175,53 @@ def reference(found: Sequence[Point]) -> Point | None:
     return next((point for point in found if strengths[point.method] == [0.0]), None)
 
 
-def reaches(found: Sequence[Point], quality: Quality) -> list[Reach]:
-    """How far each method goes without losing more accuracy than allowed; nothing without a reference.
+def judge(found: Sequence[Point], quality: Quality) -> str:
+    """The measure that strengths are chosen by: the quality on validation samples, so that test samples choose nothing.
 
     Args:
         found: All points.
         quality: What a network is good at.
 
     Returns:
-        One for each method but the reference, those that go furthest at the smallest loss first.
+        Its name; that of the quality itself where a point has no such number on validation samples.
     """
-    dense = reference(found)
-    if dense is None or quality.unit != "fraction" or dense.mean(quality.key) is None:
+    valid = f"valid_{quality.key}"
+    return valid if all(valid in point.values for point in found if quality.key in point.values) else quality.key
+
+
+def reaches(found: Sequence[Point], quality: Quality) -> list[Reach]:
+    """How far each method goes without losing more accuracy than allowed, judged by ``judge``.
+
+    Args:
+        found: All points.
+        quality: What a network is good at.
+
+    Returns:
+        One for each method but the reference, those that go furthest at the smallest loss first. None at all without a
+        reference, or for a loss: how much of it is little differs from task to task.
+    """
+    dense, by = reference(found), judge(found, quality)
+    needed = {quality.key, by, "compression"}
+    if dense is None or quality.unit != "fraction" or not needed <= dense.values.keys():
         return []
-    goal = dense.values[quality.key].mean
+    goal = dense.values[by].mean
+
+    def good(point: Point) -> float:
+        return point.values[by].mean
+
+    def ratio(point: Point) -> float:
+        return point.values["compression"].mean
+
+    def step(point: Point) -> Step:
+        return Step(point.strength, ratio(point), point.values[quality.key].mean)
+
     made: list[Reach] = []
     for method in dict.fromkeys(point.method for point in found if point.method != dense.method):
-        own = [
-            (point.values[quality.key].mean, Step(point.strength, point.values["compression"].mean))
-            for point in found
-            if point.method == method and not point.failures and {quality.key, "compression"} <= point.values.keys()
-        ]
+        own = [p for p in found if p.method == method and not p.failures and needed <= p.values.keys()]
         if own:
-            steps = [
-                max(
-                    (step for good, step in own if good >= goal - loss), key=lambda step: step.compression, default=None
-                )
-                for loss in ALLOWED
-            ]
-            made.append(Reach(method, max(good for good, _ in own), steps))
+            within = [[point for point in own if good(point) >= goal - loss] for loss in ALLOWED]
+            steps = [step(max(some, key=lambda p: (ratio(p), good(p)))) if some else None for some in within]
+            made.append(Reach(method, step(max(own, key=lambda p: (good(p), ratio(p)))), steps))
     return sorted(made, key=lambda reach: [-step.compression if step else 0.0 for step in reach.steps])
 
 
@@ -209,6 +235,7 @@ __all__ = [
     "Quality",
     "Reach",
     "Step",
+    "judge",
     "limit",
     "pareto",
     "quality_of",

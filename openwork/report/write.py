@@ -6,6 +6,7 @@ from pathlib import Path
 from openwork.files import Json, write_json, write_text
 from openwork.report.compared import COMPARISON, read_comparison
 from openwork.report.compared_contents import compared_contents
+from openwork.report.compared_lives import compared_lives
 from openwork.report.compared_page import compared_page
 from openwork.report.contents import contents
 from openwork.report.page import page
@@ -58,5 +59,6 @@ def _runs(folders: Sequence[Path]) -> tuple[Mapping[str, Json], str]:
 
 def _comparison(folder: Path) -> tuple[Mapping[str, Json], str]:
     compared = read_comparison(folder)
-    report = compared_contents(compared)
-    return report.record(), compared_page(report, compared)
+    lives = compared_lives(compared)
+    report = compared_contents(compared, lives)
+    return report.record(), compared_page(report, lives)

@@ -6,9 +6,11 @@ import math
 import re
 import resource
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import tiny_comparison
@@ -201,7 +203,8 @@ def test_more_seeds_and_methods_come_on_top(tmp_path: Path, log: Callable[[], li
     compare(task(), {"largest": Largest()}, strengths=1, seeds=1, out=tmp_path / "c")
     before = len(log())
     table = compare(task(), {"plain": Plain()}, strengths=1, seeds=2, out=tmp_path / "c")
-    assert log()[before:] == ["1 0", "1 1"]
+    # A new method is built once to see whether it fits.
+    assert log()[before:] == ["1 0", "1 0", "1 1"]
     assert [(row.method, row.seeds) for row in table] == [("largest", 1), ("plain", 2)]
 
 
@@ -353,6 +356,31 @@ def test_a_time_below_an_epoch_leaves_the_method_out(tmp_path: Path) -> None:
     assert table.notes[0].endswith(" s, which is more than the budget")
 
 
+def test_a_budget_of_time_that_was_not_kept_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openwork.comparison.plan.seconds_per_epoch", lambda *_: 1e-4)
+    table = compare(task(), {"plain": Plain()}, seeds=1, seconds=1e-3, out=tmp_path / "c")
+    assert table[0].epochs == 10
+    assert table[0].seconds is not None
+    assert list(table.notes) == [f"longer than the 0.001 s were trained: plain ({table[0].seconds.mean:.3g} s)"]
+
+
+def test_networks_of_several_machines_are_not_compared_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(machine: str, seeds: int) -> Table:
+        monkeypatch.setattr(trial, "machine", lambda: {"cpu": machine})
+        return compare(task(), {"plain": Plain()}, seeds=seeds, out=tmp_path / "c")
+
+    first = called("old", 1)
+    assert (first.notes, first.results[0].trained_on, first.results[0].timed_on) == ([], "cpu: old", "cpu: old")
+    second = called("new", 2)
+    assert [r.timed_on for r in second.results] == ["cpu: old", "cpu: new"]
+    assert list(second.notes) == [
+        f"networks were {what} on different machines, compare times within one: cpu: new; cpu: old"
+        for what in ("trained", "timed")
+    ]
+
+
 # -- targets --------------------------------------------------------------------------------------------------------
 
 
@@ -457,7 +485,7 @@ def test_a_search_of_failures_leaves_the_method_out(tmp_path: Path) -> None:
     )
 
 
-def test_methods_without_choices_are_not_searched(tmp_path: Path) -> None:
+def test_methods_without_ranges_are_not_searched(tmp_path: Path) -> None:
     table = compare(task(), {"plain": Plain()}, seeds=1, search=5, out=tmp_path / "c")
     assert (len(table), len(table.searched)) == (1, 0)
 
@@ -476,20 +504,14 @@ def test_the_function_at_the_top() -> None:
     assert ow.compare is compare
 
 
-def test_a_data_frame(tmp_path: Path) -> None:
+def test_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c")
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed, whether it is or not
     with pytest.raises(ModuleNotFoundError, match="to_pandas needs pandas, which is not installed; pip install pandas"):
         table.to_pandas()
-
-
-def test_a_data_frame_with_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Pandas:
-        DataFrame = list
-
-    from openwork.comparison import table as module
-
-    monkeypatch.setattr(module, "import_module", lambda _: Pandas)
-    table = compare(task(), METHODS, strengths=1, seeds=1, out=tmp_path / "c")
+    pandas = ModuleType("pandas")
+    pandas.DataFrame = list  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
     frame = table.to_pandas()
     assert [record["method"] for record in frame] == ["plain", "largest"]
     assert frame[1]["compression"] == table.results[1].compression > 1
@@ -539,6 +561,39 @@ def test_methods_that_do_not_fit_are_left_out_if_all_are_meant(tmp_path: Path, m
     with pytest.warns(UserWarning, match=r"^method fitless is left out of task tiny: regularize: Sequential has no"):
         table = compare(task(), strengths=1, seeds=1, out=tmp_path / "c")
     assert [row.method for row in table] == ["plain"]
+    said = "fitless is left out: regularize: Sequential has no parameter left to penalize"
+    assert list(table.notes) == [said]
+    assert ow.files.read_json(tmp_path / "c" / "comparison.json")["notes"] == [said]
+    # It is known by now.
+    assert list(compare(task(), strengths=1, seeds=1, out=tmp_path / "c").notes) == [said]
+    # Except where it shall be tried again.
+    monkeypatch.setattr(methods, "fitless", Largest, raising=False)
+    again = compare(task(), strengths=1, seeds=1, out=tmp_path / "c", retry=True)
+    assert ([row.method for row in again], again.notes) == (["plain", "fitless"], [])
+
+
+def test_a_task_that_no_method_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openwork.comparison import methods
+
+    @dataclass(frozen=True)
+    class Broken(Largest):
+        @override
+        def run(self, task: Task, strength: float, epochs: int, seed: int) -> Run:
+            raise RuntimeError("mat1 and mat2 shapes\ncannot be multiplied")
+
+    monkeypatch.setattr(methods, "__all__", ["broken"])
+    monkeypatch.setattr(methods, "broken", Broken, raising=False)
+    said = r"^compare: no method fits task tiny; the first one says: mat1 and mat2 shapes cannot be multiplied$"
+    with pytest.warns(UserWarning, match="broken is left out"), pytest.raises(ValueError, match=said):
+        compare(task(), out=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_method_that_does_not_fit_leaves_a_comparison_as_it_was(begun: tuple[Path, str]) -> None:
+    folder, before = begun
+    with pytest.raises(ValueError, match=r"^method fitless does not fit task tiny: "):
+        compare(task(), {"plain": Plain(), "fitless": Fitless()}, strengths=1, seeds=1, out=folder)
+    assert (folder / "comparison.json").read_text(encoding="utf-8") == before
 
 
 def test_a_network_without_groups_is_no_task_for_a_structured_method(tmp_path: Path) -> None:
@@ -559,8 +614,18 @@ def test_a_network_without_groups_is_no_task_for_a_structured_method(tmp_path: P
         ({"methods": {"plain": Plain(lr=0.5)}}, "begun with lr of plain 0.1 and cannot go on with 0.5; "),
         ({"task": replace(task(), name="other")}, "begun with task tiny and cannot go on with other; "),
         ({"task": replace(task(), batch_size=5)}, "begun with batch size 20 and cannot go on with 5; "),
+        (
+            {"task": replace(task(), model=lambda seed: tiny_comparison.mlp((6, 9, 3), seed=seed))},
+            "begun with parameters 83 and cannot go on with 93; ",
+        ),
+        (
+            {"task": replace(task(), data=lambda seed: replace(samples(seed), train=samples(seed).valid))},
+            "begun with training samples 60 and cannot go on with 20; ",
+        ),
     ],
-    ids=["epochs", "seconds", "strengths", "grid", "target", "search", "settings", "task", "batch"],
+    ids=[
+        *("epochs", "seconds", "strengths", "grid", "target", "search", "settings", "task", "batch", "model", "data"),
+    ],
 )
 def test_one_study_is_one_comparison(begun: tuple[Path, str], change: dict[str, object], sentence: str) -> None:
     folder, before = begun
@@ -628,9 +693,13 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
             "largest: strengths 1 to 1 leave the network dense, at most 0.00% of the parameters are zero; try 1 to 100",
         ),
         ([1e3, 1e4], "largest: strengths 1e+03 to 1e+04 leave nothing of the network; try 10 to 1e+03"),
+        (
+            [1.0, 1e4],
+            "largest: strengths 1 to 1e+04 leave the network dense or leave nothing of it; try 1 to 1e+04",
+        ),
         ([2.0, 1e4], None),
     ],
-    ids=["dense", "empty", "both"],
+    ids=["dense", "empty", "dense or empty", "something"],
 )
 def test_a_path_of_strengths_that_shows_nothing_is_said(
     tmp_path: Path, strengths: list[float], note: str | None

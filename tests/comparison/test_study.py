@@ -101,7 +101,7 @@ def test_times_come_later(study: Study) -> None:
         claim = study.claim("ab")
         assert claim is not None
         study.keep(claim, result(claim.cell))
-    study.timed(NAMES[0], (2.0, 1.0))
+    study.timed(NAMES[0], (2.0, 1.0, "here"))
     study.timed(NAMES[1], None)
     known = study.known()
     assert [r.latency_ms for r in known.results.values()] == [(2.0, 1.0), None]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -92,8 +92,8 @@ class Largest(Method):
         return replace(run, finish=finish)
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [1e-6, 0.1, 0.3]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"lr": (1e-6, 0.3)}
 
 
 @dataclass(frozen=True)

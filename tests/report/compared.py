@@ -48,7 +48,7 @@ def network(method: str, level: int, seed: int, strength: float) -> dict:
         "constant": False,
         "test_unequal": 1.5e-7,
         "latency_ms": None if method == EVIL and level == 1 else [0.12, 0.02 + 0.1 * macs / MACS],
-        "layers": {name: [round(640 * density), 640] for name in UNITS},
+        "layers": {name: [round(640 * density) - seed, 640] for name in UNITS},
         "widths": {} if method == "dense" else {name: [units, round(units * left)] for name, units in UNITS.items()},
         "curves": {
             "epoch": [*range(1, epochs + 1)],
@@ -69,7 +69,8 @@ def row(results: list[dict], failures: list[dict]) -> dict:
         return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
 
     cell = (results or failures)[0]["cell"]
-    alone = ("accuracy", "loss", "valid_accuracy", "unstructured", "group", "weighted_group", "seconds", "memory_mib")
+    alone = ("accuracy", "loss", "valid_accuracy", "valid_loss", "unstructured", "group", "weighted_group")
+    alone = (*alone, "seconds", "memory_mib")
     times = [one["latency_ms"] or [None, None] for one in results]
     return {
         "method": cell["method"],

@@ -27,7 +27,7 @@ LISTEN = """<script>
 PROBE = """<script>addEventListener("load", () => {
   const all = (what, within = document) => [...within.querySelectorAll(what)];
   const seen = () => all(".view").map((view) => view.checkVisibility());
-  const found = { errors, wide: document.documentElement.scrollWidth - innerWidth };
+  const found = { errors, width: innerWidth, wide: document.documentElement.scrollWidth - innerWidth };
   found.switch = all(".switch input").map((input) => { input.click(); return seen(); });
   all(".switch input").forEach((input) => { if (input.value === "0") input.click(); });
   const table = document.querySelector("table.runs.wide") ?? document.querySelector("table.runs");
@@ -49,15 +49,45 @@ PROBE = """<script>addEventListener("load", () => {
     found.faded = getComputedStyle(plot.querySelector('.series[data-method="2"]')).opacity;
     plot.dispatchEvent(new PointerEvent("pointerleave"));
     found.gone = !plot.querySelector(".tip");
+    // A finger comes without moving, and leaves as it is lifted.
+    const finger = { ...at, pointerType: "touch" };
+    for (const kind of ["pointerdown", "pointerup", "pointerleave"]) plot.dispatchEvent(new PointerEvent(kind, finger));
+    found.touched = plot.querySelector(".tip")?.textContent;
+    const tip = plot.querySelector(".tip")?.getBoundingClientRect();
+    found.inside = tip && tip.left >= 0 && tip.right <= innerWidth;
+    document.body.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true, pointerType: "touch" }));
+    found.released = !plot.querySelector(".tip");
     found.marks = all(".view-0 .at").map((mark) => [mark.getBoundingClientRect().x, mark.getBoundingClientRect().y]);
   }
   found.charts = all("details").map((folded) => { folded.open = true; return all(".chart svg", folded).length; });
+  const chart = document.querySelector("[data-chart]");
+  if (chart) {
+    const line = chart.querySelector(".plot"), box = line.getBoundingClientRect();
+    const said = () => chart.querySelector("output").textContent;
+    const finger = { clientX: box.x + 0.2 * box.width, bubbles: true, pointerType: "touch" };
+    found.read = [said()];
+    for (const kind of ["pointerdown", "pointerleave"]) line.dispatchEvent(new PointerEvent(kind, finger));
+    found.read.push(said());
+    document.body.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true }));
+    found.read.push(said());
+  }
+  found.unfolded = document.documentElement.scrollWidth - innerWidth;
   const said = document.createElement("script");
   said.type = "application/json";
   said.id = "found";
   said.textContent = JSON.stringify(found);
   document.body.append(said);
+  parent.postMessage(said.textContent, "*");
 });</script>"""
+# The browser's own window is no narrower than 500 pixels; a page in a frame takes the frame's width for its screen.
+PHONE = """<!doctype html><body><iframe src="probed.html" width="390" height="800"></iframe><script>
+addEventListener("message", (event) => {
+  const said = document.createElement("script");
+  said.type = "application/json";
+  said.id = "found";
+  said.textContent = event.data;
+  document.body.append(said);
+});</script></body>"""
 
 
 def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +104,9 @@ def probed(page: Path, width: int) -> dict:
     source = page.read_text("utf-8")
     copy = page.with_name("probed.html")
     copy.write_text(source.replace("<head>", f"<head>{LISTEN}").replace("</body>", f"{PROBE}</body>"), "utf-8")
+    if width < 500:
+        copy = page.with_name("phone.html")
+        copy.write_text(PHONE, "utf-8")
     done = browse(copy, "--dump-dom", f"--window-size={width},900")
     assert "CONSOLE" not in done.stderr
     found = re.search(r'<script type="application/json" id="found">(.*?)</script>', done.stdout, re.DOTALL)
@@ -111,8 +144,31 @@ def test_the_page_of_a_comparison_works(page: Path):
     check_sorted(found["sorts"])
     assert found["tip"].startswith("ramda, strength 0.0001\nTest accuracy 94.55\u202f% ± 0.07\n")
     assert found["gone"] and float(found["faded"]) < 0.5
+    assert found["read"] == ["epoch 4", "epoch 1", "epoch 4"]
     assert len(found["marks"]) == 10 and len({tuple(place) for place in found["marks"]}) == 10
     assert found["charts"] == [2, 3, 3, 3]  # the dense network has no zeros to draw
+
+
+def test_a_phone(page: Path):
+    found = probed(page, 390)
+    assert found["errors"] == [] and found["width"] == 390
+    assert found["wide"] <= 0 and found["unfolded"] <= 0
+    # There is no room for names beside marks; they come with a touch, and stay until the next.
+    assert found["touched"] == found["tip"] and found["touched"].startswith("ramda, strength 0.0001\n")
+    assert found["inside"] and found["released"]
+
+
+def test_on_paper_everything_is_unfolded(page: Path):
+    def pages(source: str) -> int:
+        copy, paper = page.with_name("printed.html"), page.with_name("printed.pdf")
+        copy.write_text(source, "utf-8")
+        browse(copy, f"--print-to-pdf={paper}")
+        return len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+
+    source = page.read_text("utf-8")
+    assert source.count("<details>") == 4
+    # Folded away are four methods, each with pictures of its own.
+    assert pages(source) >= pages(source.replace("beforeprint", "never")) + 4
 
 
 def test_the_table_of_several_runs_still_sorts(new_run):

@@ -3,10 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from typing_extensions import override
 
 from openwork.report import write_report
+from openwork.report.text import Unit, deviation, percent, shown, significant
 from tests.report.compared import EVIL, METHODS, comparison, write_comparison
 from tests.report.test_report import Page, numbers, report_of
 
@@ -33,7 +36,8 @@ def test_everything_has_its_section(folder: Path, page: Path):
         headings = re.findall(rf"<h[23]>{section}</h[23]>", found.source)
         assert len(headings) == times, section
     for words in (
-        "4 methods on digits <small>: 2.50× compression within 1 point of dense, 10.0× within 2.",
+        "4 methods on digits <small>: 2.50× compression at 94.5 % test accuracy, 10.0× at 93.5 %; dense 95.0 %.",
+        "points of the dense one on validation samples; test samples chose nothing.",
         "19 networks · 2 seeds".replace(" · ", " "),
         "4 epochs each",
         "1 network could not be trained; see Failures.",
@@ -49,9 +53,91 @@ def test_everything_has_its_section(folder: Path, page: Path):
 
 
 def test_every_number_is_in_the_json(page: Path):
-    shown = Page(page).values("data-value")
-    assert len(shown) > 300
-    assert set(shown) <= numbers(report_of(page))
+    values = Page(page).values("data-value")
+    assert len(values) > 300
+    assert set(values) <= numbers(report_of(page))
+
+
+class Visible(Page):
+    """The words of a page without those of its styles, scripts and pictures, but with what stands for pictures."""
+
+    @override
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script", "svg"} & set(self.open):
+            self.words.append(data)
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        self.words += [value for key, value in attrs if key == "alt" and value]
+
+
+DIGITS = re.compile(r"\d[\d,.]*\d(?:e-?\d+)?|\d(?:e-?\d+)?")
+
+
+def written(value: object) -> set[str]:
+    """The digits of everything a page may write of a JSON value: its numbers in any unit, and how many there are."""
+    match value:
+        case dict():
+            found = set().union(*(written(item) for item in (*value, *value.values())))
+            if value.keys() == {"mean", "std"} and value["std"] is not None:
+                found |= {deviation(value["std"], value["mean"], unit) for unit in get_args(Unit)}
+            return found
+        case list():
+            return set().union({str(len(value))}, *(written(item) for item in value))
+        case str():
+            return set(DIGITS.findall(value))
+        case bool() | None:
+            return set()
+        case int() | float():
+            forms = [*(shown(value, unit) for unit in get_args(Unit)), percent(value, 1), significant(value)]
+            forms += [f"{value:.3g}", f"{100 * value:g}", str(value)]
+            return {digits for form in forms for digits in DIGITS.findall(form)}
+        case _:
+            raise AssertionError(value)
+
+
+def test_every_number_that_can_be_read_is_in_the_json(page: Path):
+    report, words = report_of(page), Visible(page).text
+    read = {digits for word in words.split() for digits in DIGITS.findall(word)}
+    assert len(read) > 150 and "60.08" in read  # a mean over seeds that no network has
+    assert read - written(report) == set()
+
+
+def test_the_groups_below_a_picture_are_in_the_json(page: Path):
+    captions = re.findall(
+        r'<img [^>]*alt="([^:]*): (\d+) of (\d+) groups alive at the end, (\d+) at', Page(page).source
+    )
+    alive = [one for method in report_of(page)["methods"] for level in method["levels"] for one in level["alive"]]
+    assert len(captions) == len(alive) == 18
+    assert captions == [tuple(str(one[key]) for key in ("name", "last", "groups", "first")) for one in alive]
+
+
+def test_validation_samples_choose(tmp_path: Path):
+    said = comparison()
+    for row in said["rows"]:  # best on test samples where it is worst on validation samples
+        if row["method"] == "ramda":
+            row["accuracy"]["mean"] = 1.9 - row["valid_accuracy"]["mean"]
+    page = write_report([write_comparison(tmp_path / "a", said)])
+    report, found = report_of(page), Page(page)
+    assert report["judge"] == "valid_accuracy" and report["allowed"] == [0.01, 0.02, 0.05]
+    ramda = next(reach for reach in report["reaches"] if reach["method"] == "ramda")
+    assert ramda["best"]["strength"] == 1e-4 and ramda["best"]["accuracy"] == pytest.approx(1.9 - 0.9475)
+    assert "whose mean validation accuracy is at most so much below that of the dense network" in found.text
+    assert "Test accuracy, best on validation" in found.text and "Choose by validation numbers" in found.text
+
+
+def test_without_validation_samples_the_page_says_what_chose(tmp_path: Path):
+    said = comparison()
+    for one in (*said["results"], *said["rows"]):
+        one["valid_accuracy"] = one["valid_loss"] = None
+    page = write_report([write_comparison(tmp_path / "a", said)])
+    report, found = report_of(page), Page(page)
+    assert report["judge"] == "accuracy" and report["reaches"]
+    assert "test samples, since some network has no number on validation samples" in report["notes"][-1]
+    assert "so the test samples choose, which flatters the choice" in found.text
+    assert "Best test accuracy" in found.text and "on validation samples; test" not in found.text
+    assert "Choose by validation numbers" not in found.text
 
 
 def test_the_table_is_that_of_the_file(page: Path):
@@ -59,7 +145,17 @@ def test_the_table_is_that_of_the_file(page: Path):
     body = [re.findall(r'data-value="([^"]*)"', row) for row in table.split("<tbody>")[1].split("</tr>")[:-1]]
     rows = comparison()["rows"]
     for cells, row in zip(body, rows, strict=True):
-        keys = ("accuracy", "compression", "unstructured", "group", "weighted_group", "params", "bytes", "macs")
+        keys = (
+            "accuracy",
+            "valid_accuracy",
+            "compression",
+            "unstructured",
+            "group",
+            "weighted_group",
+            "params",
+            "bytes",
+            "macs",
+        )
         keys = (*keys, "latency_ms", "speedup", "seconds", "memory_mib")
         means = [row[key]["mean"] for key in keys if row[key] is not None]
         assert [float(cell) for cell in cells] == [row["strength"]["mean"], row["seeds"], *means]
@@ -119,7 +215,7 @@ def test_pictures_of_groups_are_of_the_first_seed_and_stop_where_the_page_is_ful
 ):
     pictures = len(Page(page).values("src"))
     assert pictures == 3 * (3 + 3)  # three weights, of two methods with groups, at three strengths
-    monkeypatch.setattr("openwork.report.methods_section.PICTURES_BYTES", 6000)
+    monkeypatch.setattr("openwork.report.compared_lives.PICTURES_BYTES", 6000)
     found = Page(write_report([folder], out=tmp_path))
     assert 0 < len(found.values("src")) < pictures
     assert "of those strengths that have pictures and fit into the page" in found.text

@@ -12,7 +12,7 @@ from openwork.report.axes import Axis, wide
 from openwork.report.compared import Point, Spread
 from openwork.report.marks import COLORS, SHAPES, icon, labels
 from openwork.report.scatter import Scatter, spread_text
-from openwork.report.summary import COSTS, LOST, Cost, Quality, pareto, reaches, reference
+from openwork.report.summary import COSTS, LOST, Cost, Quality, Step, judge, pareto, reaches, reference
 from tests.report.compared import comparison
 
 ACCURACY, LOSS = Quality("accuracy", "Accuracy", "fraction", rising=True), Quality("loss", "Loss", "loss", rising=False)
@@ -72,8 +72,38 @@ def test_reference_and_reach():
     steps = [step and (step.strength, step.compression) for step in reached["a"].steps]
     assert steps == [(1.0, 3), (2.0, 6), (2.0, 6)]
     assert [step and step.strength for step in reached["b"].steps] == [None, None, 1.0]
-    assert (reached["a"].best, reached["b"].best) == (0.895, 0.86)
+    # Without numbers on validation samples there is nothing else to choose by.
+    assert judge(found, ACCURACY) == "accuracy"
+    assert (reached["a"].best, reached["b"].best) == (Step(1.0, 3, 0.895), Step(1.0, 50, 0.86))
     assert reaches(found, LOSS) == [] and reaches(found[2:], ACCURACY) == []
+
+
+def test_validation_samples_choose_and_test_samples_do_not():
+    found = [
+        point("dense", 0.0, valid_accuracy=0.92, accuracy=0.9, compression=1),
+        point("a", 1.0, valid_accuracy=0.925, accuracy=0.88, compression=2),
+        point("a", 2.0, valid_accuracy=0.915, accuracy=0.87, compression=4),  # far below dense on test samples
+        point("a", 3.0, valid_accuracy=0.89, accuracy=0.91, compression=8),  # the best on test samples
+        point("a", 4.0, valid_accuracy=0.5, accuracy=0.899, compression=16),
+        point("b", 1.0, valid_accuracy=0.9, accuracy=0.1, compression=3),
+        point("b", 2.0, valid_accuracy=0.9, accuracy=0.9, compression=3),
+        point("b", 3.0, valid_accuracy=0.91, accuracy=0.2, compression=3, failures=("seed 0: lost",)),
+    ]
+    assert judge(found, ACCURACY) == "valid_accuracy"
+    a, b = reaches(found, ACCURACY)
+    assert (a.method, a.best) == ("a", Step(1.0, 2, 0.88))
+    assert a.steps == [Step(2.0, 4, 0.87), Step(2.0, 4, 0.87), Step(3.0, 8, 0.91)]
+    assert (b.method, b.best, b.steps[0]) == ("b", Step(1.0, 3, 0.1), None)
+    # Test numbers are only shown: with others the same strengths are chosen.
+    others = [Point(p.method, p.strength, 2, {**p.values, "accuracy": Spread(0.3)}, p.failures) for p in found]
+    chosen = [[step and (step.strength, step.compression) for step in (one.best, *one.steps)] for one in (a, b)]
+    assert chosen == [
+        [step and (step.strength, step.compression) for step in (one.best, *one.steps)]
+        for one in reaches(others, ACCURACY)
+    ]
+    # One point without such a number, and all are judged by what they have.
+    half = [*found[:-1], Point("b", 3.0, 2, {"accuracy": Spread(0.2)}, ())]
+    assert judge(half, ACCURACY) == "accuracy" and judge(found, LOSS) == "valid_loss"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +186,15 @@ def test_marks_are_where_the_numbers_say():
     assert "a, strength 2" in svg and "88.00\u202f% ± 1.00" in svg
 
 
+def test_a_deviation_of_a_cost_is_a_factor_both_ways():
+    spread = {"accuracy": Spread(0.88), "compression": Spread(4.0, 4.0)}  # 0 has no logarithm
+    svg = drawn([FOUND[0], Point("a", 1.0, 2, spread), *FOUND[3:]])
+    x1, x2 = map(float, re.findall(r'class="error" y1="[^"]*" y2="[^"]*" x1="([\d.]+)%" x2="([\d.]+)%"', svg)[1])
+    x = places(svg)[1][0]
+    assert x - x1 == pytest.approx(x2 - x, abs=0.03) and x2 > x
+    assert x2 == pytest.approx(places(svg)[2][0], abs=0.03)  # a factor of 2
+
+
 def test_a_cost_that_should_be_small_runs_to_the_right():
     x = [x for x, _ in places(drawn(FOUND, MACS))]
     assert x[0] < x[1] < x[2] and x[3] == x[0]
@@ -165,6 +204,16 @@ def test_a_cost_that_should_be_small_runs_to_the_right():
 def test_equal_points_can_be_drawn(count: int):
     found = [point(f"m{n}", 1.0, accuracy=1.0, compression=2) for n in range(count)]
     assert len(places(drawn(found))) == count
+
+
+def test_no_style_reaches_the_notebook_around_it():
+    style = frontier_picture(comparison()["rows"]).split("<style>")[1].split("</style>")[0]
+    # Conditions end with a brace too, but begin with @.
+    selectors = re.findall(r"(?:^|[{}])\s*([^{}@;]+?)\s*\{", re.sub(r"@[^{]*\{", "{", style))
+    parts = [part.strip() for one in selectors for part in re.split(r",(?![^()]*\))", one)]
+    assert len(parts) > 30 and ".frontier .methods" in parts
+    begins = (".frontier", ".openwork-frontier", ":is(.frontier, .openwork-report) ")
+    assert [part for part in parts if part and not part.startswith(begins)] == []
 
 
 def test_a_notebook_gets_the_picture_alone():

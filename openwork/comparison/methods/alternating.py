@@ -1,6 +1,6 @@
 """Alternating minimization (TIAM) with a penalty."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -109,8 +109,8 @@ class Alternating(Method):
         return replace(run, example=data.train.inputs[:2].to(processes().device), finish=finish, evaluate=measure)
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"rho": [0.1, 0.3, 1.0, 3.0]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"rho": (0.1, 3.0)}
 
 
 def _first(model: nn.Module) -> nn.Linear | None:

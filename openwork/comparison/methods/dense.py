@@ -1,6 +1,6 @@
 """The dense network that every method is held against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,8 +44,8 @@ class Dense(Method):
         )
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [3e-4, 1e-3, 3e-3, 1e-2]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"lr": (3e-4, 1e-2)}
 
 
 __all__ = ["Dense"]

@@ -1,6 +1,6 @@
 """Deep weight factorization."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -80,8 +80,8 @@ class Factorized(Method):
         )
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [0.1, 0.25, 0.5, 1.0]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"lr": (0.1, 1.0)}
 
 
 __all__ = ["Factorized"]

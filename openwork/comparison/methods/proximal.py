@@ -1,6 +1,6 @@
 """Proximal optimizers with a group lasso on the input features of each weight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
@@ -86,8 +86,8 @@ class Proximal(Method):
         )
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [self.lr * factor for factor in (0.1, 0.3, 1.0, 3.0)]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"lr": (0.1 * self.lr, 3.0 * self.lr)}
 
 
 def stages(epochs: int, period: int, averaging: float) -> tuple[float, list[int]]:

@@ -1,7 +1,7 @@
 """Published pruning methods."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, Literal
@@ -120,8 +120,8 @@ class Masked(Method):
         return masks.total / kept if kept > 0 else None
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [3e-4, 1e-3, 3e-3, 1e-2]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"lr": (3e-4, 1e-2)}
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,8 @@ class Ticket(Masked):
         return LotteryTicket(density, self.rate, rewind=int(self.rewind * steps / (rounds + 1)))
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {**super().choices(), "rate": [0.2, 0.5]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {**super().ranges(), "rate": (0.2, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ class Unproximal(Masked):
                 return Subgradient(GroupLasso(self.fraction * largest_strength(task, GroupLasso(1.0))), density)
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {**super().choices(), "fraction": [1e-4, 1e-3, 1e-2]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {**super().ranges(), "fraction": (1e-4, 1e-2)}
 
 
 __all__ = ["Masked", "Pruner", "Ticket", "Unproximal"]

@@ -1,6 +1,6 @@
 """Sketched training (MAST), then pruning by magnitude."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -82,8 +82,8 @@ class Sketched(Method):
         return replace(run, finish=finish)
 
     @override
-    def choices(self) -> Mapping[str, Sequence[float]]:
-        return {"lr": [1e-3, 3e-3, 1e-2], "ratio": [0.5, 0.8, 0.9]}
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"lr": (1e-3, 1e-2), "ratio": (0.5, 0.9)}
 
 
 __all__ = ["Sketched"]
