@@ -102,14 +102,14 @@ def test_without_a_gpu_large_tasks_are_small_and_say_so(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("name", "count", "methods"),
     [
-        ("digits", 200, ["ramda", "subgradient_group", "tiam_l1"]),
-        ("fashion_lenet300", 100, ["ramda", "subgradient_group", "dwf3"]),
-        ("fashion_lenet5", 50, ["ramda", "subgradient_group", "synflow"]),
-        ("mnist_logistic", 100, ["rmda", "subgradient_group", "mast_magnitude"]),
-        ("a5a_logistic", 200, ["ramda", "subgradient_group", "rigl"]),
-        ("cifar10_resnet18", 8, ["ramda", "subgradient_group"]),
-        ("cifar10_vgg19", 8, ["subgradient_group", "mast_magnitude"]),
+        ("digits", 100, ["ramda", "subgradient_group"]),
+        ("fashion_lenet300", 100, ["dwf3", "subgradient_group"]),
+        ("fashion_lenet5", 50, ["synflow", "subgradient_group"]),
+        ("mnist_logistic", 100, ["mast_magnitude", "subgradient_group"]),
+        ("a5a_logistic", 100, ["rigl", "subgradient_group"]),
         ("shakespeare_gpt", 8, ["ramda", "subgradient_group"]),
+        ("cifar10_resnet18", 4, ["ramda", "subgradient_group"]),
+        ("cifar10_vgg19", 4, ["magnitude", "subgradient_group"]),
     ],
 )
 def test_methods_are_compared_on_a_few_samples(
@@ -134,7 +134,8 @@ def test_methods_are_compared_on_a_few_samples(
         small = shrinking.load(file, into=task.model(0)).eval()
         assert sum(p.numel() for p in small.parameters()) == result.params[1]
         data = few(0).test
-        assert float(task.loss(small(data.inputs), data.targets)) == pytest.approx(result.loss, rel=1e-4)
-    # Whole groups are cut whatever the training was.
+        assert float(task.loss(small(data.inputs), data.targets).detach()) == pytest.approx(result.loss, rel=1e-4)
+    # Whole groups are cut whatever the training was; a single layer has no units that could go with them.
     cut = next(r for r in table.results if r.cell.method == "subgradient_group")
-    assert cut.params[1] < cut.params[0] and cut.macs[1] < cut.macs[0]
+    assert cut.group
+    assert (cut.params[1] < cut.params[0] and cut.macs[1] < cut.macs[0]) == (not name.endswith("logistic"))
