@@ -61,15 +61,16 @@ def table() -> None:
         "Targets: how near each method comes by its strength alone",
         ["target", "method", "reached", "off by, %", "networks", "accuracy, %", "strength"],
         rows,
-        "The digits, one seed, 20 epochs, batch 64; each row is the network of a method that is nearest to the target. "
-        "Reached: fraction of the parameters that are left after shrink and not zero, or of the multiply-accumulate "
-        "operations. A target is met within 5 %; nothing is touched but the strength, so that each network is the one "
-        "that a comparison at this strength gives. Networks: trained on the way, at most 14. A method starts from a "
-        "middle strength of its own path; for a density, pruners start from the strength that leaves it before shrink "
-        "takes what nothing reads. Not met: strengths less than 2 % apart gave networks on both sides. Pruners of single weights "
-        "save arithmetic only where whole units happen to be empty: half of it is there at strengths that leave one "
-        "weight in five (synflow) to twenty (gradual, mast_magnitude), and costs the latter their accuracy. The budget "
-        "is half of the task's own and settings are as they come: this is about the controller, and ranks no methods.",
+        "The digits, one seed, 20 epochs, batch 64; each row is the network of a method that is nearest to the "
+        "target. Reached: fraction of the parameters that are left after shrink and not zero, or of the multiply-"
+        "accumulate operations. A target is met within 5 %; nothing is touched but the strength, so that each network"
+        " is the one that a comparison at this strength gives. Networks: trained on the way, at most 14. A method "
+        "starts from a middle strength of its own path; for a density, pruners start from the strength that leaves it"
+        " before shrink takes what nothing reads. Not met: strengths less than 2 % apart gave networks on both sides."
+        " Pruners of single weights save arithmetic only where whole units happen to be empty: half of it is there at"
+        " strengths that leave one weight in five (synflow) to twenty (gradual, mast_magnitude), and costs the latter"
+        " their accuracy. The budget is half of the task's own and settings are as they come: this is about the "
+        "controller, and ranks no methods.",
     )
 
 

@@ -106,7 +106,7 @@ def test_without_a_gpu_large_tasks_are_small_and_say_so(monkeypatch: pytest.Monk
         ("fashion_lenet300", 100, ["dwf3", "subgradient_group"]),
         ("fashion_lenet5", 50, ["synflow", "subgradient_group"]),
         ("mnist_logistic", 100, ["mast_magnitude", "subgradient_group"]),
-        ("a5a_logistic", 100, ["rigl", "subgradient_group"]),
+        ("a5a_logistic", 300, ["rigl", "subgradient_group"]),
         ("shakespeare_gpt", 8, ["ramda", "subgradient_group"]),
         ("cifar10_resnet18", 4, ["ramda", "subgradient_group"]),
         ("cifar10_vgg19", 4, ["magnitude", "subgradient_group"]),
