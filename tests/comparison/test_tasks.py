@@ -109,7 +109,8 @@ def test_without_a_gpu_large_tasks_are_small_and_say_so(monkeypatch: pytest.Monk
         ("a5a_logistic", 300, ["rigl", "subgradient_group"]),
         ("shakespeare_gpt", 8, ["ramda", "subgradient_group"]),
         ("cifar10_resnet18", 4, ["ramda", "subgradient_group"]),
-        ("cifar10_vgg19", 4, ["magnitude", "subgradient_group"]),
+        # 20 million parameters: a second method would take as long again, and shows nothing that ResNet-18 does not.
+        ("cifar10_vgg19", 4, ["subgradient_group"]),
     ],
 )
 def test_methods_are_compared_on_a_few_samples(
