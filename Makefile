@@ -15,7 +15,7 @@ BENCH := solver_table step_time fused_step coupled_step loop_overhead zoo shrunk
 REPRODUCE := identification mnist_logistic fashion_nuclear fashion_lenet5 sides \
 	dwf_oracles dwf_reference dwf_frontier dwf_gated \
 	mast_a5a mast_variance_reduction mast_bounds mast_fashion am_paper \
-	am_sign am_group_lasso compare_fashion compare_digits compare_resume
+	am_sign am_group_lasso compare_fashion compare_digits compare_resume compare_targets
 
 .PHONY: help demo test test-quick lint types format bench gpu reproduce $(BENCH) $(REPRODUCE) clean
 .NOTPARALLEL:  # two benchmarks at once would time each other

@@ -19,6 +19,10 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 HEARTBEAT, GRACE = 10, 60
 # How often a cell is tried again whose worker died.
 RETRIES = 3
+# How long a server may take to answer a first time, in s, and the drivers that have this setting; others wait for as
+# long as the network does, minutes where a host drops what is sent to it.
+CONNECT_TIMEOUT = 10
+TIMED_DRIVERS = ("psycopg", "psycopg2", "psycopg2cffi", "pymysql", "mysqldb")
 # What to do about a database that cannot be used.
 OTHER_URL = (
     "check the URL, such as postgresql://user@host/database, that the server answers and that its Python driver is "
@@ -81,8 +85,7 @@ def connect(storage: str, way_out: str = OTHER_URL) -> RDBStorage:
     try:
         url = make_url(storage)
         shown = url.render_as_string(hide_password=True)
-        # SQLite gives up after 5 s by default where another process writes.
-        patience = {"connect_args": {"timeout": 60}} if _is_file(url) else {"pool_pre_ping": True}
+        patience = _patience(url)
         for attempt in range(3):
             try:
                 with quiet():
@@ -121,6 +124,16 @@ def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
     original = getattr(error, "orig", None) or getattr(cause, "orig", None) or cause
     return " ".join(str(original).split()).rstrip(".") or type(error).__name__
+
+
+def _patience(url: URL) -> dict[str, object]:
+    """How long to wait for a database: options of the engine."""
+    if _is_file(url):
+        # SQLite gives up after 5 s by default where another process writes.
+        return {"connect_args": {"timeout": 60}}
+    # What the user's URL says goes first.
+    timed = url.get_driver_name() in TIMED_DRIVERS and "connect_timeout" not in url.query
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_TIMEOUT} if timed else {}}
 
 
 def _is_file(url: URL) -> bool:

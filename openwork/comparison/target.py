@@ -16,8 +16,8 @@ TOLERANCE = 0.05
 MOST_PROBES = 14
 # While all networks are on one side of the target: largest factor from one strength to the next.
 LEAP = 30.0
-# Strengths closer than this, in their logarithm, give the same network; where networks this close are on both sides of
-# a target, it lies within a jump.
+# Strengths closer than this, in their logarithm, give the same network; where networks this close, in the logarithm of
+# what they are above the least strength, are on both sides of a target, it lies within a jump.
 SAME, JUMP = 1e-4, 0.02
 
 
@@ -115,7 +115,7 @@ def next_strength(probes: Sequence[Probe], first: float, least: float = 0.0) -> 
     if len(probes) >= MOST_PROBES or any(p.reached is not None and abs(p.reached - 1) <= TOLERANCE for p in probes):
         return None
     points = sorted((math.log(probe.strength), _side(probe)) for probe in probes)
-    step = _between(points) if _crossings(points) else _beyond(points)
+    step = _between(points, least) if _crossings(points) else _beyond(points)
     if step is not None and least > 0:
         step = max(step, math.log(least))
     if step is None or any(abs(step - x) < SAME for x, _ in points):
@@ -142,20 +142,26 @@ def _side(probe: Probe) -> float:
     return math.log(probe.reached) if probe.reached else -math.inf
 
 
-def _crossings(points: Sequence[tuple[float, float]]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    return [(a, b) for a, b in pairwise(points) if (a[1] > 0) != (b[1] > 0)]
+def _crossings(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Where the side changes: indices of the points before."""
+    return [i for i, (a, b) in enumerate(pairwise(points)) if (a[1] > 0) != (b[1] > 0)]
 
 
-def _between(points: Sequence[tuple[float, float]]) -> float | None:
+def _between(points: Sequence[tuple[float, float]], least: float) -> float | None:
     """Between the two neighbors on both sides of the target that are nearest to it."""
 
-    def distance(pair: tuple[tuple[float, float], tuple[float, float]]) -> float:
-        return min(abs(y) for _, y in pair)
+    def distance(i: int) -> float:
+        return min(abs(points[i][1]), abs(points[i + 1][1]))
 
-    (a, up), (b, down) = min(_crossings(points), key=distance)
-    if b - a < JUMP:
+    i = min(_crossings(points), key=distance)
+    (a, up), (b, down) = points[i], points[i + 1]
+    # What is removed grows from the least strength on: near it, strengths that are close are still far apart.
+    above = math.exp(a) - least
+    if above > 0 and math.log((math.exp(b) - least) / above) < JUMP:
         return None
-    if math.isinf(up) or math.isinf(down):
+    # Where a neighbor is as high, there are steps, of which a slope says nothing.
+    flat = up in (y for _, y in points[i - 1 : i]) or down in (y for _, y in points[i + 2 : i + 3])
+    if flat or math.isinf(up) or math.isinf(down):
         return (a + b) / 2
     # The secant alone may creep up from one side for ever.
     part = min(max(up / (up - down), 0.15), 0.85)

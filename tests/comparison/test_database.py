@@ -1,7 +1,10 @@
 """Databases that can be used or not, and the lock that several machines share."""
 
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,79 @@ def test_who_was_taken_over_leaves_the_next_one_alone(database: RDBStorage) -> N
     assert database.get_study_id_from_name("s.lock") == successor
 
 
+WORKER = """
+import sys, time
+from pathlib import Path
+
+from openwork.comparison.database import DatabaseLock, connect
+
+name, storage = sys.argv[1:]
+database, count = connect(storage), Path("count")
+Path(name).touch()
+while not Path("go").exists():
+    time.sleep(0.001)
+for _ in range(5):
+    with DatabaseLock(database, "s.lock"):
+        if name == "dies":
+            Path("inside").touch()
+            time.sleep(600)
+        seen = int(count.read_text())
+        time.sleep(0.05)
+        count.write_text(str(seen + 1))
+"""
+Start = Callable[[str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, database: RDBStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a process that adds one to a number five times, each time in the lock; ended with the test."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    workers: list[subprocess.Popen[bytes]] = []
+    (tmp_path / "count").write_text("0")
+
+    def begin(name: str) -> subprocess.Popen[bytes]:
+        # The file has a lock beside it as a rule, but none is taken here.
+        command = [sys.executable, "-c", WORKER, name, f"sqlite:///{tmp_path / 'study.db'}"]
+        workers.append(subprocess.Popen(command, cwd=tmp_path))
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+def wait_for(*files: Path) -> None:
+    end = time.monotonic() + 300
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_lock_lets_one_process_in_at_a_time(tmp_path: Path, start: Start) -> None:
+    workers = [start("a"), start("b")]
+    wait_for(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "go").touch()
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    assert (tmp_path / "count").read_text() == "10"
+    assert not (tmp_path / "study.db.lock").exists()
+
+
+@pytest.mark.slow
+def test_a_lock_whose_holder_was_killed_is_taken_over(tmp_path: Path, database: RDBStorage, start: Start) -> None:
+    (tmp_path / "go").touch()
+    holder = start("dies")
+    wait_for(tmp_path / "inside")
+    holder.kill()
+    holder.wait()
+    assert len(database.get_all_studies()) == 1
+    begin = time.monotonic()
+    with DatabaseLock(database, "s.lock", patience=0.5):
+        assert time.monotonic() - begin >= 0.5
+    assert database.get_all_studies() == []
+
+
 def test_files_have_a_lock_beside_them(tmp_path: Path) -> None:
     _, lock = opened(f"sqlite:///{tmp_path / 'x.db'}", "s")
     assert isinstance(lock, FileLock)
@@ -105,6 +181,32 @@ def test_a_database_that_cannot_be_reached(storage: str, sentence: str) -> None:
     assert str(error.value).endswith("or leave it out for a file in the folder")
     assert not Path("/nowhere").exists()
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("storage", "options"),
+    [
+        ("sqlite:///x.db", {"connect_args": {"timeout": 60}}),
+        ("postgresql://host/x", {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}),
+        ("postgresql+psycopg://host/x", {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}),
+        ("mysql://host/x", {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}),
+        ("mysql+pymysql://host/x", {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}),
+        ("postgresql://host/x?connect_timeout=99", {"pool_pre_ping": True, "connect_args": {}}),
+        ("postgresql+pg8000://host/x", {"pool_pre_ping": True, "connect_args": {}}),
+    ],
+)
+def test_a_server_has_ten_seconds_to_answer(
+    storage: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, object]] = []
+
+    def record(url: str, engine_kwargs: dict[str, object], **_: object) -> None:
+        assert url == storage
+        given.append(engine_kwargs)
+
+    monkeypatch.setattr("openwork.comparison.database.RDBStorage", record)
+    connect(storage)
+    assert given == [options]
 
 
 def test_a_database_that_goes_away_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -1,13 +1,25 @@
-"""Steering the strength to a target: by definition of the target, on curves of every shape."""
+"""Steering the strength to a target: by definition of the target, on curves of every shape and with real trainings."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from tiny_comparison import Largest
+from tiny_comparison import task as tiny_task
+from torch import Tensor, nn
 
+from openwork.comparison import Result, Task, compare, timing
 from openwork.comparison.target import MOST_PROBES, TOLERANCE, Probe, Target, nearest, next_strength
+from openwork.data import Data, Split
+from openwork.metrics import Latency, LatencyComparison, Spread, macs
+from openwork.models import mlp
 
 Curve = Callable[[float], float | None]
+# Multiply-accumulate operations in a millisecond, where a test says how long a network takes.
+PACE = 1000
 
 
 def steer(curve: Curve, target: float, first: float, least: float = 0.0) -> list[Probe]:
@@ -82,6 +94,16 @@ def test_no_strength_is_below_the_least(first: float) -> None:
     assert best is not None and probes[best] == Probe(1.0, 0.5)
 
 
+def test_a_step_near_the_least_strength_is_found() -> None:
+    # As where whole groups are cut, at hardly any of the weights.
+    def stairs(strength: float) -> float:
+        return 1.0 if strength < 1.06 else 0.5 if strength < 1.064 else 0.4
+
+    for least, found in ((1.0, 0.5), (0.0, 0.4)):
+        best = nearest(probes := steer(stairs, 0.5, 2.0, least))
+        assert best is not None and probes[best].reached == found / 0.5
+
+
 def test_nothing_is_nearest_if_all_failed() -> None:
     assert nearest([Probe(1.0, None), Probe(2.0, 0.0)]) is None
 
@@ -106,3 +128,66 @@ def test_no_target(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match="target") as error:
         Target.parse(text)
     assert str(error.value) == sentence
+
+
+# -- real trainings -------------------------------------------------------------------------------------------------
+
+
+def samples(seed: int) -> Data:
+    """Three classes in 40 features, each of which says a little less than the one before."""
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.arange(240) % 3
+    means = torch.randn(3, 40, generator=generator) * 2 * 0.93 ** torch.arange(40)
+    split = Split(torch.randn(240, 40, generator=generator) + means[targets], targets)
+    parts = [split.take(torch.arange(*rows)) for rows in ((0, 160), (160, 200), (200, 240))]
+    del seed
+    return Data("fading", train=parts[0], valid=parts[1], test=parts[2], classes=3)
+
+
+def task() -> Task:
+    """Single features and units are less than a twentieth of the network."""
+    return Task("fading", lambda seed: mlp((40, 64, 3), seed=seed), samples, epochs=8, batch_size=40)
+
+
+def timeless(result: Result) -> Result:
+    return replace(result, seconds=0, memory_mib=0, latency_ms=None, curves={})
+
+
+def by_arithmetic(models: Mapping[str, nn.Module], example: Tensor, *, seconds: float) -> LatencyComparison:
+    """In place of a clock, which no test can foresee."""
+    del seconds
+    times = {name: macs(model, example).total / PACE for name, model in models.items()}
+    dense = next(iter(times.values()))
+    return LatencyComparison(
+        {name: Latency(Spread(t, t, t), 1, 1, 1, 1, "cpu", False) for name, t in times.items()},
+        {name: Spread(dense / t, dense / t, dense / t) for name, t in times.items()},
+    )
+
+
+@pytest.mark.parametrize("name", ["ramda", "subgradient_group"])
+def test_half_of_the_arithmetic_is_met_by_the_strength_alone(name: str, tmp_path: Path) -> None:
+    dense = 40 * 64 + 64 * 3
+    (row,) = table = compare(task(), [name], target="macs=0.5", seeds=1, out=tmp_path / "steered")
+    assert row.notes == () and row.strength is not None and row.macs is not None
+    assert row.macs.mean == pytest.approx(dense / 2, rel=TOLERANCE)
+    assert 1 < len(table.results) <= MOST_PROBES
+    # It is the network that the method gives at this strength, and nothing was done to it.
+    alone = compare(task(), [name], strengths=[row.strength.mean], seeds=1, out=tmp_path / "alone")
+    (chosen,) = (r for r in table.results if r.cell.strength == row.strength.mean)
+    assert [timeless(chosen)] == [timeless(r) for r in alone.results]
+
+
+def test_a_time_is_met_where_it_follows_the_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "compare_latency", by_arithmetic)
+    (row,) = table = compare(task(), ["subgradient_group"], target="latency_ms=1.1", seeds=1, out=tmp_path / "c")
+    assert row.notes == () and row.latency_ms is not None and row.macs is not None
+    assert row.latency_ms.mean == row.macs.mean / PACE == pytest.approx(1.1, rel=TOLERANCE)
+    assert 1 < len(table.results) <= MOST_PROBES
+    assert all(r.latency_ms == (r.macs[0] / PACE, r.macs[1] / PACE) for r in table.results)
+
+
+def test_a_time_that_the_dense_network_does_not_take_is_not_met(tmp_path: Path) -> None:
+    table = compare(tiny_task(), {"largest": Largest()}, target="latency_ms=1e9", seeds=1, out=tmp_path / "c")
+    (note,) = table[0].notes
+    assert "latency_ms=1e+09 was not met" in note
+    assert all(result.latency_ms is not None for result in table.results)

@@ -1,13 +1,16 @@
-"""Tasks of a comparison: data, networks and losses that fit together."""
+"""Tasks of a comparison: data, networks and losses that fit together, and methods that can be compared on them."""
 
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from openwork import data as data_sets
-from openwork.comparison import Task, tasks
+from openwork import shrinking
+from openwork.comparison import Task, compare, tasks
 from openwork.comparison.compare import find_task
 from openwork.data import Data, Split
 
@@ -92,3 +95,48 @@ def test_without_a_gpu_large_tasks_are_small_and_say_so(monkeypatch: pytest.Monk
     task = tasks.shakespeare_gpt()
     assert (task.name, task.epochs) == ("shakespeare_gpt", 10)
     assert len(task.data(0).train) > 5000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:supervised. :UserWarning")
+@pytest.mark.parametrize(
+    ("name", "count", "methods"),
+    [
+        ("digits", 100, ["ramda", "subgradient_group"]),
+        ("fashion_lenet300", 100, ["dwf3", "subgradient_group"]),
+        ("fashion_lenet5", 50, ["synflow", "subgradient_group"]),
+        ("mnist_logistic", 100, ["mast_magnitude", "subgradient_group"]),
+        ("a5a_logistic", 300, ["rigl", "subgradient_group"]),
+        ("shakespeare_gpt", 8, ["ramda", "subgradient_group"]),
+        ("cifar10_resnet18", 4, ["ramda", "subgradient_group"]),
+        # 20 million parameters: a second method would take as long again, and shows nothing that ResNet-18 does not.
+        ("cifar10_vgg19", 4, ["subgradient_group"]),
+    ],
+)
+def test_methods_are_compared_on_a_few_samples(
+    name: str, count: int, methods: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(seed: int) -> Data:
+        whole = task.data(seed)
+        parts = (whole.train, whole.valid, whole.test)
+        train, valid, test = (part.take(torch.arange(min(count, len(part)))) for part in parts)
+        return replace(whole, train=train, valid=valid, test=test)
+
+    monkeypatch.setattr(data_sets, "cifar10", images)
+    task = found(name)
+    table = compare(replace(task, data=few), methods, strengths=1, seeds=1, epochs=1, out=tmp_path / "c")
+    assert table.finished and not table.failures
+    assert [(row.method, row.seeds) for row in table] == [(method, 1) for method in methods]
+    for row in table:
+        for measure in (row.accuracy, row.loss, row.compression, row.macs, row.bytes, row.latency_ms):
+            assert measure is not None and math.isfinite(measure.mean)
+    for result in table.results:
+        file = tmp_path / "c" / "runs" / result.cell.name / "small.safetensors"
+        small = shrinking.load(file, into=task.model(0)).eval()
+        assert sum(p.numel() for p in small.parameters()) == result.params[1]
+        data = few(0).test
+        assert float(task.loss(small(data.inputs), data.targets).detach()) == pytest.approx(result.loss, rel=1e-4)
+    # Whole groups are cut whatever the training was; a single layer has no units that could go with them.
+    cut = next(r for r in table.results if r.cell.method == "subgradient_group")
+    assert cut.group
+    assert (cut.params[1] < cut.params[0] and cut.macs[1] < cut.macs[0]) == (not name.endswith("logistic"))
