@@ -5,12 +5,15 @@ a few columns of it, or all entries belong to one group. What a program sums up 
 whoever needs the sums of a group adds up its slots in order: the result does not depend on who comes first.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from openwork.kernels.regions import Plan, Region, Term
 
+Table = NDArray[np.int64]
 # Columns and rows of a tile, at most.
 COLUMNS, ROWS = 64, 64
 # Groups of a block, which one program solves.
@@ -123,9 +126,12 @@ class Run(NamedTuple):
     kept: int
 
 
-@dataclass
+Row = Tile | Block | Place | Run
+
+
+@dataclass(frozen=True)
 class DeviceTables:
-    """Tables of a plan.
+    """Tables of a plan: a row has the columns that the class of its kind names.
 
     Args:
         tiles: Of groups.
@@ -133,96 +139,151 @@ class DeviceTables:
         places: Of groups.
         runs: Of entries without a group.
         strengths: Lasso and norm of each term.
-        kept: Where the booleans of each term begin, and the end.
         groups: Number of groups of all terms.
         slots: Number of slots.
     """
 
-    tiles: list[Tile] = field(default_factory=list[Tile])
-    blocks: list[Block] = field(default_factory=list[Block])
-    places: list[Place] = field(default_factory=list[Place])
-    runs: list[Run] = field(default_factory=list[Run])
-    strengths: list[float] = field(default_factory=list[float])
-    kept: list[int] = field(default_factory=lambda: [0])
-    groups: int = 0
-    slots: int = 0
-
-    def add(self, number: int, term: Term) -> None:
-        """Append a term."""
-        self.strengths.extend((term.lasso, term.norm))
-        kept = self.kept[-1]
-        self.kept.append(kept + term.groups)
-        if term.kind != "groups":
-            (region,) = term.regions
-            for start in range(0, region.entries, ENTRIES):
-                told = kept + start if term.kind == "entries" else -1
-                length = min(ENTRIES, region.entries - start)
-                self.runs.append(Run(number, region.tensor, region.offset + start, length, told))
-            return
-        if not term.regions:
-            return
-        begin = len(self.places)
-        for region in term.regions:
-            self._add_region(number, region)
-        for group in range(0, term.groups, GROUPS):
-            some = min(GROUPS, term.groups - group)
-            self.blocks.append(
-                Block(number, group, self.groups + group, some, begin, len(self.places), kept + group),
-            )
-        self.groups += term.groups
-
-    def _add_region(self, number: int, region: Region) -> None:
-        (outer, groups, members), strides = region.lengths, region.strides
-        _, group_stride, inner_stride = strides
-        panels = list(_panels(region))
-        across = max(1, COLUMNS // members)
-        inner = members if members < COLUMNS else COLUMNS
-        # The sums of one group that fills a tile are one number.
-        slots = members if members < COLUMNS else 1
-        width = groups * slots
-        place = region.tensor, region.offset, outer, members, *strides, self.slots, len(panels), width, slots
-        self.places.append(Place(*place))
-        for chunk, (start, columns, limit, row_stride) in enumerate(panels):
-            for group in range(0, groups, across):
-                self.tiles.append(
-                    Tile(
-                        number,
-                        region.tensor,
-                        region.offset + start + group * group_stride,
-                        min(across, groups - group) * members if members < COLUMNS else columns,
-                        limit,
-                        row_stride,
-                        inner,
-                        group_stride,
-                        inner_stride,
-                        group,
-                        self.groups + group,
-                        self.slots + chunk * width + group * slots,
-                    )
-                )
-        self.slots += len(panels) * width
+    tiles: Table
+    blocks: Table
+    places: Table
+    runs: Table
+    strengths: list[float]
+    groups: int
+    slots: int
 
 
 def device_tables(plan: Plan) -> DeviceTables:
     """The tables of a plan."""
-    found = DeviceTables()
-    for number, term in enumerate(plan.terms):
-        found.add(number, term)
-    return found
+    tiles, blocks, places, runs = (list[Table]() for _ in range(4))
+    groups = slots = 0
+    for number, (term, kept) in enumerate(zip(plan.terms, plan.kept[:-1], strict=True)):
+        if term.kind != "groups":
+            runs.append(_runs(number, term, kept))
+        elif term.regions:
+            begin = len(places)
+            for region in term.regions:
+                panels, (_, length, members) = _panels(region), region.lengths
+                # One slot for each column of a group, unless the group fills the tile.
+                inner = members if members < COLUMNS else 1
+                chunks, width = len(panels.start), length * inner
+                places.append(_place(region, slots, chunks, width, inner))
+                tiles.append(_tiles(number, region, panels, groups, slots, width, inner))
+                slots += chunks * width
+            blocks.append(_blocks(number, term, groups, (begin, len(places)), kept))
+            groups += term.groups
+    return DeviceTables(
+        _joined(Tile, tiles),
+        _joined(Block, blocks),
+        _joined(Place, places),
+        _joined(Run, runs),
+        [strength for term in plan.terms for strength in (term.lasso, term.norm)],
+        groups,
+        slots,
+    )
 
 
-def _panels(region: Region) -> Iterator[tuple[int, int, int, int]]:
-    """The first group of a region (or the first few) as panels: first entry, columns, limit, stride of rows."""
+def _runs(number: int, term: Term, kept: int) -> Table:
+    (region,) = term.regions
+    starts = np.arange(0, region.entries, ENTRIES)
+    return _table(
+        Run,
+        starts.shape,
+        term=number,
+        tensor=region.tensor,
+        base=region.offset + starts,
+        length=np.minimum(ENTRIES, region.entries - starts),
+        kept=kept + starts if term.kind == "entries" else -1,
+    )
+
+
+def _blocks(number: int, term: Term, groups: int, places: tuple[int, int], kept: int) -> Table:
+    starts = np.arange(0, term.groups, GROUPS)
+    return _table(
+        Block,
+        starts.shape,
+        term=number,
+        group=starts,
+        number=groups + starts,
+        groups=np.minimum(GROUPS, term.groups - starts),
+        begin=places[0],
+        end=places[1],
+        kept=kept + starts,
+    )
+
+
+def _place(region: Region, slot: int, chunks: int, width: int, inner: int) -> Table:
+    (outer, _, members), (outer_stride, group_stride, inner_stride) = region.lengths, region.strides
+    return _table(
+        Place,
+        (1,),
+        tensor=region.tensor,
+        offset=region.offset,
+        outer=outer,
+        members=members,
+        outer_stride=outer_stride,
+        group_stride=group_stride,
+        inner_stride=inner_stride,
+        slot=slot,
+        chunks=chunks,
+        width=width,
+        inner=inner,
+    )
+
+
+class _Panels(NamedTuple):
+    """The first group of a region, or the first few, in pieces; columns are named as in ``Tile``."""
+
+    start: Table
+    columns: Table
+    limit: Table
+    row_stride: int
+
+
+def _tiles(number: int, region: Region, panels: _Panels, groups: int, slot: int, width: int, inner: int) -> Table:
+    (_, length, members), (_, group_stride, inner_stride) = region.lengths, region.strides
+    across = max(1, COLUMNS // members)
+    chunk, group = np.arange(len(panels.start))[:, None], np.arange(0, length, across)[None, :]
+    return _table(
+        Tile,
+        (chunk.size, group.size),
+        term=number,
+        tensor=region.tensor,
+        base=region.offset + panels.start[:, None] + group * group_stride,
+        columns=np.minimum(across, length - group) * members if members < COLUMNS else panels.columns[:, None],
+        limit=panels.limit[:, None],
+        row_stride=panels.row_stride,
+        inner=min(members, COLUMNS),
+        group_stride=group_stride,
+        inner_stride=inner_stride,
+        group=group,
+        number=groups + group,
+        slot=slot + chunk * width + group * inner,
+    )
+
+
+def _panels(region: Region) -> _Panels:
     (outer, _, members), (outer_stride, _, inner_stride) = region.lengths, region.strides
     if members < COLUMNS or outer * COLUMNS >= members:
         # Rows are members outside.
-        for column in range(0, members, COLUMNS):
-            for row in range(0, outer, ROWS):
-                start = row * outer_stride + column * inner_stride
-                yield start, min(COLUMNS, members - column), min(ROWS, outer - row) * COLUMNS, outer_stride
-        return
-    for row in range(outer):
-        # A long run, folded.
-        for column in range(0, members, ROWS * COLUMNS):
-            start = row * outer_stride + column * inner_stride
-            yield start, COLUMNS, min(ROWS * COLUMNS, members - column), COLUMNS * inner_stride
+        column, row = np.arange(0, members, COLUMNS)[:, None], np.arange(0, outer, ROWS)[None, :]
+        columns, limit = np.minimum(COLUMNS, members - column), np.minimum(ROWS, outer - row) * COLUMNS
+        row_stride = outer_stride
+    else:
+        # Long runs, folded.
+        row, column = np.arange(outer)[:, None], np.arange(0, members, ROWS * COLUMNS)[None, :]
+        columns, limit = np.full_like(column, COLUMNS), np.minimum(ROWS * COLUMNS, members - column)
+        row_stride = COLUMNS * inner_stride
+    start, columns, limit = np.broadcast_arrays(row * outer_stride + column * inner_stride, columns, limit)
+    return _Panels(start.ravel(), columns.ravel(), limit.ravel(), row_stride)
+
+
+def _table(kind: type[Row], shape: tuple[int, ...], **columns: int | Table) -> Table:
+    """Rows of a kind, so many along each axis, given their columns by name."""
+    rows = np.empty((*shape, len(kind._fields)), dtype=np.int64)
+    for place, name in enumerate(kind._fields):
+        rows[..., place] = columns[name]
+    return rows.reshape(-1, len(kind._fields))
+
+
+def _joined(kind: type[Row], tables: list[Table]) -> Table:
+    return np.concatenate([np.empty((0, len(kind._fields)), dtype=np.int64), *tables])
