@@ -5,13 +5,14 @@ a few columns of it, or all entries belong to one group. What a program sums up 
 whoever needs the sums of a group adds up its slots in order: the result does not depend on who comes first.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.kernels.regions import Plan, Region, Term
+from openwork.kernels.regions import Plan
 
 Table = NDArray[np.int64]
 # Columns and rows of a tile, at most.
@@ -126,9 +127,6 @@ class Run(NamedTuple):
     kept: int
 
 
-Row = Tile | Block | Place | Run
-
-
 @dataclass(frozen=True)
 class DeviceTables:
     """Tables of a plan: a row has the columns that the class of its kind names.
@@ -154,136 +152,156 @@ class DeviceTables:
 
 def device_tables(plan: Plan) -> DeviceTables:
     """The tables of a plan."""
-    tiles, blocks, places, runs = (list[Table]() for _ in range(4))
-    groups = slots = 0
+    regions, blocks, runs = (list[tuple[int, ...]]() for _ in range(3))
+    groups = 0
     for number, (term, kept) in enumerate(zip(plan.terms, plan.kept[:-1], strict=True)):
         if term.kind != "groups":
-            runs.append(_runs(number, term, kept))
+            (region,) = term.regions
+            told = kept if term.kind == "entries" else -1
+            runs.append((number, region.tensor, region.offset, region.entries, told))
         elif term.regions:
-            begin = len(places)
+            begin = len(regions)
             for region in term.regions:
-                panels, (_, length, members) = _panels(region), region.lengths
-                # One slot for each column of a group, unless the group fills the tile.
-                inner = members if members < COLUMNS else 1
-                chunks, width = len(panels.start), length * inner
-                places.append(_place(region, slots, chunks, width, inner))
-                tiles.append(_tiles(number, region, panels, groups, slots, width, inner))
-                slots += chunks * width
-            blocks.append(_blocks(number, term, groups, (begin, len(places)), kept))
+                regions.append((number, groups, region.tensor, region.offset, *region.lengths, *region.strides))
+            blocks.append((number, groups, term.groups, begin, len(regions), kept))
             groups += term.groups
+    known = _Regions(*_columns(regions, len(_Regions._fields)))
+    own = known.chunks * known.groups * known.inner
+    ends = own.cumsum()
     return DeviceTables(
-        _joined(Tile, tiles),
-        _joined(Block, blocks),
-        _joined(Place, places),
-        _joined(Run, runs),
+        _tiles(known, ends - own),
+        _blocks(blocks),
+        _places(known, ends - own),
+        _runs(runs),
         [strength for term in plan.terms for strength in (term.lasso, term.norm)],
         groups,
-        slots,
+        int(own.sum()),
     )
 
 
-def _runs(number: int, term: Term, kept: int) -> Table:
-    (region,) = term.regions
-    starts = np.arange(0, region.entries, ENTRIES)
-    return _table(
-        Run,
-        starts.shape,
-        term=number,
-        tensor=region.tensor,
-        base=region.offset + starts,
-        length=np.minimum(ENTRIES, region.entries - starts),
-        kept=kept + starts if term.kind == "entries" else -1,
-    )
+class _Regions(NamedTuple):
+    """All regions of groups, by columns: term, first group counted over all terms, and what ``Region`` says.
+
+    The first group of a region, or the first few that fill a row, are cut into panels: columns times rows of members
+    outside; or, folded, members outside times pieces of a run.
+    """
+
+    term: Table
+    number: Table
+    tensor: Table
+    offset: Table
+    outer: Table
+    groups: Table
+    members: Table
+    outer_stride: Table
+    group_stride: Table
+    inner_stride: Table
+
+    @property
+    def folded(self) -> NDArray[np.bool_]:
+        """Whether rows of a tile are pieces of one long run, since there are few members outside."""
+        return (self.members >= COLUMNS) & (self.outer * COLUMNS < self.members)
+
+    @property
+    def deep(self) -> Table:
+        """Panels one after the other, until the next columns or the next member outside."""
+        return np.where(self.folded, -(-self.members // (ROWS * COLUMNS)), -(-self.outer // ROWS))
+
+    @property
+    def chunks(self) -> Table:
+        """Panels."""
+        return np.where(self.folded, self.outer, -(-self.members // COLUMNS)) * self.deep
+
+    @property
+    def inner(self) -> Table:
+        """Slots of a group in a row of slots: one for each column, unless the group fills the tile."""
+        return np.where(self.members < COLUMNS, self.members, 1)
 
 
-def _blocks(number: int, term: Term, groups: int, places: tuple[int, int], kept: int) -> Table:
-    starts = np.arange(0, term.groups, GROUPS)
-    return _table(
-        Block,
-        starts.shape,
-        term=number,
-        group=starts,
-        number=groups + starts,
-        groups=np.minimum(GROUPS, term.groups - starts),
-        begin=places[0],
-        end=places[1],
-        kept=kept + starts,
-    )
-
-
-def _place(region: Region, slot: int, chunks: int, width: int, inner: int) -> Table:
-    (outer, _, members), (outer_stride, group_stride, inner_stride) = region.lengths, region.strides
-    return _table(
-        Place,
-        (1,),
-        tensor=region.tensor,
-        offset=region.offset,
-        outer=outer,
-        members=members,
-        outer_stride=outer_stride,
-        group_stride=group_stride,
-        inner_stride=inner_stride,
-        slot=slot,
-        chunks=chunks,
-        width=width,
-        inner=inner,
-    )
-
-
-class _Panels(NamedTuple):
-    """The first group of a region, or the first few, in pieces; columns are named as in ``Tile``."""
-
-    start: Table
-    columns: Table
-    limit: Table
-    row_stride: int
-
-
-def _tiles(number: int, region: Region, panels: _Panels, groups: int, slot: int, width: int, inner: int) -> Table:
-    (_, length, members), (_, group_stride, inner_stride) = region.lengths, region.strides
-    across = max(1, COLUMNS // members)
-    chunk, group = np.arange(len(panels.start))[:, None], np.arange(0, length, across)[None, :]
+def _tiles(regions: _Regions, slots: Table) -> Table:
+    across = np.maximum(1, COLUMNS // np.maximum(1, regions.members))
+    beside = -(-regions.groups // across)
+    owner, at = _numbered(regions.chunks * beside)
+    x, across, beside = _Regions(*(column[owner] for column in regions)), across[owner], beside[owner]
+    chunk, group = at // beside, at % beside * across
+    one, other = np.divmod(chunk, x.deep)
+    row, column = np.where(x.folded, one, other * ROWS), np.where(x.folded, other * ROWS, one) * COLUMNS
+    wide = np.where(x.folded, COLUMNS, np.minimum(COLUMNS, x.members - column))
+    long = np.minimum(ROWS * COLUMNS, x.members - column)
     return _table(
         Tile,
-        (chunk.size, group.size),
-        term=number,
-        tensor=region.tensor,
-        base=region.offset + panels.start[:, None] + group * group_stride,
-        columns=np.minimum(across, length - group) * members if members < COLUMNS else panels.columns[:, None],
-        limit=panels.limit[:, None],
-        row_stride=panels.row_stride,
-        inner=min(members, COLUMNS),
-        group_stride=group_stride,
-        inner_stride=inner_stride,
+        term=x.term,
+        tensor=x.tensor,
+        base=x.offset + row * x.outer_stride + column * x.inner_stride + group * x.group_stride,
+        columns=np.where(x.members < COLUMNS, np.minimum(across, x.groups - group) * x.members, wide),
+        limit=np.where(x.folded, long, np.minimum(ROWS, x.outer - row) * COLUMNS),
+        row_stride=np.where(x.folded, COLUMNS * x.inner_stride, x.outer_stride),
+        inner=np.minimum(COLUMNS, x.members),
+        group_stride=x.group_stride,
+        inner_stride=x.inner_stride,
         group=group,
-        number=groups + group,
-        slot=slot + chunk * width + group * inner,
+        number=x.number + group,
+        slot=slots[owner] + (chunk * x.groups + group) * x.inner,
     )
 
 
-def _panels(region: Region) -> _Panels:
-    (outer, _, members), (outer_stride, _, inner_stride) = region.lengths, region.strides
-    if members < COLUMNS or outer * COLUMNS >= members:
-        # Rows are members outside.
-        column, row = np.arange(0, members, COLUMNS)[:, None], np.arange(0, outer, ROWS)[None, :]
-        columns, limit = np.minimum(COLUMNS, members - column), np.minimum(ROWS, outer - row) * COLUMNS
-        row_stride = outer_stride
-    else:
-        # Long runs, folded.
-        row, column = np.arange(outer)[:, None], np.arange(0, members, ROWS * COLUMNS)[None, :]
-        columns, limit = np.full_like(column, COLUMNS), np.minimum(ROWS * COLUMNS, members - column)
-        row_stride = COLUMNS * inner_stride
-    start, columns, limit = np.broadcast_arrays(row * outer_stride + column * inner_stride, columns, limit)
-    return _Panels(start.ravel(), columns.ravel(), limit.ravel(), row_stride)
+def _places(x: _Regions, slots: Table) -> Table:
+    return _table(
+        Place,
+        tensor=x.tensor,
+        offset=x.offset,
+        outer=x.outer,
+        members=x.members,
+        outer_stride=x.outer_stride,
+        group_stride=x.group_stride,
+        inner_stride=x.inner_stride,
+        slot=slots,
+        chunks=x.chunks,
+        width=x.groups * x.inner,
+        inner=x.inner,
+    )
 
 
-def _table(kind: type[Row], shape: tuple[int, ...], **columns: int | Table) -> Table:
-    """Rows of a kind, so many along each axis, given their columns by name."""
-    rows = np.empty((*shape, len(kind._fields)), dtype=np.int64)
-    for place, name in enumerate(kind._fields):
-        rows[..., place] = columns[name]
-    return rows.reshape(-1, len(kind._fields))
+def _blocks(rows: Sequence[tuple[int, ...]]) -> Table:
+    term, number, groups, begin, end, kept = _columns(rows, 6)
+    owner, at = _numbered(-(-groups // GROUPS))
+    group = at * GROUPS
+    return _table(
+        Block,
+        term=term[owner],
+        group=group,
+        number=number[owner] + group,
+        groups=np.minimum(GROUPS, groups[owner] - group),
+        begin=begin[owner],
+        end=end[owner],
+        kept=kept[owner] + group,
+    )
 
 
-def _joined(kind: type[Row], tables: list[Table]) -> Table:
-    return np.concatenate([np.empty((0, len(kind._fields)), dtype=np.int64), *tables])
+def _runs(rows: Sequence[tuple[int, ...]]) -> Table:
+    term, tensor, offset, entries, kept = _columns(rows, 5)
+    owner, at = _numbered(-(-entries // ENTRIES))
+    start = at * ENTRIES
+    return _table(
+        Run,
+        term=term[owner],
+        tensor=tensor[owner],
+        base=offset[owner] + start,
+        length=np.minimum(ENTRIES, entries[owner] - start),
+        kept=np.where(kept[owner] < 0, -1, kept[owner] + start),
+    )
+
+
+def _columns(rows: Sequence[tuple[int, ...]], number: int) -> Table:
+    return np.array(rows, dtype=np.int64).reshape(-1, number).T
+
+
+def _numbered(counts: Table) -> tuple[Table, Table]:
+    """For each of so many pieces of each owner, the owner and the number of the piece."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
+
+
+def _table(kind: type[Tile | Block | Place | Run], **columns: Table) -> Table:
+    """Rows of a kind, given their columns by name."""
+    return np.stack([columns[name] for name in kind._fields], axis=1)

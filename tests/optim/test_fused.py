@@ -492,12 +492,13 @@ def test_what_is_kept_is_told_again_after_a_load_in_another_order_of_memory() ->
 def built(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One entry for each plan that is turned into tables from now on."""
     found: list[None] = []
+    make = tables.Tables
 
-    class Counted(tables.Tables):
-        def __post_init__(self) -> None:
-            found.append(None)
+    def counted() -> tables.Tables:
+        found.append(None)
+        return make()
 
-    monkeypatch.setattr(tables, "Tables", Counted)
+    monkeypatch.setattr(tables, "Tables", counted)
     return found
 
 
