@@ -1,7 +1,7 @@
 """The shell that all optimizers share: options, state, safety, exactly structured weights."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -323,8 +323,8 @@ class StructuredOptimizer(Optimizer):
             # Only a group that has entries in several parameters comes here without a gradient.
             columns["grad"] = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
         # Plans are neither copied nor saved with the optimizer. Loading replaces groups, but not their parameters.
-        plans: WeakTensorKeyDictionary = self.__dict__.setdefault("_plans", WeakTensorKeyDictionary())
-        known: list[Planned] = plans.setdefault(group["params"][0], [])
+        plans: MutableMapping[Tensor, list[Planned]] = self.__dict__.setdefault("_plans", WeakTensorKeyDictionary())
+        known = plans.setdefault(group["params"][0], [])
         # A read-out must not replace what steps need.
         known = known if grads else [*known]
         return fused_step(group, self._method(group), self._penalty(group, params), columns, known)

@@ -79,7 +79,7 @@ class Planned:
         Returns:
             The pieces, and whether some parameter had none.
         """
-        held = [state.get("kept") for state in states]
+        held: list[Any] = [state.get("kept") for state in states]
         if len(held) == len(self._held) and not any(map(is_not, held, self._held)):
             return self._pieces, False
         layouts = self._layouts(plan)

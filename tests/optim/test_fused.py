@@ -458,7 +458,7 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("penalty", [GroupLasso(0.1), L1(0.1), None])
-def test_a_step_that_never_waits_asks_torch_for_no_more_where_there_are_more_weights(penalty: Penalty | None) -> None:
+def test_a_step_that_never_waits_asks_torch_for_no_more_where_there_are_more_weights(penalty: Any) -> None:
     counts: list[int] = []
     for number in (2, 12):
         params = with_gradients(*[(3, 4)] * number)
@@ -506,6 +506,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 def test_plans_are_made_once(case: str, built: list[None]) -> None:
     params, penalty = weights((6, 4), (5, 3), (2, 7)), GroupLasso(0.1)
     optimizer: StructuredOptimizer
+    remembered = 0
     if case == "factors":
         optimizer = FactorizedSGD(params, fused=True)
     elif case == "shared penalty":
