@@ -194,7 +194,7 @@ def _try(method: Method, dtype: torch.dtype, device: torch.device) -> None:
         )
         return
     groups = Region(1, 0, (2, 2, 1), (2, 1, 0))
-    kernels._step(
+    kernels._step(  # pyright: ignore[reportPrivateUsage]
         method,
         lists(5, 2),
         plan=Plan((Term("entries", (entries,), 0.1, 0.0, (2, 2)), Term("groups", (groups,), 0.1, 0.1, (2,)))),
