@@ -5,17 +5,18 @@ of ``Term``: which ``Region`` of which tensor belongs to which group, and two st
 no fused step.
 ``FusedKernels`` lists the steps, and ``fused_kernels(device)`` gives those for a kind of device, or None: numba on the
 CPU, Triton on CUDA. A new backend implements ``FusedKernels``: it gets lists of tensors that share their strides, the
-plan over them, where Newton's method starts (``roots``, state of the optimizer), and how gradients enter (``Descent``);
-it writes weights and state and returns ``Found``: what is kept, and how well it was solved.
+plan over them, what is known of its groups (``Found``: which are kept, and where Newton's method starts), and how
+gradients enter (``Descent``); it writes all but gradients, and returns how well the groups were solved.
 """
 
-from openwork.kernels.fused import Descent, Found, FusedKernels, Method, fused_kernels
+from openwork.kernels.fused import NEWTON, Descent, Found, FusedKernels, Method, fused_kernels
 from openwork.kernels.group_norm import GroupNormSolution, Scalar, solve_group_norm
 from openwork.kernels.regions import Plan, Region, Term, dense, regions
 from openwork.kernels.secular import Crossing, first_crossing
 from openwork.kernels.singular_values import SingularValues, shrink_singular_values, singular_values
 
 __all__ = [
+    "NEWTON",
     "Crossing",
     "Descent",
     "Found",

@@ -92,20 +92,20 @@ class CPUKernels(FusedKernels):
         lists: Sequence[Sequence[Tensor]],
         *,
         plan: Plan,
-        roots: Sequence[Tensor],
+        found: Found,
         descent: Descent,
         penalty_weight: Scalar,
         averaging: Scalar,
         numbers: Sequence[Scalar],
-    ) -> Found:
-        known = _tables(plan)
-        kept = _bits(plan, lists[0])
+    ) -> Scalar:
         if not descent.gate:
-            return Found(kept, 0.0)
+            return 0.0
+        known = _tables(plan)
         first = lists[0][0]
         addresses = array("q", [x.data_ptr() for xs in lists for x in xs])
-        begins = array("q", [x.data_ptr() for x in roots] if roots else [0] * len(plan.terms))
-        bools = array("q", [x.data_ptr() for x in kept])
+        starts = array("q", found.starts(plan))
+        bits = found.kept.data_ptr()
+        bools = array("q", [bits + begin for begin in plan.kept[:-1]])
         residuals = torch.empty(len(known.entries), dtype=torch.float64)
         call = function(_name(first.dtype), method)
         scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
@@ -120,7 +120,7 @@ class CPUKernels(FusedKernels):
                 end,
                 *places,
                 len(lists[0]),
-                _address(begins),
+                _address(starts),
                 _address(bools),
                 residuals.data_ptr(),
                 memory.data_ptr(),
@@ -128,7 +128,7 @@ class CPUKernels(FusedKernels):
             )
 
         _run(known.entries, work)
-        return Found(kept, float(residuals.sum()))
+        return float(residuals.sum())
 
 
 @cache
@@ -139,26 +139,14 @@ def _failure(method: str, dtype: torch.dtype) -> str | None:
     except Exception as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         return (
-            "on this machine, since llvmlite, which pip install 'openwork[fused]' brings, is missing or broken "
-            f"({type(error).__name__}: {why})"
+            "on this machine, since llvmlite, which pip install 'openwork[fused]' brings, or the package's own file is "
+            f"missing or broken ({type(error).__name__}: {why})"
         )
     return None
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _bits(plan: Plan, params: Sequence[Tensor]) -> list[Tensor]:
-    """Booleans for what each term keeps, all False."""
-    sizes = [term.groups if term.kind == "groups" else 0 for term in plan.terms]
-    memory = torch.zeros(sum(sizes), dtype=torch.bool)
-    return [
-        torch.zeros_like(params[term.regions[0].tensor], dtype=torch.bool)
-        if term.kind == "entries"
-        else memory[end - size : end].view(term.grid)
-        for term, size, end in zip(plan.terms, sizes, accumulate(sizes), strict=True)
-    ]
 
 
 def _tables(plan: Plan) -> Tables:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from openwork.kernels.device_tables import DeviceTables, device_tables
-from openwork.kernels.fused import Descent, Found, FusedKernels, Method
+from openwork.kernels.device_tables import Table, device_tables
+from openwork.kernels.fused import NEWTON, Descent, Found, FusedKernels, Method
 from openwork.kernels.group_norm import Scalar
-from openwork.kernels.regions import Plan
+from openwork.kernels.regions import Plan, Region, Term
 
 # Passes over groups that still move after the first one, which is rare where the last step's roots are near; what is
 # left then is solved by one program for each block of groups.
@@ -34,7 +34,7 @@ class CUDAKernels(FusedKernels):
         """Why there is no such step; see ``FusedKernels``."""
         if dtype not in (torch.float32, torch.float64):
             return f"of {dtype} on CUDA"
-        return _failure()
+        return _failure(method, dtype)
 
     @override
     def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
@@ -64,7 +64,7 @@ class CUDAKernels(FusedKernels):
         if known.runs is None:
             return
         numbers = _vector((descent.gate, descent.sign, lr, decay, momentum), device)
-        addresses = known.lists.of(_interleaved((params, grads, *factors, *momentums)))
+        addresses = known.lists.of(_addresses((params, grads, *factors, *momentums)))
         with _on(device):
             _loops("factors").factors[(len(known.runs),)](
                 known.runs,
@@ -85,20 +85,18 @@ class CUDAKernels(FusedKernels):
         lists: Sequence[Sequence[Tensor]],
         *,
         plan: Plan,
-        roots: Sequence[Tensor],
+        found: Found,
         descent: Descent,
         penalty_weight: Scalar,
         averaging: Scalar,
         numbers: Sequence[Scalar],
-    ) -> Found:
+    ) -> Scalar:
         device, dtype = lists[0][0].device, lists[0][0].dtype
-        known = _known(plan, device)
-        told = torch.zeros(known.tables.kept[-1], dtype=torch.uint8, device=device)
-        kept = _kept(told.view(torch.bool), plan, known.tables.kept, lists[0])
         if not isinstance(descent.gate, Tensor) and not descent.gate:
-            return Found(kept, 0.0)
+            return 0.0
+        known, told = _known(plan, device), found.kept.view(torch.uint8)
         scalars = _vector((descent.gate, descent.sign, descent.decay, penalty_weight, averaging, *numbers), device)
-        addresses, starts = known.lists.of(_interleaved(lists)), known.starts.of(roots)
+        addresses, starts = known.lists.of(_addresses(lists)), known.starts.of(found.starts(plan))
         # Whether products are fused with sums is said, since the default depends on the version.
         which = {"method": method, "real": _loops("entries").REALS[dtype], "num_warps": 4, "enable_fp_fusion": True}
         squares = torch.zeros(
@@ -113,43 +111,29 @@ class CUDAKernels(FusedKernels):
                 loops = _loops("groups")
                 tiles, blocks = (known.tiles, addresses, scalars, known.strengths), (known.blocks, known.places)
                 by_tiles, by_blocks = (len(known.tiles),), (len(known.blocks),)
-                sums = torch.empty(loops.SUMS.value * known.tables.slots, dtype=torch.float64, device=device)
-                roots_now = torch.empty(known.tables.groups, dtype=torch.float64, device=device)
-                moves = torch.empty(known.tables.groups, dtype=torch.int32, device=device)
-                found = sums, roots_now, moves
-                solving = starts, scalars, known.strengths, *found
+                # Without Newton's method, a slot has one sum.
+                sums = torch.empty(
+                    (loops.SUMS.value if method in NEWTON else 1) * known.slots, dtype=torch.float64, device=device
+                )
+                roots = torch.empty(known.groups, dtype=torch.float64, device=device)
+                moves = torch.empty(known.groups, dtype=torch.int32, device=device)
+                solved = sums, roots, moves
+                solving = starts, scalars, known.strengths, *solved
                 loops.first_pass[by_tiles](known.tiles, addresses, starts, scalars, known.strengths, sums, **which)
                 loops.solve[by_blocks](*blocks, *solving, first=True, **which)
-                for _ in range(PASSES if method != "rmda" else 0):
-                    loops.next_pass[by_tiles](*tiles, *found, **which)
+                for _ in range(PASSES if method in NEWTON else 0):
+                    loops.next_pass[by_tiles](*tiles, *solved, **which)
                     loops.solve[by_blocks](*blocks, *solving, first=False, **which)
-                if method != "rmda" or dtype == torch.float64:
-                    loops.solve_alone[by_blocks](
-                        *blocks, addresses, scalars, known.strengths, roots_now, moves, **which
-                    )
-                loops.last_pass[by_tiles](*tiles, sums, roots_now, **which)
-                loops.certify[by_blocks](
-                    *blocks, starts, scalars, known.strengths, sums, roots_now, told, squares, **which
-                )
-        return Found(kept, squares.sum())
+                if method in NEWTON or dtype == torch.float64:
+                    loops.solve_alone[by_blocks](*blocks, addresses, scalars, known.strengths, roots, moves, **which)
+                loops.last_pass[by_tiles](*tiles, sums, roots, **which)
+                loops.certify[by_blocks](*blocks, starts, scalars, known.strengths, sums, roots, told, squares, **which)
+        return squares.sum()
 
 
-def _interleaved(lists: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """All tensors, those of one weight side by side."""
-    return [x for row in zip(*lists, strict=True) for x in row]
-
-
-def _kept(told: Tensor, plan: Plan, begins: Sequence[int], weights: Sequence[Tensor]) -> list[Tensor]:
-    """What each term keeps, as views of one tensor."""
-    found: list[Tensor] = []
-    for term, begin, end in zip(plan.terms, begins[:-1], begins[1:], strict=True):
-        own = told[begin:end]
-        if term.kind == "entries":
-            weight = weights[term.regions[0].tensor]
-            found.append(own.as_strided(weight.shape, weight.stride()))
-        else:
-            found.append(own.view(term.grid))
-    return found
+def _addresses(lists: Sequence[Sequence[Tensor]]) -> list[int]:
+    """Where all tensors are, those of one weight side by side."""
+    return [x.data_ptr() for row in zip(*lists, strict=True) for x in row]
 
 
 def _vector(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
@@ -165,12 +149,17 @@ def _vector(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
 
 
 @cache
-def _failure() -> str | None:
-    """Why no kernel can be compiled or run, which is tried once."""
+def _failure(method: Method, dtype: torch.dtype) -> str | None:
+    """Why the kernels of a step cannot be compiled or run, which is tried once, on a few numbers.
+
+    Raises:
+        RuntimeError: If that is in a capture.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if _capturing(device):
+        raise RuntimeError(EARLY)
     try:
-        loops = _loops("entries")
-        there = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
-        loops.nothing[(1,)](there, num_warps=1, enable_fp_fusion=True)
+        _try(method, dtype, device)
     except Exception as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         return (
@@ -178,6 +167,46 @@ def _failure() -> str | None:
             f"or broken ({type(error).__name__}: {why})"
         )
     return None
+
+
+def _try(method: Method, dtype: torch.dtype, device: torch.device) -> None:
+    """Take a step of a matrix of two groups, and of one without groups."""
+    kernels, descent = CUDAKernels(), Descent(1.0, 0.0, 1.0)
+    entries = Region(0, 0, (1, 4, 1), (0, 1, 0))
+
+    def lists(number: int, length: int) -> list[list[Tensor]]:
+        return [[torch.ones(2, 2, dtype=dtype, device=device) for _ in range(length)] for _ in range(number)]
+
+    if method.startswith("factorized_sgd"):
+        depth = int(method[-1])
+        params, grads, *others = lists(2 + 2 * depth, 1)
+        kernels.factorized_sgd(
+            params,
+            grads,
+            others[:depth],
+            others[depth:],
+            plan=Plan((Term("free", (entries,)),)),
+            descent=descent,
+            lr=0.1,
+            decay=0.1,
+            momentum=0.9,
+            nesterov=False,
+        )
+        return
+    groups = Region(1, 0, (2, 2, 1), (2, 1, 0))
+    kernels._step(  # pyright: ignore[reportPrivateUsage]
+        method,
+        lists(5, 2),
+        plan=Plan((Term("entries", (entries,), 0.1, 0.0, (2, 2)), Term("groups", (groups,), 0.1, 0.1, (2,)))),
+        found=Found(
+            torch.zeros(6, dtype=torch.bool, device=device),
+            {1: torch.zeros(2, dtype=dtype, device=device)} if method in NEWTON else {},
+        ),
+        descent=descent,
+        penalty_weight=1.0,
+        averaging=1.0,
+        numbers=(1.0,) * 6,
+    )
 
 
 def _loops(what: Literal["entries", "groups", "factors"]) -> Any:
@@ -208,13 +237,13 @@ class _Addresses:
     )
     spare: tuple[Tensor, Tensor] | None = None
 
-    def of(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The addresses of tensors.
+    def of(self, addresses: Sequence[int]) -> Tensor:
+        """The table of some addresses.
 
         Raises:
             RuntimeError: If they are new in a capture, and there was no step between this one and the last.
         """
-        key = tuple(x.data_ptr() for x in tensors)
+        key = tuple(addresses)
         found = self.known.get(key)
         if not _capturing(self.device):
             if found is None:
@@ -244,7 +273,8 @@ class _OnDevice:
     """What a plan is on one device; tables without rows are None.
 
     Args:
-        tables: On the host.
+        groups: Number of groups of all terms.
+        slots: Number of slots.
         tiles: Of groups.
         blocks: Of groups.
         places: Of groups.
@@ -254,7 +284,8 @@ class _OnDevice:
         starts: Where the roots of each term are.
     """
 
-    tables: DeviceTables
+    groups: int
+    slots: int
     tiles: Tensor | None
     blocks: Tensor | None
     places: Tensor | None
@@ -281,7 +312,8 @@ def _known(plan: Plan, device: torch.device) -> _OnDevice:
             raise RuntimeError(EARLY)
         tables = device_tables(plan)
         by_device[device] = _OnDevice(
-            tables,
+            tables.groups,
+            tables.slots,
             _rows(tables.tiles, device),
             _rows(tables.blocks, device),
             _rows(tables.places, device),
@@ -299,14 +331,14 @@ def _capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def _host(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _host(numbers: Sequence[float] | Table, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers on the host, from where they can be sent without waiting."""
     return torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
 
 
-def _rows(table: Sequence[Any], device: torch.device) -> Tensor | None:
-    return _sent(table, torch.int64, device) if table else None
+def _rows(table: Table, device: torch.device) -> Tensor | None:
+    return _sent(table, torch.int64, device) if len(table) else None
 
 
-def _sent(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _sent(numbers: Sequence[float] | Table, dtype: torch.dtype, device: torch.device) -> Tensor:
     return _host(numbers, dtype, device).to(device, non_blocking=True)

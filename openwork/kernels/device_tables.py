@@ -5,12 +5,16 @@ a few columns of it, or all entries belong to one group. What a program sums up 
 whoever needs the sums of a group adds up its slots in order: the result does not depend on who comes first.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from openwork.kernels.regions import Plan, Region, Term
+import numpy as np
+from numpy.typing import NDArray
 
+from openwork.kernels.regions import Plan
+
+Table = NDArray[np.int64]
 # Columns and rows of a tile, at most.
 COLUMNS, ROWS = 64, 64
 # Groups of a block, which one program solves.
@@ -123,9 +127,9 @@ class Run(NamedTuple):
     kept: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class DeviceTables:
-    """Tables of a plan.
+    """Tables of a plan: a row has the columns that the class of its kind names.
 
     Args:
         tiles: Of groups.
@@ -133,96 +137,171 @@ class DeviceTables:
         places: Of groups.
         runs: Of entries without a group.
         strengths: Lasso and norm of each term.
-        kept: Where the booleans of each term begin, and the end.
         groups: Number of groups of all terms.
         slots: Number of slots.
     """
 
-    tiles: list[Tile] = field(default_factory=list[Tile])
-    blocks: list[Block] = field(default_factory=list[Block])
-    places: list[Place] = field(default_factory=list[Place])
-    runs: list[Run] = field(default_factory=list[Run])
-    strengths: list[float] = field(default_factory=list[float])
-    kept: list[int] = field(default_factory=lambda: [0])
-    groups: int = 0
-    slots: int = 0
-
-    def add(self, number: int, term: Term) -> None:
-        """Append a term."""
-        self.strengths.extend((term.lasso, term.norm))
-        kept = self.kept[-1]
-        self.kept.append(kept + term.groups)
-        if term.kind != "groups":
-            (region,) = term.regions
-            for start in range(0, region.entries, ENTRIES):
-                told = kept + start if term.kind == "entries" else -1
-                length = min(ENTRIES, region.entries - start)
-                self.runs.append(Run(number, region.tensor, region.offset + start, length, told))
-            return
-        if not term.regions:
-            return
-        begin = len(self.places)
-        for region in term.regions:
-            self._add_region(number, region)
-        for group in range(0, term.groups, GROUPS):
-            some = min(GROUPS, term.groups - group)
-            self.blocks.append(
-                Block(number, group, self.groups + group, some, begin, len(self.places), kept + group),
-            )
-        self.groups += term.groups
-
-    def _add_region(self, number: int, region: Region) -> None:
-        (outer, groups, members), strides = region.lengths, region.strides
-        _, group_stride, inner_stride = strides
-        panels = list(_panels(region))
-        across = max(1, COLUMNS // members)
-        inner = members if members < COLUMNS else COLUMNS
-        # The sums of one group that fills a tile are one number.
-        slots = members if members < COLUMNS else 1
-        width = groups * slots
-        place = region.tensor, region.offset, outer, members, *strides, self.slots, len(panels), width, slots
-        self.places.append(Place(*place))
-        for chunk, (start, columns, limit, row_stride) in enumerate(panels):
-            for group in range(0, groups, across):
-                self.tiles.append(
-                    Tile(
-                        number,
-                        region.tensor,
-                        region.offset + start + group * group_stride,
-                        min(across, groups - group) * members if members < COLUMNS else columns,
-                        limit,
-                        row_stride,
-                        inner,
-                        group_stride,
-                        inner_stride,
-                        group,
-                        self.groups + group,
-                        self.slots + chunk * width + group * slots,
-                    )
-                )
-        self.slots += len(panels) * width
+    tiles: Table
+    blocks: Table
+    places: Table
+    runs: Table
+    strengths: list[float]
+    groups: int
+    slots: int
 
 
 def device_tables(plan: Plan) -> DeviceTables:
     """The tables of a plan."""
-    found = DeviceTables()
-    for number, term in enumerate(plan.terms):
-        found.add(number, term)
-    return found
+    regions, blocks, runs = (list[tuple[int, ...]]() for _ in range(3))
+    groups = 0
+    for number, (term, kept) in enumerate(zip(plan.terms, plan.kept[:-1], strict=True)):
+        if term.kind != "groups":
+            (region,) = term.regions
+            told = kept if term.kind == "entries" else -1
+            runs.append((number, region.tensor, region.offset, region.entries, told))
+        elif term.regions:
+            begin = len(regions)
+            for region in term.regions:
+                regions.append((number, groups, region.tensor, region.offset, *region.lengths, *region.strides))
+            blocks.append((number, groups, term.groups, begin, len(regions), kept))
+            groups += term.groups
+    known = _Regions(*_columns(regions, len(_Regions._fields)))
+    own = known.chunks * known.groups * known.inner
+    ends = own.cumsum()
+    return DeviceTables(
+        _tiles(known, ends - own),
+        _blocks(blocks),
+        _places(known, ends - own),
+        _runs(runs),
+        [strength for term in plan.terms for strength in (term.lasso, term.norm)],
+        groups,
+        int(own.sum()),
+    )
 
 
-def _panels(region: Region) -> Iterator[tuple[int, int, int, int]]:
-    """The first group of a region (or the first few) as panels: first entry, columns, limit, stride of rows."""
-    (outer, _, members), (outer_stride, _, inner_stride) = region.lengths, region.strides
-    if members < COLUMNS or outer * COLUMNS >= members:
-        # Rows are members outside.
-        for column in range(0, members, COLUMNS):
-            for row in range(0, outer, ROWS):
-                start = row * outer_stride + column * inner_stride
-                yield start, min(COLUMNS, members - column), min(ROWS, outer - row) * COLUMNS, outer_stride
-        return
-    for row in range(outer):
-        # A long run, folded.
-        for column in range(0, members, ROWS * COLUMNS):
-            start = row * outer_stride + column * inner_stride
-            yield start, COLUMNS, min(ROWS * COLUMNS, members - column), COLUMNS * inner_stride
+class _Regions(NamedTuple):
+    """All regions of groups, by columns: term, first group counted over all terms, and what ``Region`` says.
+
+    The first group of a region, or the first few that fill a row, are cut into panels: columns times rows of members
+    outside; or, folded, members outside times pieces of a run.
+    """
+
+    term: Table
+    number: Table
+    tensor: Table
+    offset: Table
+    outer: Table
+    groups: Table
+    members: Table
+    outer_stride: Table
+    group_stride: Table
+    inner_stride: Table
+
+    @property
+    def folded(self) -> NDArray[np.bool_]:
+        """Whether rows of a tile are pieces of one long run, since there are few members outside."""
+        return (self.members >= COLUMNS) & (self.outer * COLUMNS < self.members)
+
+    @property
+    def deep(self) -> Table:
+        """Panels one after the other, until the next columns or the next member outside."""
+        return np.where(self.folded, -(-self.members // (ROWS * COLUMNS)), -(-self.outer // ROWS))
+
+    @property
+    def chunks(self) -> Table:
+        """Panels."""
+        return np.where(self.folded, self.outer, -(-self.members // COLUMNS)) * self.deep
+
+    @property
+    def inner(self) -> Table:
+        """Slots of a group in a row of slots: one for each column, unless the group fills the tile."""
+        return np.where(self.members < COLUMNS, self.members, 1)
+
+
+def _tiles(regions: _Regions, slots: Table) -> Table:
+    across = np.maximum(1, COLUMNS // np.maximum(1, regions.members))
+    beside = -(-regions.groups // across)
+    owner, at = _numbered(regions.chunks * beside)
+    x, across, beside = _Regions(*(column[owner] for column in regions)), across[owner], beside[owner]
+    chunk, group = at // beside, at % beside * across
+    one, other = np.divmod(chunk, x.deep)
+    row, column = np.where(x.folded, one, other * ROWS), np.where(x.folded, other * ROWS, one) * COLUMNS
+    wide = np.where(x.folded, COLUMNS, np.minimum(COLUMNS, x.members - column))
+    long = np.minimum(ROWS * COLUMNS, x.members - column)
+    return _table(
+        Tile,
+        term=x.term,
+        tensor=x.tensor,
+        base=x.offset + row * x.outer_stride + column * x.inner_stride + group * x.group_stride,
+        columns=np.where(x.members < COLUMNS, np.minimum(across, x.groups - group) * x.members, wide),
+        limit=np.where(x.folded, long, np.minimum(ROWS, x.outer - row) * COLUMNS),
+        row_stride=np.where(x.folded, COLUMNS * x.inner_stride, x.outer_stride),
+        inner=np.minimum(COLUMNS, x.members),
+        group_stride=x.group_stride,
+        inner_stride=x.inner_stride,
+        group=group,
+        number=x.number + group,
+        slot=slots[owner] + (chunk * x.groups + group) * x.inner,
+    )
+
+
+def _places(x: _Regions, slots: Table) -> Table:
+    return _table(
+        Place,
+        tensor=x.tensor,
+        offset=x.offset,
+        outer=x.outer,
+        members=x.members,
+        outer_stride=x.outer_stride,
+        group_stride=x.group_stride,
+        inner_stride=x.inner_stride,
+        slot=slots,
+        chunks=x.chunks,
+        width=x.groups * x.inner,
+        inner=x.inner,
+    )
+
+
+def _blocks(rows: Sequence[tuple[int, ...]]) -> Table:
+    term, number, groups, begin, end, kept = _columns(rows, 6)
+    owner, at = _numbered(-(-groups // GROUPS))
+    group = at * GROUPS
+    return _table(
+        Block,
+        term=term[owner],
+        group=group,
+        number=number[owner] + group,
+        groups=np.minimum(GROUPS, groups[owner] - group),
+        begin=begin[owner],
+        end=end[owner],
+        kept=kept[owner] + group,
+    )
+
+
+def _runs(rows: Sequence[tuple[int, ...]]) -> Table:
+    term, tensor, offset, entries, kept = _columns(rows, 5)
+    owner, at = _numbered(-(-entries // ENTRIES))
+    start = at * ENTRIES
+    return _table(
+        Run,
+        term=term[owner],
+        tensor=tensor[owner],
+        base=offset[owner] + start,
+        length=np.minimum(ENTRIES, entries[owner] - start),
+        kept=np.where(kept[owner] < 0, -1, kept[owner] + start),
+    )
+
+
+def _columns(rows: Sequence[tuple[int, ...]], number: int) -> Table:
+    return np.array(rows, dtype=np.int64).reshape(-1, number).T
+
+
+def _numbered(counts: Table) -> tuple[Table, Table]:
+    """For each of so many pieces of each owner, the owner and the number of the piece."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
+
+
+def _table(kind: type[Tile | Block | Place | Run], **columns: Table) -> Table:
+    """Rows of a kind, given their columns by name."""
+    return np.stack([columns[name] for name in kind._fields], axis=1)

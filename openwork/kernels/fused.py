@@ -1,7 +1,7 @@
 """What fused kernels offer, whatever they are written in: one whole step of an optimizer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -12,6 +12,8 @@ from openwork.kernels.group_norm import Scalar
 from openwork.kernels.regions import Plan
 
 Method = Literal["ramda", "rmda", "prox_adamw", "factorized_sgd_2", "factorized_sgd_3", "factorized_sgd_4"]
+# Those that solve for groups by Newton's method; the others need no roots.
+NEWTON: frozenset[Method] = frozenset({"ramda", "prox_adamw"})
 
 
 class Descent(NamedTuple):
@@ -29,26 +31,39 @@ class Descent(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a step found on its way.
+    """What is known of the groups of a plan; a step writes what it finds, unless its gate is closed.
 
     Args:
-        kept: For each term a boolean tensor of shape ``term.grid``: which groups are not zero in the prox point. Empty
-            for free terms.
-        squares: Sum of the squared residuals of all groups, which say how well they were solved: a number, or a 0-dim
-            tensor in double precision on a device.
+        kept: A boolean for each group, numbered as ``plan.kept`` says and entries in the order of their memory: whether
+            it is not zero in the prox point.
+        roots: Where Newton's method starts, and then its results, the norms of the prox points' groups: for each tensor
+            that has some a vector, as ``plan.homes`` says. Zeros are a valid start.
     """
 
-    kept: list[Tensor]
-    squares: Scalar
+    kept: Tensor
+    roots: Mapping[int, Tensor]
+
+    def starts(self, plan: Plan) -> list[int]:
+        """Addresses of the first root of each term; 0 where it needs none.
+
+        Args:
+            plan: Of the groups.
+        """
+        begins = {tensor: root.data_ptr() for tensor, root in self.roots.items()}
+        size = next((root.element_size() for root in self.roots.values()), 0)
+        return [
+            begins[tensor] + start * size if begins and term.roots else 0
+            for term, (tensor, start) in zip(plan.terms, plan.homes[0], strict=True)
+        ]
 
 
 class FusedKernels(ABC):
     """Steps that do what the plain functions of the same names in ``openwork.optim`` do, to rounding.
 
-    Lists match in length, shapes, strides and dtype (float32 or float64). ``plan`` covers every entry once. ``roots``
-    has for each term of groups a tensor of as many numbers, read as the start of Newton's method and written with its
-    result, the norms of the prox points' groups; zeros are a valid start. For other terms it has empty tensors.
-    Numbers may be 0-dim tensors on a device, which nobody waits for.
+    Lists match in length, shapes, strides and dtype (float32 or float64). ``plan`` covers every entry once, and steps
+    that solve write ``found``. Such a step returns the sum of the squared residuals of all groups, which say how well
+    they were solved: a number, or a 0-dim tensor in double precision. Numbers may be 0-dim tensors on a device, which
+    nobody waits for.
     """
 
     @abstractmethod
@@ -78,19 +93,19 @@ class FusedKernels(ABC):
         square_sums: Sequence[Tensor],
         *,
         plan: Plan,
-        roots: Sequence[Tensor],
+        found: Found,
         descent: Descent,
         weight: Scalar,
         penalty_weight: Scalar,
         eps: Scalar,
         averaging: Scalar,
-    ) -> Found:
-        """One step of RAMDA; writes ``params``, ``grad_sums``, ``square_sums`` and ``roots``."""
+    ) -> Scalar:
+        """One step of RAMDA; writes ``params``, ``grad_sums``, ``square_sums`` and ``found``."""
         return self._step(
             "ramda",
             (params, grads, anchors, grad_sums, square_sums),
             plan=plan,
-            roots=roots,
+            found=found,
             descent=descent,
             penalty_weight=penalty_weight,
             averaging=averaging,
@@ -105,18 +120,19 @@ class FusedKernels(ABC):
         grad_sums: Sequence[Tensor],
         *,
         plan: Plan,
+        found: Found,
         descent: Descent,
         weight: Scalar,
         scale: Scalar,
         penalty_step: Scalar,
         averaging: Scalar,
-    ) -> Found:
-        """One step of RMDA; writes ``params`` and ``grad_sums``."""
+    ) -> Scalar:
+        """One step of RMDA; writes ``params``, ``grad_sums`` and what ``found`` keeps."""
         return self._step(
             "rmda",
             (params, grads, anchors, grad_sums, grad_sums),
             plan=plan,
-            roots=(),
+            found=found,
             descent=descent,
             penalty_weight=penalty_step,
             averaging=averaging,
@@ -131,7 +147,7 @@ class FusedKernels(ABC):
         squares: Sequence[Tensor],
         *,
         plan: Plan,
-        roots: Sequence[Tensor],
+        found: Found,
         descent: Descent,
         lr: Scalar,
         penalty_weight: Scalar,
@@ -141,13 +157,13 @@ class FusedKernels(ABC):
         correction1: Scalar,
         correction2: Scalar,
         eps: Scalar,
-    ) -> Found:
-        """One step of ProxAdamW; writes ``params``, ``momentums``, ``squares`` and ``roots``."""
+    ) -> Scalar:
+        """One step of ProxAdamW; writes ``params``, ``momentums``, ``squares`` and ``found``."""
         return self._step(
             "prox_adamw",
             (params, grads, momentums, squares, squares),
             plan=plan,
-            roots=roots,
+            found=found,
             descent=descent,
             penalty_weight=penalty_weight,
             averaging=1.0,
@@ -178,23 +194,26 @@ class FusedKernels(ABC):
         lists: Sequence[Sequence[Tensor]],
         *,
         plan: Plan,
-        roots: Sequence[Tensor],
+        found: Found,
         descent: Descent,
         penalty_weight: Scalar,
         averaging: Scalar,
         numbers: Sequence[Scalar],
-    ) -> Found:
+    ) -> Scalar:
         """One step of a method that solves a subproblem.
 
         Args:
             method: Which.
             lists: Weights, gradients, and three lists of state; where a method has less, the last one stands twice.
             plan: Of the groups.
-            roots: Where Newton's method starts; none if the groups need none.
+            found: Written.
             descent: How gradients enter.
             penalty_weight: Factor of the strengths.
             averaging: Fraction moved towards the prox point.
             numbers: Of the method.
+
+        Returns:
+            The sum of squared residuals.
         """
 
 

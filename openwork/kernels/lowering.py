@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from openwork.kernels.fused import Method
 
@@ -48,12 +48,21 @@ def loop(precision: str, method: str) -> Loop:
     Args:
         precision: ``"float32"`` or ``"float64"``.
         method: One of ``LOOPS``.
+
+    Raises:
+        RuntimeError: If it is in neither way there.
     """
-    with suppress(OSError, BadZipFile, KeyError), ZipFile(ARCHIVE) as archive:
+    # One that is damaged, in whatever way, is as good as none.
+    with suppress(Exception), ZipFile(ARCHIVE) as archive:
         if archive.read("digest").decode() == digest():
             name = _name(precision, method)
             return Loop(**json.loads(archive.read(f"{name}.json")), code=archive.read(f"{name}.bc"))
-    return lowered(precision, method)
+    try:
+        return lowered(precision, method)
+    except ImportError as error:
+        raise RuntimeError(
+            f"{ARCHIVE.name} is damaged or not of these sources, and numba, which makes it, is not there"
+        ) from error
 
 
 def digest() -> str:

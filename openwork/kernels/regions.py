@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 from typing import Literal
 
@@ -153,6 +153,11 @@ class Plan:
     """
 
     terms: tuple[Term, ...]
+
+    @cached_property
+    def kept(self) -> list[int]:
+        """Number of the first group of each term, counted over all terms; and how many groups there are."""
+        return list(accumulate((term.groups for term in self.terms), initial=0))
 
     @cached_property
     def homes(self) -> tuple[list[tuple[int, int]], dict[int, int]]:

@@ -36,7 +36,7 @@ BLOCK = tl.constexpr(len(device_tables.Block._fields))
 PLACE = tl.constexpr(len(device_tables.Place._fields))
 # Rows of a tile, members of groups, and rows of slots that a program takes at a time.
 STEP, MEMBERS, SLOTS = tl.constexpr(8), tl.constexpr(16), tl.constexpr(16)
-# Sums of a slot: |b|^2, q, m, s; the last pass has one, in the first place.
+# Sums of a slot: |b|^2, q, m, s; the last pass has one, in the first place, and RMDA has no other.
 SUMS = tl.constexpr(4)
 # Whether a group moves: its root is found, it is not yet, or its sums left the range of double precision.
 DONE, MOVES, HARD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -47,6 +47,15 @@ LEAST, MOST = tl.constexpr(1e-200), tl.constexpr(1e200)
 
 
 # Tiles.
+
+
+@triton.jit
+def opened(tile, addresses, numbers, strengths, method: tl.constexpr, real: tl.constexpr):
+    """Where a tile lies in all lists, its limit and stride of rows, numbers of the method, lasso, norm, and kappa."""
+    lasso, norm, kappa = strengths_of(tl.load(tile), strengths, numbers)
+    at = pointers(addresses, tl.load(tile + 1), tl.load(tile + 2), real)
+    k = own_numbers(numbers, method, real)
+    return at, tl.load(tile + 4), tl.load(tile + 5), k, lasso.to(real), norm, kappa
 
 
 @triton.jit
@@ -67,14 +76,22 @@ def rows_of(start, limit, stride, offsets, within):
 
 
 @triton.jit
-def put(tile, sums, which: tl.constexpr, values, within):
+def slots_at(sums, slots, method: tl.constexpr):
+    """Where the sums of slots are."""
+    if method == "rmda":
+        return sums + slots
+    return sums + slots * SUMS
+
+
+@triton.jit
+def put(tile, sums, which: tl.constexpr, values, within, method: tl.constexpr):
     """Write the sums of columns, or of the one group of a tile, to their slots."""
     columns = tl.arange(0, COLUMNS)
     whole = tl.where(within, tl.load(tile + 6), 0) == COLUMNS
     by_columns = tl.sum(values, 0)
     found = tl.where(whole, tl.sum(by_columns, 0), by_columns)
-    slots = sums + (tl.load(tile + 11) + columns) * SUMS + which
-    tl.store(slots, found, mask=within & ((columns == 0) | (whole == 0)))
+    slots = slots_at(sums, tl.load(tile + 11) + columns, method)
+    tl.store(slots + which, found, mask=within & ((columns == 0) | (whole == 0)))
 
 
 @triton.jit
@@ -96,16 +113,12 @@ def first_pass(
     if tl.load(numbers + GATE) == 0.0:
         return
     tile = tiles + tl.program_id(0).to(tl.int64) * TILE
-    term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-    limit, stride = tl.load(tile + 4), tl.load(tile + 5)
-    lasso, _, kappa = strengths_of(term, strengths, numbers)
-    threshold = lasso.to(real)
+    at, limit, stride, k, threshold, _, kappa = opened(tile, addresses, numbers, strengths, method, real)
     offsets, owners, within = columns_of(tile)
     root = tl.zeros([COLUMNS], tl.float64)
     if method != "rmda":
-        start = tl.load(starts + term).to(tl.pointer_type(real)) + tl.load(tile + 9)
+        start = tl.load(starts + tl.load(tile)).to(tl.pointer_type(real)) + tl.load(tile + 9)
         root = tl.load(start + owners, mask=within, other=0.0).to(tl.float64)
-    at, k = pointers(addresses, tensor, base, real), own_numbers(numbers, method, real)
     sign, decay = tl.load(numbers + SIGN).to(real), tl.load(numbers + DECAY).to(real)
     n = tl.zeros([STEP, COLUMNS], tl.float64)
     q, m, s = n, n, n
@@ -120,11 +133,11 @@ def first_pass(
             q += more_q
             m += more_m
             s += more_s
-    put(tile, sums, 0, n, within)
+    put(tile, sums, 0, n, within, method)
     if method != "rmda":
-        put(tile, sums, 1, q, within)
-        put(tile, sums, 2, m, within)
-        put(tile, sums, 3, s, within)
+        put(tile, sums, 1, q, within, method)
+        put(tile, sums, 2, m, within, method)
+        put(tile, sums, 3, s, within, method)
 
 
 @triton.jit
@@ -141,12 +154,8 @@ def next_pass(
     within = tl.load(moves + number, mask=within, other=DONE) == MOVES
     if tl.max(within.to(tl.int32), 0) == 0:
         return
-    term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-    limit, stride = tl.load(tile + 4), tl.load(tile + 5)
-    lasso, _, kappa = strengths_of(term, strengths, numbers)
-    threshold = lasso.to(real)
+    at, limit, stride, k, threshold, _, kappa = opened(tile, addresses, numbers, strengths, method, real)
     root = tl.load(roots + number, mask=within, other=0.0)
-    at, k = pointers(addresses, tensor, base, real), own_numbers(numbers, method, real)
     q = tl.zeros([STEP, COLUMNS], tl.float64)
     m, s = q, q
     for row in range(0, tl.cdiv(limit, COLUMNS), STEP):
@@ -157,9 +166,9 @@ def next_pass(
         q += more_q
         m += more_m
         s += more_s
-    put(tile, sums, 1, q, within)
-    put(tile, sums, 2, m, within)
-    put(tile, sums, 3, s, within)
+    put(tile, sums, 1, q, within, method)
+    put(tile, sums, 2, m, within, method)
+    put(tile, sums, 3, s, within, method)
 
 
 @triton.jit
@@ -170,13 +179,10 @@ def last_pass(
     if tl.load(numbers + GATE) == 0.0:
         return
     tile = tiles + tl.program_id(0).to(tl.int64) * TILE
-    term, tensor, base = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-    limit, stride = tl.load(tile + 4), tl.load(tile + 5)
-    lasso, strength, kappa = strengths_of(term, strengths, numbers)
-    threshold, averaging = lasso.to(real), tl.load(numbers + AVERAGING).to(real)
+    at, limit, stride, k, threshold, norm, kappa = opened(tile, addresses, numbers, strengths, method, real)
+    averaging = tl.load(numbers + AVERAGING).to(real)
     offsets, owners, within = columns_of(tile)
     root = tl.load(roots + tl.load(tile + 10) + owners, mask=within, other=0.0)[None, :]
-    at, k = pointers(addresses, tensor, base, real), own_numbers(numbers, method, real)
     found = tl.zeros([STEP, COLUMNS], tl.float64)
     for row in range(0, tl.cdiv(limit, COLUMNS), STEP):
         where, mask = rows_of(row, limit, stride, offsets, within)
@@ -185,7 +191,7 @@ def last_pass(
             weight = tl.load(at[0] + where, mask=mask, other=0.0)
         dual, metric = subproblem(weight, one, two, three, threshold, k, method, real)
         dual = tl.where(mask, dual, 0.0)
-        if strength == 0.0:
+        if norm == 0.0:
             x = quotient(dual, metric, real)
             found += (x != 0.0).to(tl.float64)
         else:
@@ -195,14 +201,16 @@ def last_pass(
         if method != "prox_adamw":
             x = moved(weight, x, averaging)
         tl.store(at[0] + where, x, mask=mask)
-    put(tile, sums, 0, found, within)
+    put(tile, sums, 0, found, within, method)
 
 
 # Groups.
 
 
 @triton.jit
-def gathered(sums, places, begin, end, group, within, first: tl.constexpr, last: tl.constexpr):
+def gathered(
+    sums, places, begin, end, group, within, first: tl.constexpr, last: tl.constexpr, method: tl.constexpr,
+):  # fmt: skip
     """Sums of groups over their slots, in order; those that are not asked for are 0."""
     n = tl.zeros([GROUPS], tl.float64)
     q, m, s = n, n, n
@@ -214,7 +222,8 @@ def gathered(sums, places, begin, end, group, within, first: tl.constexpr, last:
             rows = chunk + tl.arange(0, SLOTS)
             mask = (rows < chunks)[:, None] & within[None, :]
             for column in range(0, inner):
-                where = sums + (slot + rows[:, None] * width + (group * inner + column)[None, :]) * SUMS
+                slots = slot + rows[:, None] * width + (group * inner + column)[None, :]
+                where = slots_at(sums, slots, method)
                 if first == 0:
                     n += tl.sum(tl.load(where, mask=mask, other=0.0), 0)
                 if last == 3:
@@ -251,11 +260,11 @@ def solve(
         root = tl.load(roots + number, mask=within, other=0.0)
     hard = within & (within == 0)
     if method == "rmda":
-        n, q, m, s = gathered(sums, places, begin, end, group, within, 0, 0)
+        n, q, m, s = gathered(sums, places, begin, end, group, within, 0, 0, method)
     elif first:
-        n, q, m, s = gathered(sums, places, begin, end, group, within, 0, 3)
+        n, q, m, s = gathered(sums, places, begin, end, group, within, 0, 3, method)
     else:
-        n, q, m, s = gathered(sums, places, begin, end, group, within, 1, 3)
+        n, q, m, s = gathered(sums, places, begin, end, group, within, 1, 3, method)
     if first:
         if real == tl.float64:
             # Squares of numbers in single precision always have room here.
@@ -385,7 +394,7 @@ def certify(
     within = tl.arange(0, GROUPS) < tl.load(block + 3)
     _, strength, kappa = strengths_of(term, strengths, numbers)
     root = tl.load(roots + number, mask=within, other=0.0)
-    found, _, _, _ = gathered(sums, places, begin, end, group, within, 0, 0)
+    found, _, _, _ = gathered(sums, places, begin, end, group, within, 0, 0, method)
     solved = tl.where(within, strength, 0.0) != 0.0
     alive = tl.where(solved, root > 0.0, found > 0.0)
     tl.store(kept + tl.load(block + 6) + tl.arange(0, GROUPS), alive.to(tl.uint8), mask=within)

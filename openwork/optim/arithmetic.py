@@ -16,7 +16,11 @@ def finite(tensors: list[Tensor]) -> Tensor:
     """
     # The largest entry of each; an empty one has none.
     norms = torch._foreach_norm([x for x in tensors if x.numel()] or [torch.zeros(1)], inf)
-    return torch.stack([norm.double().to(norms[0].device) for norm in norms]).isfinite().all()
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for norm in norms:
+        kinds.setdefault((norm.device, norm.dtype), []).append(norm)
+    found = [torch.stack(some).isfinite().all().to(norms[0].device) for some in kinds.values()]
+    return found[0] if len(found) == 1 else torch.stack(found).all()
 
 
 def add_scaled(starts: list[Tensor], terms: list[Tensor], factor: Scalar) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """The shell that all optimizers share: options, state, safety, exactly structured weights."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -17,7 +17,8 @@ from openwork.kernels import Descent, Method, Scalar
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
 from openwork.optim.fused import FusedStep, all_finite, fused_step, obstacle, warn_once
-from openwork.optim.groups import Group, Params, check_range, count_, named
+from openwork.optim.groups import Group, Params, beside, check_range, count_, named
+from openwork.optim.plans import Planned
 from openwork.penalties import Penalty, Zero
 from openwork.sharding import Division, Ranks, division, full, is_distributed, like, local, sharing
 from openwork.structure import Structure
@@ -198,7 +199,7 @@ class StructuredOptimizer(Optimizer):
                 group["skipped"] += 1
             return loss
         for group in self.param_groups:
-            self._step_group(group, gate)
+            self._step_group(group, beside(group, gate))
         return loss
 
     def _all_finite(self, grads: list[Tensor]) -> bool:
@@ -312,7 +313,7 @@ class StructuredOptimizer(Optimizer):
     def _fused_step(self, group: Group, params: list[Tensor], *, grads: bool = True) -> FusedStep | None:
         """The fused step of parameters, if their group asks for it and it can be taken now."""
         # Of divided parameters the kernels know nothing.
-        if not group.get("fused") or any(map(is_distributed, params)):
+        if not group.get("fused") or not params or any(map(is_distributed, params)):
             return None
         states, names = [self._state(group, param) for param in params], self._named_state(group)
         columns: dict[str, list[Tensor]] = {name: [state[name] for state in states] for name in names}
@@ -321,8 +322,11 @@ class StructuredOptimizer(Optimizer):
         if grads:
             # Only a group that has entries in several parameters comes here without a gradient.
             columns["grad"] = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
-        # Plans are neither copied nor saved with the optimizer, and a read-out must not replace them.
-        known = self.__dict__.setdefault("_plans", {}) if grads else {}
+        # Plans are neither copied nor saved with the optimizer. Loading replaces groups, but not their parameters.
+        plans: MutableMapping[Tensor, list[Planned]] = self.__dict__.setdefault("_plans", WeakTensorKeyDictionary())
+        known = plans.setdefault(group["params"][0], [])
+        # A read-out must not replace what steps need.
+        known = known if grads else [*known]
         return fused_step(group, self._method(group), self._penalty(group, params), columns, known)
 
     def _descent(self, group: Group, gate: Scalar) -> Descent:

@@ -50,10 +50,10 @@ class DualAveraging(ProximalOptimizer):
         step: FusedStep,
         params: list[Tensor],
         grads: list[Tensor],
-        roots: list[Tensor],
+        found: Found,
         descent: Descent,
         numbers: dict[str, Scalar],
-    ) -> Found:
+    ) -> Scalar:
         """Have the kernel take a step of these parameters along these gradients."""
         raise NotImplementedError
 
@@ -64,16 +64,16 @@ class DualAveraging(ProximalOptimizer):
         return {"weight": weight, "averaging": averaging, **self._metric(group)}
 
     @override
-    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+    def _fused(self, group: Group, step: FusedStep, found: Found, gate: Scalar) -> Scalar:
         descent = self._descent(group, gate)
-        return self._take(step, step["weight"], step["grad"], roots, descent, self._numbers(group, gate))
+        return self._take(step, step["weight"], step["grad"], found, descent, self._numbers(group, gate))
 
     @override
-    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor]:
+    def _fused_points(self, group: Group, step: FusedStep, found: Found) -> list[Tensor]:
         # A step with a gradient that weighs nothing.
         points = [torch.zeros_like(weight) for weight in step["weight"]]
         numbers = {"weight": 0.0, "averaging": 1.0, **self._metric(group)}
-        self._take(step, points, step["anchor"], roots, Descent(1.0, 0.0, 1.0), numbers)
+        self._take(step, points, step["anchor"], found, Descent(1.0, 0.0, 1.0), numbers)
         return points
 
     @override

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.kernels import FusedKernels, Method, Plan, fused_kernels
+from openwork.kernels import NEWTON, FusedKernels, Method, Plan, fused_kernels
 from openwork.optim.groups import Group
+from openwork.optim.plans import Pieces, Planned, planned
 from openwork.penalties import Penalty
 from openwork.sharding import is_distributed
 
@@ -25,12 +26,16 @@ class FusedStep:
 
     Args:
         kernels: Of the device.
+        method: What the optimizer does.
         plan: The penalty over the parameters.
+        planned: What the group remembers of that.
         columns: The parameters and their state.
     """
 
     kernels: FusedKernels
+    method: Method
     plan: Plan
+    planned: Planned
     columns: Columns
 
     def __getitem__(self, name: str) -> list[Tensor]:
@@ -40,27 +45,29 @@ class FusedStep:
         """Tell autograd that the weights have changed."""
         torch.autograd.graph.increment_version(self["weight"])
 
-    def roots(self, states: Sequence[dict[str, Any]]) -> list[Tensor]:
-        """Where Newton's method starts for each term, as views of the state of the term's first parameter.
+    def kept(self, states: Sequence[dict[str, Any]]) -> tuple[Pieces, bool]:
+        """What the parameters keep; see ``Planned.kept``."""
+        return self.planned.kept(self.plan, states, self["weight"])
+
+    def roots(self, states: Sequence[dict[str, Any]]) -> dict[int, Tensor]:
+        """Where Newton's method starts, as ``Found`` has it: vectors of the state.
 
         Args:
             states: Of the parameters; those that have no ``"root"`` of the right size get one.
 
         Returns:
-            One tensor per term, empty where there are no groups.
+            By the place of the parameter; nothing if the method needs none.
         """
-        weights = self["weight"]
-        places, lengths = self.plan.homes
-        for tensor, length in lengths.items():
-            state, weight = states[tensor], weights[tensor]
+        if self.method not in NEWTON:
+            return {}
+        found: dict[int, Tensor] = {}
+        for tensor, length in self.plan.homes[1].items():
+            state, weight = states[tensor], self["weight"][tensor]
             held = state.get("root")
             if held is None or held.numel() != length or held.dtype != weight.dtype:
-                state["root"] = weight.new_zeros(length)
-        none = torch.empty(0)
-        return [
-            states[tensor]["root"][start : start + count] if (count := term.roots) else none
-            for term, (tensor, start) in zip(self.plan.terms, places, strict=True)
-        ]
+                held = state["root"] = weight.new_zeros(length)
+            found[tensor] = held
+        return found
 
 
 def obstacle(group: Group, method: Method | None, penalty: Penalty) -> str | None:
@@ -115,7 +122,7 @@ def warn_once(text: str) -> None:
 
 
 def fused_step(
-    group: Group, method: Method | None, penalty: Penalty, columns: dict[str, list[Tensor]], known: dict[int, Any]
+    group: Group, method: Method | None, penalty: Penalty, columns: dict[str, list[Tensor]], known: list[Planned]
 ) -> FusedStep | None:
     """The fused step of parameters, if it can be taken now.
 
@@ -124,7 +131,7 @@ def fused_step(
         method: What the optimizer does; None if no kernel does that.
         penalty: Of the group.
         columns: The parameters and their state; gradients that lie in another order are copied.
-        known: Plans that were made before, of which this keeps the last of each penalty.
+        known: The last plans of the group, among which this keeps the new one.
 
     Returns:
         The step, or None.
@@ -153,12 +160,7 @@ def fused_step(
             tensors[i] = torch.empty_like(weight).copy_(x)
             if tensors[i].stride() != strides[i]:
                 return None
-    key = [weight.shape for weight in weights], strides
-    held = known.get(id(penalty))
-    if held is None or held[:2] != (penalty, key):
-        terms = penalty.terms(weights)
-        held = known[id(penalty)] = penalty, key, None if terms is None else Plan(tuple(terms))
-    plan = held[2]
-    if plan is None or kernels.obstacle(method, dtype, plan) is not None:
+    found = planned(penalty, weights, known)
+    if found.plan is None or kernels.obstacle(method, dtype, found.plan) is not None:
         return None
-    return FusedStep(kernels, plan, columns)
+    return FusedStep(kernels, method, found.plan, found, columns)

@@ -61,12 +61,18 @@ def count_(group: Group, key: str, value: Scalar) -> None:
         group[key] = value
 
 
+def beside(group: Group, number: Scalar) -> Scalar:
+    """A number on the device of the group's parameters; nobody waits, unless these are on the CPU, and it is not."""
+    params: list[Tensor] = group["params"]
+    return number.to(params[0].device) if isinstance(number, Tensor) and params else number
+
+
 def rate(group: Group) -> Scalar:
     """The learning rate in double precision, so that a sum of rates is as exact as that of Python numbers."""
     lr = group["lr"]
     if not isinstance(lr, Tensor):
         return lr
-    return float(lr) if lr.device.type == "cpu" else lr.double()
+    return float(lr) if lr.device.type == "cpu" else beside(group, lr.double())
 
 
 @cache

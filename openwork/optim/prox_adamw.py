@@ -238,7 +238,7 @@ class ProxAdamW(ProximalOptimizer):
         return None if group["amsgrad"] else "prox_adamw"
 
     @override
-    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
+    def _fused(self, group: Group, step: FusedStep, found: Found, gate: Scalar) -> Scalar:
         beta1, beta2 = group["betas"]
         return step.kernels.prox_adamw(
             step["weight"],
@@ -246,7 +246,7 @@ class ProxAdamW(ProximalOptimizer):
             step["momentum"],
             step["square"],
             plan=step.plan,
-            roots=roots,
+            found=found,
             descent=self._descent(group, gate),
             beta1=1 - gate * (1 - beta1),
             beta2=1 - gate * (1 - beta2),

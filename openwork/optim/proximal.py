@@ -58,11 +58,11 @@ class ProximalOptimizer(StructuredOptimizer):
         """The exactly structured weights of one batch; None if the weights are that."""
         return None
 
-    def _fused(self, group: Group, step: FusedStep, roots: list[Tensor], gate: Scalar) -> Found:
-        """Take a step by a fused kernel; ``gate`` as in ``_update``."""
+    def _fused(self, group: Group, step: FusedStep, found: Found, gate: Scalar) -> Scalar:
+        """Take a step by a fused kernel, and give the sum of squared residuals; ``gate`` as in ``_update``."""
         raise NotImplementedError
 
-    def _fused_points(self, group: Group, step: FusedStep, roots: list[Tensor]) -> list[Tensor] | None:
+    def _fused_points(self, group: Group, step: FusedStep, found: Found) -> list[Tensor] | None:
         """What ``_points`` gives, by the kernel that takes the steps, so that it has the same zeros."""
         return None
 
@@ -144,14 +144,7 @@ class ProximalOptimizer(StructuredOptimizer):
     def _step_group(self, group: Group, gate: Scalar) -> None:
         params = self._moving(group)
         if (step := self._fused_step(group, params)) is not None:
-            self._count(group, gate)
-            found = self._fused(group, step, step.roots([self.state[p] for p in params]), gate)
-            step.written()
-            told = zip(params, group["penalty"].kept_of_terms(found.kept), strict=True)
-            bits = {param: [own] for param, own in told if own.numel()}
-            # The kernel has one number for all of them.
-            sum_of_squares = torch.as_tensor(found.squares, dtype=torch.float64)
-            self._record(group, bits, dict.fromkeys([*bits][:1], sum_of_squares), gate)
+            self._step_fused(group, step, [self.state[p] for p in params], gate)
             return
         kept: dict[Tensor, list[Tensor]] = {}
         squares: dict[Tensor, Tensor] = {}
@@ -163,6 +156,20 @@ class ProximalOptimizer(StructuredOptimizer):
                     squares[owner] = squares[owner] + own if owner in squares else own
         self._end(group)
         self._record(group, kept, squares, gate)
+
+    def _step_fused(self, group: Group, step: FusedStep, states: list[dict[str, Any]], gate: Scalar) -> None:
+        self._count(group, gate)
+        if not step.plan.kept[-1]:
+            self._fused(group, step, Found(step["weight"][0].new_empty(0, dtype=torch.bool), {}), gate)
+            step.written()
+            count_(group, "unchanged", group["unchanged"] + gate)
+            return
+        pieces, fresh = step.kept(states)
+        found = Found(pieces.joined(), step.roots(states))
+        squares = self._fused(group, step, found, gate)
+        step.written()
+        changed = pieces.update_(found.kept, wait=not isinstance(gate, Tensor))
+        self._tell(group, gate if fresh else changed, squares, gate)
 
     @override
     def _moving(self, group: Group) -> list[Tensor]:
@@ -198,10 +205,14 @@ class ProximalOptimizer(StructuredOptimizer):
             both = ranks.sum_(torch.stack([changes, apart.sum().double()]))
             changed = both[0] if isinstance(gate, Tensor) else float(both[0])
             here.append(both[1])
+        self._tell(group, changed, torch.stack(here).sum().double(), gate)
+
+    def _tell(self, group: Group, changed: Scalar, squares: Scalar, gate: Scalar) -> None:
+        """Write down whether the structure changed in a step, and how well that was solved."""
         unchanged = group["unchanged"] + gate
         reset = torch.where(changed > 0, 0.0, unchanged) if isinstance(changed, Tensor) else unchanged * (not changed)
         count_(group, "unchanged", reset)
-        residual = _relative(torch.stack(here).sum().double().sqrt(), self._penalty_weight(group))
+        residual = _relative(squares**0.5, self._penalty_weight(group))
         waits = not isinstance(gate, Tensor)
         count_(group, "residual", float(residual) if waits else torch.where(gate > 0, residual, group["residual"]))
 
@@ -287,8 +298,9 @@ class ProximalOptimizer(StructuredOptimizer):
             if (step := self._fused_step(group, params, grads=False)) is None:
                 return
             # A read-out must not move where the next step's solver starts.
-            roots = [root.clone() for root in step.roots([self.state[p] for p in params])]
-            if (points := self._fused_points(group, step, roots)) is None:
+            roots = {tensor: root.clone() for tensor, root in step.roots([self.state[p] for p in params]).items()}
+            kept = step["weight"][0].new_empty(step.plan.kept[-1], dtype=torch.bool)
+            if (points := self._fused_points(group, step, Found(kept, roots))) is None:
                 return
             yield Batch(group["penalty"], params, {name: step[name] for name in ("param", "weight")}), points
 
@@ -298,8 +310,8 @@ def _placed(kept: Tensor, how: Division | None, place: KeptPlace | None) -> Tens
     return kept if how is None or place is None else how.wrap(kept, place.shape, place.dim)
 
 
-def _relative(norm: Tensor, weight: Scalar) -> Tensor:
+def _relative(norm: Scalar, weight: Scalar) -> Scalar:
     """``norm / weight``, and 0 for a penalty without weight."""
     if isinstance(weight, Tensor):
         return torch.where(weight > 0, norm / weight, 0.0)
-    return norm / weight if weight else torch.zeros_like(norm)
+    return norm / weight if weight else 0.0

@@ -194,12 +194,12 @@ class RAMDA(DualAveraging):
         step: FusedStep,
         params: list[Tensor],
         grads: list[Tensor],
-        roots: list[Tensor],
+        found: Found,
         descent: Descent,
         numbers: dict[str, Scalar],
-    ) -> Found:
+    ) -> Scalar:
         sums = step["anchor"], step["grad_sum"], step["square_sum"]
-        return step.kernels.ramda(params, grads, *sums, plan=step.plan, roots=roots, descent=descent, **numbers)
+        return step.kernels.ramda(params, grads, *sums, plan=step.plan, found=found, descent=descent, **numbers)
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:

@@ -153,12 +153,12 @@ class RMDA(DualAveraging):
         step: FusedStep,
         params: list[Tensor],
         grads: list[Tensor],
-        roots: list[Tensor],
+        found: Found,
         descent: Descent,
         numbers: dict[str, Scalar],
-    ) -> Found:
+    ) -> Scalar:
         sums = step["anchor"], step["grad_sum"]
-        return step.kernels.rmda(params, grads, *sums, plan=step.plan, descent=descent, **numbers)
+        return step.kernels.rmda(params, grads, *sums, plan=step.plan, found=found, descent=descent, **numbers)
 
     @override
     def _points(self, group: Group, batch: Batch) -> list[Tensor] | None:

@@ -143,9 +143,13 @@ class Penalty(ABC):
         """This penalty as lassos and group norms over regions of all weights, for fused kernels; None if it is not."""
         return None
 
-    def kept_of_terms(self, kept: Sequence[Tensor]) -> list[Tensor]:
-        """What every weight keeps, given what the terms do."""
-        return list(kept)
+    def kept_terms(self, weights: int) -> list[list[int]]:
+        """Which terms say what each weight keeps, in the order in which its ``kept`` has them.
+
+        Args:
+            weights: How many there are.
+        """
+        return [[number] for number in range(weights)]
 
     def kept_list(self, xs: Sequence[Tensor]) -> list[Tensor]:
         """What ``Solution.kept`` is of weights that are solutions.

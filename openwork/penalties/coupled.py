@@ -173,8 +173,12 @@ class Coupled(Together, DropsGroups):
         return Term("groups", tuple(places), lasso, float(norm), (members[0].width,))
 
     @override
-    def kept_of_terms(self, kept: Sequence[Tensor]) -> list[Tensor]:
-        return self._per_weight(kept[: len(self.couplings)])
+    def kept_terms(self, weights: int) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in range(weights)]
+        for number, members in enumerate(self.couplings):
+            for units in members:
+                found[units.position].append(number)
+        return found
 
     @override
     def criticals(self, b: list[Tensor], d: list[Tensor]) -> list[Tensor]:
@@ -247,11 +251,8 @@ class Coupled(Together, DropsGroups):
 
     def _per_weight(self, per_coupling: Sequence[Tensor]) -> list[Tensor]:
         """What is said of the units of each coupling, sorted to the weights."""
-        numbers: list[list[Tensor]] = [[] for _ in self.shapes]
-        for members, own in zip(self.couplings, per_coupling, strict=True):
-            for units in members:
-                numbers[units.position].append(own)
-        return [own[0] if len(own) == 1 else torch.cat(own) for own in numbers]
+        rows = self.kept_terms(len(self.shapes))
+        return [per_coupling[row[0]] if len(row) == 1 else torch.cat([per_coupling[i] for i in row]) for row in rows]
 
     def _solve(self, solve: Solve, *lists: Sequence[Tensor]) -> list[Solution]:
         like = lists[0]

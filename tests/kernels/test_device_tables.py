@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.kernels import Plan, Term
-from openwork.kernels.device_tables import COLUMNS, ENTRIES, GROUPS, DeviceTables, Tile, device_tables
+from openwork.kernels.device_tables import (
+    COLUMNS,
+    ENTRIES,
+    GROUPS,
+    Block,
+    DeviceTables,
+    Place,
+    Run,
+    Tile,
+    device_tables,
+)
 from openwork.partitions import Heads, Partition, Slices
 from openwork.penalties import L1, GroupLasso, Penalty
 
@@ -38,9 +48,10 @@ def slots_of(tile: Tile) -> list[tuple[int, int]]:
 def slots_read(tables: DeviceTables) -> list[tuple[int, int]]:
     """Slots that are read for every group."""
     found: list[tuple[int, int]] = []
-    for block in tables.blocks:
+    places = [Place(*row) for row in tables.places.tolist()]
+    for block in (Block(*row) for row in tables.blocks.tolist()):
         assert 0 < block.groups <= GROUPS
-        for place in tables.places[block.begin : block.end]:
+        for place in places[block.begin : block.end]:
             for j in range(block.groups):
                 found += [
                     (place.slot + chunk * place.width + (block.group + j) * place.inner + column, block.number + j)
@@ -65,9 +76,9 @@ def check(terms: list[Term]) -> DeviceTables:
                     for i in range(inner)
                 ]
             first += term.groups
-    tiles = [entry for tile in tables.tiles for entry in entries_of(tile)]
-    assert sorted(tiles) == sorted(expected)
-    written = [slot for tile in tables.tiles for slot in slots_of(tile)]
+    tiles = [Tile(*row) for row in tables.tiles.tolist()]
+    assert sorted(entry for tile in tiles for entry in entries_of(tile)) == sorted(expected)
+    written = [slot for tile in tiles for slot in slots_of(tile)]
     assert sorted(written) == sorted(slots_read(tables))
     assert max(Counter(slot for slot, _ in written).values(), default=1) == 1
     assert len(written) == tables.slots
@@ -105,8 +116,9 @@ def test_long_and_wide_groups(shape: tuple[int, ...], dim: int) -> None:
 def test_entries_and_empty_tensors(penalty: Penalty) -> None:
     shapes = [(3, 700), (0, 4), (3, 0), (2,), (ENTRIES,)] if isinstance(penalty, L1) else [(3, 7), (0, 4), (3, 0)]
     terms = penalty.terms([torch.zeros(shape) for shape in shapes]) or []
-    tables = check(terms)
-    runs = [(run.tensor, run.base + i, run.kept + i) for run in tables.runs for i in range(run.length)]
+    tables, kept = check(terms), Plan(tuple(terms)).kept
+    rows = [Run(*row) for row in tables.runs.tolist()]
+    runs = [(run.tensor, run.base + i, run.kept + i) for run in rows for i in range(run.length)]
     dense = [i for i, term in enumerate(terms) if term.kind == "entries"]
-    assert runs == [(i, entry, tables.kept[i] + entry) for i in dense for entry in range(terms[i].groups)]
-    assert tables.kept[-1] == sum(term.groups for term in terms)
+    assert runs == [(i, entry, kept[i] + entry) for i in dense for entry in range(terms[i].groups)]
+    assert kept[-1] == sum(term.groups for term in terms)

@@ -27,7 +27,7 @@ def test_it_holds_nothing_of_the_machine_that_made_it() -> None:
             assert set(json.loads(content)) == {"symbol", "arguments"}
 
 
-@pytest.mark.parametrize("damage", ["none", "cut", "other sources"])
+@pytest.mark.parametrize("damage", ["none", "cut", "other sources", "garbage"])
 def test_otherwise_numba_makes_them(damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shipped = lowering.loop("float64", "factorized_sgd_2")
     file = tmp_path / "loops.zip"
@@ -36,6 +36,10 @@ def test_otherwise_numba_makes_them(damage: str, monkeypatch: pytest.MonkeyPatch
     elif damage == "other sources":
         with ZipFile(file, "w") as archive:
             archive.writestr("digest", "0")
+    elif damage == "garbage":
+        with ZipFile(file, "w") as archive:
+            archive.writestr("digest", lowering.digest())
+            archive.writestr("float64-factorized_sgd_2.json", "{")
     monkeypatch.setattr(lowering, "ARCHIVE", file)
     asked: list[tuple[str, str]] = []
 

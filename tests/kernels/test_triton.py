@@ -8,7 +8,7 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from math import inf, nan
@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
 from openwork.factorizations import product
-from openwork.kernels import cuda, fused_kernels
-from openwork.optim import RAMDA, RMDA, FactorizedSGD, ProxAdamW, ProximalOptimizer, regularize
+from openwork.kernels import Plan, cuda, fused_kernels
+from openwork.optim import RAMDA, RMDA, FactorizedSGD, ProxAdamW, ProximalOptimizer, ProximalReadOut, regularize
 from openwork.optim.fused import warn_once
 from openwork.partitions import Slices
 from openwork.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
@@ -318,8 +320,63 @@ def test_a_closed_gate_changes_nothing(kind: Any, bad: float) -> None:
     assert optimizer.skipped == 1
 
 
+@pytest.mark.parametrize("kind", PROXIMAL)
+def test_a_closed_gate_at_the_first_step_drops_nothing(kind: Any) -> None:
+    (param,) = params = weights((4, 5))
+    with torch.no_grad():
+        param[:, 0] = 0.0
+    optimizer = kind(params, penalty=GroupLasso(0.1), capturable=True, fused=True)
+    param.grad = torch.full_like(param, nan)
+    optimizer.step()
+    assert optimizer.structures()[param].kept.tolist() == [False, True, True, True, True]
+    assert optimizer.read_out() == ProximalReadOut(alive=4, total=5, skipped=1, residual=0.0, steps_unchanged=0)
+    param.grad.fill_(0.1)
+    optimizer.step()
+    assert optimizer.read_out().alive == 4 + int(param.detach()[:, 0].any())
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (RAMDA, {"penalty": GroupLasso(0.1)}),
+        (RMDA, {"penalty": L1(0.1)}),
+        (FactorizedSGD, {}),
+    ],
+)
+def test_torch_is_asked_for_no_more_where_there_are_more_weights(
+    kind: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "PASSES", 0)
+    counts: list[int] = []
+    for number in (2, 12):
+        params = weights(*[(2, 3)] * number)
+        optimizer = kind(params, capturable=True, fused=True, **options)
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+        with Operations() as operations:
+            optimizer.step()
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
+
+
 def test_launches_do_not_grow_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[dict[str, int]] = []
+    # Which kernels work is found out once, by launches.
+    assert cuda.CUDAKernels().obstacle("ramda", torch.float64, Plan(())) is None
     real, entries = cuda._loops("groups"), cuda._loops("entries")
 
     class Counting:
@@ -346,26 +403,41 @@ def test_tables_of_addresses_are_sent_once_and_stay_for_captures(monkeypatch: py
     device = torch.device(DEVICE)
     known = cuda._Addresses(device)
     tensors = [torch.zeros(1, device=device) for _ in range(2 * cuda.MOST_ADDRESSES)]
-    first = known.of(tensors[:1])
-    assert known.of(tensors[:1]) is first
+    addresses = [[tensor.data_ptr()] for tensor in tensors]
+    first = known.of(addresses[0])
+    assert known.of(addresses[0]) is first
     assert first.tolist() == [tensors[0].data_ptr()]
     capturing = True
     monkeypatch.setattr(cuda, "_capturing", lambda device: capturing)
-    assert known.of(tensors[:1]) is first
+    assert known.of(addresses[0]) is first
     # An address that is new in a capture takes the spare table, and takes it again in the next one.
-    new = known.of(tensors[1:2])
-    assert new.tolist() == [tensors[1].data_ptr()]
-    assert known.of(tensors[1:2]) is new
+    new = known.of(addresses[1])
+    assert new.tolist() == addresses[1]
+    assert known.of(addresses[1]) is new
     with pytest.raises(RuntimeError, match="captured without a step just before; take one step outside"):
-        known.of(tensors[2:3])
+        known.of(addresses[2])
     capturing = False
-    for tensor in tensors:
-        assert known.of([tensor]).tolist() == [tensor.data_ptr()]
+    for address in addresses:
+        assert known.of(address).tolist() == address
     assert len(known.known) == cuda.MOST_ADDRESSES
     capturing = True
     # What a graph reads is never given back.
-    assert known.of(tensors[:1]) is first
-    assert known.of(tensors[1:2]) is new
+    assert known.of(addresses[0]) is first
+    assert known.of(addresses[1]) is new
+
+
+def test_groups_that_share_a_penalty_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = weights((2, 3), (4, 2))
+    optimizer = RAMDA([{"params": [param]} for param in params], penalty=GroupLasso(0.1), fused=True, capturable=True)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    plans = len(cuda._plans)
+    optimizer.step()
+    monkeypatch.setattr(cuda, "_capturing", lambda device: True)
+    optimizer.step()
+    assert optimizer.param_groups[1]["step"] == 3
+    assert len(cuda._plans) == plans
 
 
 def test_a_capture_comes_after_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,19 +464,53 @@ def test_half_precision_has_no_fused_step() -> None:
         RAMDA(weights((2, 2), dtype=torch.bfloat16), fused=True)
 
 
-def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openwork.kernels.triton_entries", None)
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """Nothing is tried or said yet."""
     for function in (cuda._failure, warn_once):
         function.cache_clear()
-    try:
-        with pytest.warns(
-            UserWarning,
-            match=r"^RAMDA: there is no fused step on this machine, since Triton, .*, is missing or broken "
-            r"\(ModuleNotFoundError: .*\); steps are taken in plain torch$",
-        ):
-            RAMDA(weights((2, 2)), fused=True)
-    finally:
-        cuda._failure.cache_clear()
+    yield
+    for function in (cuda._failure, warn_once):
+        function.cache_clear()
+
+
+def test_without_triton_it_says_so(forgetful: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openwork.kernels.triton_entries", None)
+    with pytest.warns(
+        UserWarning,
+        match=r"^RAMDA: there is no fused step on this machine, since Triton, .*, is missing or broken "
+        r"\(ModuleNotFoundError: .*\); steps are taken in plain torch$",
+    ):
+        RAMDA(weights((2, 2)), fused=True)
+
+
+class Broken:
+    """A kernel that does not run."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*args: Any, **named: Any) -> None:
+            raise RuntimeError("no such instruction")
+
+        return launch
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "name"),
+    [(RAMDA, "groups", "certify"), (ProxAdamW, "entries", "entries"), (FactorizedSGD, "factors", "factors")],
+)
+def test_a_kernel_that_does_not_run_is_said_once_and_plain_steps_go_on(
+    forgetful: None, kind: Any, file: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda._loops(file), name, Broken())
+    (param,) = params = weights((2, 3))
+    with pytest.warns(UserWarning, match=r"is missing or broken \(RuntimeError: no such instruction\); steps are"):
+        optimizer = kind(params, fused=True)
+    before, param.grad = param.detach().clone(), torch.ones_like(param)
+    optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 1
+    assert not torch.equal(before, param)
+    # Warnings are errors.
+    kind(weights((2, 3)), fused=True)
 
 
 @pytest.mark.slow

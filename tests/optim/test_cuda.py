@@ -95,6 +95,29 @@ def test_half_precision_weights_keep_single_precision_state() -> None:
     assert {v.dtype for v in optimizer.state[weight].values()} == {torch.float32, torch.bool}
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("cls", [RMDA, RAMDA, ProxAdamW])
+def test_groups_may_be_on_several_devices(cls: Any, fused: bool) -> None:
+    models: list[nn.ModuleList] = []
+    for second in ("cuda:0", "cuda:1"):
+        torch.manual_seed(0)
+        model = nn.ModuleList(nn.Linear(30, 20).to(device, torch.float64) for device in ("cuda:0", second))
+        groups = [{"params": list(layer.parameters())[:1], "lr": 0.05} for layer in model]
+        optimizer = cls(groups, penalty=GroupLasso(0.02), fused=fused)
+        for step in range(6):
+            set_gradients(model, step)
+            torch.cuda.set_sync_debug_mode("error" if step > 2 else "default")
+            try:
+                optimizer.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert optimizer.skipped == 0
+        models.append(model)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one.cpu(), other.cpu())
+
+
 # -- fused steps ----------------------------------------------------------------------------------------------------
 
 

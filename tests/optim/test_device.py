@@ -34,3 +34,17 @@ def test_a_step_reads_no_number(kind, penalty: Penalty) -> None:
         optimizer.step()
     with pytest.raises(RuntimeError, match="meta"):
         _ = optimizer.skipped
+
+
+@pytest.mark.parametrize("kind", [RMDA, RAMDA, ProxSGD, ProxAdamW])
+def test_every_group_counts_where_its_parameters_are(kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is on meta is neither finite nor not.
+    monkeypatch.setattr("openwork.optim.base.finite", lambda grads: torch.ones((), dtype=torch.bool))
+    params = [nn.Parameter(torch.ones(6, 4, device=device)) for device in ("cpu", "meta")]
+    optimizer = kind([{"params": [param]} for param in params], penalty=GroupLasso(0.1), capturable=True)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    for group, param in zip(optimizer.param_groups, params, strict=True):
+        assert {group[key].device for key in optimizer.counters} == {param.device}
+    assert optimizer.param_groups[0]["step"] == 1

@@ -12,15 +12,18 @@ from functools import partial
 from math import inf, nan
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
 from openwork.factorizations import product
-from openwork.kernels import cpu, fused_kernels, native, tables
+from openwork.kernels import cpu, fused_kernels, lowering, native, tables
 from openwork.optim import (
     RAMDA,
     RMDA,
@@ -32,6 +35,7 @@ from openwork.optim import (
     regularize,
 )
 from openwork.optim.fused import all_finite, warn_once
+from openwork.optim.plans import MOST_PLANS
 from openwork.partitions import Blocks, Heads, Partition, Slices
 from openwork.penalties import L1, GroupLasso, GroupMCP, Penalty, SparseGroupLasso, Target
 
@@ -315,6 +319,24 @@ def test_a_bad_gradient_changes_nothing(kind: Any, capturable: bool | None, bad:
 
 
 @pytest.mark.parametrize("kind", PROXIMAL)
+@pytest.mark.parametrize("penalty", [GroupLasso(0.1), L1(0.1)])
+def test_a_bad_gradient_at_the_first_step_drops_nothing(kind: Any, penalty: Penalty) -> None:
+    (param,) = params = with_gradients((4, 5))
+    with torch.no_grad():
+        param[:, 0] = 0.0
+    optimizer = kind(params, penalty=penalty, capturable=True, fused=True)
+    assert param.grad is not None
+    param.grad[0, 0] = nan
+    optimizer.step()
+    (structure,) = optimizer.structures().values()
+    assert torch.equal(structure.kept, param.any(0) if isinstance(penalty, GroupLasso) else param != 0)
+    assert (optimizer.read_out().steps_unchanged, optimizer.skipped) == (0, 1)
+    param.grad.fill_(1.0)
+    optimizer.step()
+    assert (optimizer.param_groups[0]["step"], optimizer.skipped) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
 def test_resumes_to_the_same_bits(kind: Any, tmp_path: Path) -> None:
     params = weights((20, 10), (4, 6, 3, 3))
     optimizer = kind(params, penalty=GroupLasso(0.02), fused=True)
@@ -422,6 +444,107 @@ def test_autograd_notices_a_fused_step() -> None:
         loss.backward()
 
 
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("penalty", [GroupLasso(0.1), L1(0.1), None])
+def test_a_step_that_never_waits_asks_torch_for_no_more_where_there_are_more_weights(penalty: Any) -> None:
+    counts: list[int] = []
+    for number in (2, 12):
+        params = with_gradients(*[(3, 4)] * number)
+        optimizer = RAMDA(params, penalty=penalty, capturable=True, fused=True)
+        optimizer.step()
+        with Operations() as operations:
+            optimizer.step()
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
+
+
+def test_what_is_kept_is_told_again_after_a_load_in_another_order_of_memory() -> None:
+    (param,) = params = weights((3, 4, 2, 2))
+    optimizer = RAMDA(params, penalty=L1(0.3), fused=True)
+    for time in range(3):
+        if time == 2:
+            saved = copy.deepcopy(optimizer.state_dict())
+            saved["state"][0]["kept"] = saved["state"][0]["kept"].contiguous(memory_format=torch.channels_last)
+            optimizer.load_state_dict(saved)
+        param.grad = param.detach().sin()
+        optimizer.step()
+    with optimizer.structured():
+        assert torch.equal(optimizer.structures()[param].kept, param != 0)
+        assert 0 < optimizer.read_out().alive < param.numel()
+
+
+# -- what is remembered ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for each plan that is turned into tables from now on."""
+    found: list[None] = []
+    make = tables.Tables
+
+    def counted() -> tables.Tables:
+        found.append(None)
+        return make()
+
+    monkeypatch.setattr(tables, "Tables", counted)
+    return found
+
+
+@pytest.mark.parametrize("case", ["factors", "shared penalty", "turns", "loaded"])
+def test_plans_are_made_once(case: str, built: list[None]) -> None:
+    params, penalty = weights((6, 4), (5, 3), (2, 7)), GroupLasso(0.1)
+    optimizer: StructuredOptimizer
+    remembered = 0
+    if case == "factors":
+        optimizer = FactorizedSGD(params, fused=True)
+    elif case == "shared penalty":
+        optimizer = RAMDA([{"params": params[:1]}, {"params": params[1:]}], penalty=penalty, fused=True)
+    else:
+        optimizer = RAMDA(params, penalty=penalty, fused=True)
+    for time in range(12):
+        for i, param in enumerate(params):
+            param.grad = torch.ones_like(param) if case != "turns" or (i == 2) == time % 2 else None
+        if time == 4:
+            del built[:]
+            remembered = len(tables._known)
+        if case == "loaded" and time > 4:
+            optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+    assert not built
+    assert len(tables._known) == remembered
+
+
+def test_no_more_than_a_few_plans_are_remembered() -> None:
+    params = weights(*((6, n) for n in range(1, 3 * MOST_PLANS)))
+    optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
+    before = len(tables._known)
+    for param in params:
+        for other in params:
+            other.grad = torch.ones_like(other) if other is param else None
+        optimizer.step()
+    assert len(tables._known) - before == MOST_PLANS
+
+
+def test_a_method_without_newtons_needs_no_roots() -> None:
+    for kind in PROXIMAL:
+        (param,) = params = with_gradients((4, 5))
+        optimizer = kind(params, penalty=GroupLasso(0.1), fused=True)
+        optimizer.step()
+        assert ("root" in optimizer.state[param]) == (kind is not RMDA)
+
+
 # -- when -----------------------------------------------------------------------------------------------------------
 
 
@@ -503,7 +626,27 @@ def test_without_llvm_it_says_so_and_plain_steps_go_on(forgetful: None, monkeypa
     with pytest.warns(
         UserWarning,
         match=r"^RAMDA: there is no fused step on this machine, since llvmlite, which pip install 'openwork\[fused\]' "
-        r"brings, is missing or broken \(ModuleNotFoundError: .*\); steps are taken in plain torch$",
+        r"brings, or the package's own file is missing or broken \(ModuleNotFoundError: .*\); steps are taken in",
+    ):
+        optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
+    params[0].grad = torch.ones_like(params[0])
+    optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 1
+
+
+def test_with_a_damaged_package_it_says_so_and_plain_steps_go_on(
+    forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    archive = tmp_path / "loops.zip"
+    with ZipFile(archive, "w") as file:
+        file.writestr("digest", lowering.digest())
+        file.writestr("float64-ramda.json", "{")
+    monkeypatch.setattr(lowering, "ARCHIVE", archive)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    params = weights((6, 4))
+    with pytest.warns(
+        UserWarning,
+        match=r"^RAMDA: there is no fused step .*\(RuntimeError: loops\.zip is damaged .*\); steps are taken",
     ):
         optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
     params[0].grad = torch.ones_like(params[0])
