@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # Before torch and numpy are imported, which read them once; subprocesses of the tests inherit them.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -14,6 +15,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 from hypothesis import settings
+from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
 if not torch.cuda.is_available():
     # Kernels for devices are interpreted then, which Triton decides where it is imported.
@@ -33,6 +36,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs CUDA, and torch finds none here"))
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.fixture
+def operations() -> Callable[[Callable[[], object]], int]:
+    """How much torch is asked to do by a call."""
+
+    def counted(call: Callable[[], object]) -> int:
+        with Operations() as mode:
+            call()
+        return mode.count
+
+    return counted
 
 
 @pytest.fixture(autouse=True)

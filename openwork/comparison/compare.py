@@ -97,8 +97,9 @@ def compare(
         there = cast("Mapping[str, Mapping[str, Json]]", read_json(file))
         _check_same(folder, there.get(CONFIGURATION, {}), plan.configuration())
         known = {name for name, fit in there.get("methods", {}).items() if not (retry and _refused(fit))}
-    said("trying every method")
-    refused = _refusals(plan, named.keys() - known, explicit=methods is not None)
+    if new := named.keys() - known:
+        said("trying every method")
+    refused = _refusals(plan, new, explicit=methods is not None)
     name = "comparison" if storage is None else study or task.name
     return _carried_out(plan, refused, folder, storage, name, retry, said)
 
@@ -274,8 +275,7 @@ def _check_same(folder: Path, there: Mapping[str, Json], given: Mapping[str, Jso
         ValueError: If it is something else.
     """
     for key, new in _plain(given).items():
-        # Studies of older versions lack some.
-        if key in there and there[key] != new:
+        if there.get(key) != new:
             raise ValueError(
                 f"the comparison in {folder} was begun with {key.replace('_', ' ')}{of} {there.get(key)} and cannot go "
                 f"on with {new}; ask for the same, or choose another folder with out=FOLDER (and in a shared database "

@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from typing_extensions import override
 
 from openwork.factorizations import product
 from openwork.kernels import Plan, cuda, fused_kernels
@@ -335,19 +333,6 @@ def test_a_closed_gate_at_the_first_step_drops_nothing(kind: Any) -> None:
     assert optimizer.read_out().alive == 4 + int(param.detach()[:, 0].any())
 
 
-class Operations(TorchDispatchMode):
-    """Counts what torch is asked to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    @override
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **kwargs or {})
-
-
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -357,7 +342,10 @@ class Operations(TorchDispatchMode):
     ],
 )
 def test_torch_is_asked_for_no_more_where_there_are_more_weights(
-    kind: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    kind: Any,
+    options: dict[str, Any],
+    operations: Callable[[Callable[[], object]], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cuda, "PASSES", 0)
     counts: list[int] = []
@@ -367,9 +355,7 @@ def test_torch_is_asked_for_no_more_where_there_are_more_weights(
         for param in params:
             param.grad = torch.ones_like(param)
         optimizer.step()
-        with Operations() as operations:
-            optimizer.step()
-        counts.append(operations.count)
+        counts.append(operations(optimizer.step))
     assert counts[0] == counts[1]
 
 
