@@ -1,8 +1,8 @@
 """The hot loops: one plain-torch definition each, and fused twins of whole steps beside those of ``openwork.optim``.
 
-A fused step reads and writes each tensor once, or as rarely as it can. What it needs to know of a penalty is a ``Plan``
-of ``Term``: which ``Region`` of which tensor belongs to which group, and two strengths; penalties of other forms have
-no fused step.
+A fused step reads and writes each tensor as rarely as it can: once, or twice where weights have groups. What it needs
+to know of a penalty is a ``Plan`` of ``Term``: which ``Region`` of which tensor belongs to which group, and two
+strengths; penalties of other forms have no fused step.
 ``FusedKernels`` lists the steps, and ``fused_kernels(device)`` gives those for a kind of device, or None: numba on the
 CPU, Triton on CUDA. A new backend implements ``FusedKernels``: it gets lists of tensors that share their strides, the
 plan over them, what is known of its groups (``Found``: which are kept, and where Newton's method starts), and how

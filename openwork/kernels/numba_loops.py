@@ -1,4 +1,4 @@
-"""The loops of fused steps, compiled by numba: tiles of groups that stay in the caches, each tensor read once.
+"""The loops of fused steps, compiled by numba, over tiles of groups, which are gone through twice as a rule.
 
 A tile is a range of groups of one term, as panels: rows of consecutive entries. The first pass over a tile writes the
 sums that the method keeps, from which dual and metric follow; it also adds up what a step of Newton's method needs, at
