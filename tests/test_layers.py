@@ -15,8 +15,8 @@ PACKAGE = Path(openwork.__file__).parent
 # A folder or module imports from lower rows only; neighbors in a row do not import each other.
 ROWS = (
     {"sharding"},
-    {"reductions", "forward_pass", "running_statistics"},
-    {"partitions", "kernels", "files", "models", "data"},
+    {"reductions", "forward_pass", "running_statistics", "files"},
+    {"partitions", "kernels", "models", "data"},
     {"structure", "wiring"},
     {"penalties", "factorizations"},
     {"optim", "altmin", "baselines", "metrics"},

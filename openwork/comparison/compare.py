@@ -190,6 +190,7 @@ def _refusals(plan: "Plan", names: Collection[str], explicit: bool) -> dict[str,
     Raises:
         ValueError: If one cannot, and the user has named it; or if none can.
     """
+    from openwork.comparison.plan import MISFIT, middle, reason
     from openwork.comparison.trial import noted
 
     refused: dict[str, str] = {}
@@ -198,16 +199,15 @@ def _refusals(plan: "Plan", names: Collection[str], explicit: bool) -> dict[str,
             continue
         try:
             with noted():
-                strengths = plan.grid(method)
-                method.run(plan.task, strengths[len(strengths) // 2], plan.budget.epochs or max(2, plan.task.epochs), 0)
-        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            refused[name] = " ".join(str(error).split())
+                method.run(plan.task, middle(plan.grid(method)), plan.budget.epochs or max(2, plan.task.epochs), 0)
+        except MISFIT as error:
+            refused[name] = reason(error)
             if explicit:
                 raise ValueError(f"method {name} does not fit task {plan.task.name}: {refused[name]}") from error
             warnings.warn(f"method {name} is left out of task {plan.task.name}: {refused[name]}", stacklevel=3)
     if len(refused) == len(plan.methods):
-        reason = next(iter(refused.values()))
-        raise ValueError(f"compare: no method fits task {plan.task.name}; the first one says: {reason}")
+        first = next(iter(refused.values()))
+        raise ValueError(f"compare: no method fits task {plan.task.name}; the first one says: {first}")
     return refused
 
 

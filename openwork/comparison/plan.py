@@ -18,6 +18,18 @@ from openwork.files import Json
 # Prefixes of facts of a study, by methods: how it is used as it is, trials of its search, how it is used after that,
 # and what it is.
 FIT, TRIALS, CHOSEN, ABOUT = "fit:", "trials:", "chosen:", "about:"
+# What a method raises that does not fit a task, when it is built or tried.
+MISFIT = (ValueError, TypeError, ArithmeticError, RuntimeError)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())
+
+
+def middle(strengths: Sequence[float]) -> float:
+    """The strength of a grid at which a method is tried."""
+    return strengths[len(strengths) // 2]
 
 
 @dataclass(frozen=True)
@@ -172,11 +184,11 @@ class Plan:
             strengths, epochs = self.grid(method), self.budget.epochs or 0
             if self.budget.seconds is not None:
                 with noted():
-                    pace = seconds_per_epoch(self.task, method, strengths[len(strengths) // 2])
+                    pace = seconds_per_epoch(self.task, method, middle(strengths))
                 epochs = int(self.budget.seconds / pace)
                 refused = "" if epochs else f"one epoch takes {pace:.2g} s, which is more than the budget"
-        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            refused = " ".join(str(error).split())
+        except MISFIT as error:
+            refused = reason(error)
         return self._settle(study, name, method, Fit(_settings(method), strengths, epochs, refused))
 
     def _trials(self, study: Study, name: str, method: Method, fit: Fit) -> list[Cell]:
@@ -188,9 +200,7 @@ class Plan:
             return [Cell.from_json(cell) for cell in cast("list[dict[str, Json]]", there)]
         cells: list[Cell] = []
         for number, other in enumerate(candidates(method, self.search)):
-            strengths = self.grid(other)
-            middle = strengths[len(strengths) // 2]
-            cells.append(Cell(name, _settings(other), middle, 0, fit.epochs, trial=number))
+            cells.append(Cell(name, _settings(other), middle(self.grid(other)), 0, fit.epochs, trial=number))
         study.note(TRIALS + name, [cast("dict[str, Json]", asdict(cell)) for cell in cells])
         return cells
 
@@ -227,7 +237,7 @@ class Plan:
         first = None
         if self.target.measure == "density":
             first = with_settings(self.methods[name], fit.settings).strength_at(self.task, self.target.value)
-        first = first or fit.strengths[len(fit.strengths) // 2]
+        first = first or middle(fit.strengths)
         strength = next_strength([probe for probe, _ in tried], first, self.methods[name].least)
         return [] if strength is None else [cell(strength)]
 

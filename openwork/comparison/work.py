@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from openwork.comparison.plan import Plan
+from openwork.comparison.plan import Plan, reason
 from openwork.comparison.search import with_settings
 from openwork.comparison.study import Claim, Study
 from openwork.comparison.timing import time_next
@@ -102,7 +102,7 @@ def _train(plan: Plan, study: Study, claim: Claim, folder: Path) -> None:
                 study.give_back(claim)
                 raise
             _note_crash(folder)
-            study.fail(claim, f"{_kind(error)}{' '.join(str(error).split())[:300]}")
+            study.fail(claim, f"{_kind(error)}{reason(error)[:300]}")
         else:
             study.keep(claim, record)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # many of these would fill the disk

@@ -15,7 +15,7 @@ from openwork.kernels.group_norm import Scalar
 from openwork.kernels.lowering import FINITE
 from openwork.kernels.native import function
 from openwork.kernels.regions import Plan, dense
-from openwork.kernels.tables import GROUP, LANE, STRIP, WIDEST, Tables, tables
+from openwork.kernels.tables import GROUP, LANE, ROW, WIDEST, Tables, tables
 from openwork.kernels.threads import run
 
 # Entries that one thread takes at a time, at least.
@@ -110,7 +110,7 @@ class CPUKernels(FusedKernels):
         call = function(_name(first.dtype), method)
         scalars = [float(x) for x in (penalty_weight, averaging, descent.sign, descent.decay, *numbers)]
         scalars += [0.0] * (10 - len(scalars))
-        scratch_bytes = WIDEST * GROUP * 8 + (5 * LANE + 6 * STRIP) * first.element_size()
+        scratch_bytes = WIDEST * GROUP * 8 + (5 * LANE + 9 * ROW + known.metrics) * first.element_size()
 
         def work(begin: int, end: int) -> None:
             places = (_address(x) for x in (known.tiles, known.panels, known.strengths, addresses))

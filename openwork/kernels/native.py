@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from openwork.files import write_bytes
 from openwork.kernels.lowering import digest, loop, optimize
 
 _lock = Lock()
@@ -104,10 +105,6 @@ def _read(file: Path) -> tuple[dict[str, Any], bytes] | None:
 def _write(file: Path, header: dict[str, Any], code: bytes) -> None:
     """Keep it, if that is possible: without, the next process compiles again."""
     line = json.dumps({**header, "digest": hashlib.sha256(code).hexdigest()}).encode()
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            temporary.write(line + b"\n" + code)
-        os.replace(temporary.name, file)
-    except OSError:
-        return
+        write_bytes(file, line + b"\n" + code)

@@ -84,7 +84,7 @@ def factor_loops(precision: str, depth: int) -> tuple[Any, Any]:
         tiles, panels, tensors = pointer(tiles, int64), pointer(panels, int64), pointer(tensors, int64)
         for t in range(begin, end):
             _, _, first, _, _, length = fields(tiles, t, TILE)
-            tensor, base, _, _, _, _, _ = fields(panels, first, PANEL)
+            tensor, base, _, _, _, _, _, _ = fields(panels, first, PANEL)
             # Addresses that are not needed are those of factors that are there.
             factors, speeds = 2 * count + tensor, (2 + depth if moves else 2) * count + tensor
             last, third = (depth - 1) * count, 2 * count if depth > 2 else count

@@ -2,9 +2,10 @@
 
 A tile is a range of groups of one term, as panels: rows of consecutive entries. The first pass over a tile writes the
 sums that the method keeps, from which dual and metric follow; it also adds up what a step of Newton's method needs, at
-the root of the last training step. As a rule that is enough, and the second pass writes the weights. Metric and
-dual are formed anew in each pass: to keep them would be more traffic, for they would leave the caches before they are
-needed, and tiles so narrow that they would not are read in pieces too short for memory.
+the root of the last training step. As a rule that is enough, and the second pass writes the weights. Metrics, which
+cost a root each, are kept from pass to pass. Duals are formed anew in each: to keep them would be more traffic, for
+they would leave the caches before they are needed, and tiles so narrow that they would not are read in pieces too
+short for memory.
 """
 
 # numba has no types.
@@ -17,7 +18,7 @@ import numpy as np
 from numba import float32, float64, int64, njit, uint8
 
 from openwork.kernels.numba_memory import at, bits, bump, entry_of, fields, from_bits, get, pointer, put
-from openwork.kernels.tables import BLOCK, GROUP, LANE, PANEL, STRIP, TILE, WIDEST
+from openwork.kernels.tables import BLOCK, GAP, GROUP, LANE, PANEL, ROW, STRIP, TILE, WIDEST
 
 # Sums may be ordered for speed and products fused; infinities and NaN stay what they are.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -69,9 +70,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             # (below 1e-38) it is only the right size.
             root = x * (y * y)
             e = one - root * y
-            square = e * e
-            low = k[8] + k[9] * e
-            return root * (low + square * ((k[10] + k[11] * e) + square * (k[12] + k[13] * e)))
+            return root * (k[8] + e * (k[9] + e * (k[10] + e * (k[11] + e * (k[12] + e * k[13])))))
         for _ in range(3):
             e = one - x * y * y * y
             y = y + y * e * (third + two_ninths * e)
@@ -131,7 +130,8 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
 
     @inlined
     def soften(b, threshold):
-        return b - min(max(b, -threshold), threshold)
+        # Loops are split by this, which does not change in them.
+        return b - min(max(b, -threshold), threshold) if threshold > zero else b
 
     @inlined
     def quotient(b, d):
@@ -164,15 +164,19 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         weight, grad, one_, two, three = cells
         return at(weight, offset), at(grad, offset), at(one_, offset), at(two, offset), at(three, offset)
 
-    # Strips of a few rows of a panel. Metrics have a loop of their own: in one loop an entry is so long a chain of
-    # operations that a core cannot hold the next ones while it waits.
+    # Strips of a few rows of a panel.
 
     @inlined
-    def updates(columns, grad, one_, two, three, d, k):
+    def updates(columns, cells, b, d, threshold, k):
+        """Update what the method keeps of a row; its metrics and duals."""
+        weight, grad, one_, two, three = cells
         for c in range(columns):
             update(c, grad, one_, two, three, k)
+            metric = one
             if adaptive:
-                put(d, c, metric_of(c, two, three, k), "d")
+                metric = metric_of(c, two, three, k)
+                put(d, c, metric, "d")
+            put(b, c, soften(dual_of(c, metric, weight, one_, two, k), threshold), "b")
 
     @inlined
     def metrics(columns, two, three, d, k):
@@ -186,11 +190,12 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return metric, soften(dual_of(c, metric, weight, one_, two, k), threshold)
 
     @inlined
-    def parts(c, weight, one_, two, d, root, kappa, threshold, k):
+    def parts(c, b, d, root, kappa):
         """What an entry adds to the sums that a step of Newton's method needs."""
-        metric, dual = metric_and_dual(c, weight, one_, two, d, threshold, k)
+        dual = get(b, c, "b")
         if not adaptive:
             return dual * dual, zero, zero, zero
+        metric = get(d, c, "d")
         inverse = one / (root * metric + kappa)
         u, y = dual * inverse, metric * inverse
         q = u * u
@@ -198,23 +203,17 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return dual * dual, q, m, m * y
 
     @inlined
-    def moments(columns, rows, stride, weight, one_, two, d, nothing, r, acc, kappa, threshold, k):
-        """Add up to four rows to the sums of their columns; of rows that are not there ``nothing`` is read."""
-        w1, o1, t1 = (
-            (at(weight, stride), at(one_, stride), at(two, stride)) if rows > 1 else (nothing, nothing, nothing)
-        )
-        stride = 2 * stride
-        w2, o2, t2 = (
-            (at(weight, stride), at(one_, stride), at(two, stride)) if rows > 2 else (nothing, nothing, nothing)
-        )
-        w3, o3, t3 = (at(w1, stride), at(o1, stride), at(t1, stride)) if rows > 3 else (nothing, nothing, nothing)
-        d1, d2, d3 = at(d, STRIP), at(d, 2 * STRIP), at(d, 3 * STRIP)
+    def moments(columns, b, d, r, acc, kappa):
+        """Add four rows to the sums of their columns."""
+        pitch = columns + GAP
+        b1, b2, b3 = at(b, pitch), at(b, 2 * pitch), at(b, 3 * pitch)
+        d1, d2, d3 = at(d, pitch), at(d, 2 * pitch), at(d, 3 * pitch)
         for c in range(columns):
             root = get(r, c, "r") if adaptive else zero
-            n0, q0, m0, s0 = parts(c, weight, one_, two, d, root, kappa, threshold, k)
-            n1, q1, m1, s1 = parts(c, w1, o1, t1, d1, root, kappa, threshold, k)
-            n2, q2, m2, s2 = parts(c, w2, o2, t2, d2, root, kappa, threshold, k)
-            n3, q3, m3, s3 = parts(c, w3, o3, t3, d3, root, kappa, threshold, k)
+            n0, q0, m0, s0 = parts(c, b, d, root, kappa)
+            n1, q1, m1, s1 = parts(c, b1, d1, root, kappa)
+            n2, q2, m2, s2 = parts(c, b2, d2, root, kappa)
+            n3, q3, m3, s3 = parts(c, b3, d3, root, kappa)
             bump(acc, c, (n0 + n1) + (n2 + n3), "n")
             if adaptive:
                 bump(at(acc, LANE), c, (q0 + q1) + (q2 + q3), "q")
@@ -222,36 +221,45 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 bump(at(acc, 3 * LANE), c, (s0 + s1) + (s2 + s3), "s")
 
     @inlined
-    def sum_up(first, columns, rows, stride, cells, d, nothing, r, acc, kappa, threshold, k, c):
-        """Add a strip to the sums of its columns; the first time, update what the method keeps."""
+    def sum_up(first, known, columns, rows, stride, cells, b, d, changed, r, acc, kappa, threshold, k, c):
+        """Add a strip to the sums of its columns; the first time, update what the method keeps.
+
+        Metrics are in ``d`` then, and stay there if they are ``known`` from pass to pass.
+        """
         sign, decay, _ = c
         plain = sign == one and decay == zero
         for row in range(rows):
             weight, grad, one_, two, three = moved(cells, row * stride)
+            own_b, own_d = at(b, row * (columns + GAP)), at(d, row * (columns + GAP))
             if first:
                 if not plain:
-                    changed = at(d, 4 * STRIP)
                     descend(columns, weight, grad, changed, sign, decay)
                     grad = changed
-                updates(columns, grad, one_, two, three, at(d, row * STRIP), k)
+                updates(columns, (weight, grad, one_, two, three), own_b, own_d, threshold, k)
             else:
-                metrics(columns, two, three, at(d, row * STRIP), k)
+                if not known:
+                    metrics(columns, two, three, own_d, k)
+                for column in range(columns):
+                    _, dual = metric_and_dual(column, weight, one_, two, own_d, threshold, k)
+                    put(own_b, column, dual, "b")
         for row in range(rows, 4):
             for column in range(columns):
-                put(at(d, row * STRIP), column, one, "d")
-        weight, _, one_, two, _ = cells
-        moments(columns, rows, stride, weight, one_, two, d, nothing, r, acc, kappa, threshold, k)
+                put(at(b, row * (columns + GAP)), column, zero, "b")
+                put(at(d, row * (columns + GAP)), column, one, "d")
+        moments(columns, b, d, r, acc, kappa)
 
     @inlined
-    def write_points(grouped, columns, rows, stride, cells, d, r, acc, kappa, threshold, k, c):
+    def write_points(grouped, known, columns, rows, stride, cells, d, r, acc, kappa, threshold, k, c):
         """Write the weights of a strip, and add up what says how well its groups are solved, or what is not zero."""
         _, _, averaging = c
         for row in range(rows):
             weight, _, one_, two, three = moved(cells, row * stride)
-            metrics(columns, two, three, d, k)
+            own_d = at(d, row * (columns + GAP))
+            if not known:
+                metrics(columns, two, three, own_d, k)
             if grouped:
                 for column in range(columns):
-                    metric, dual = metric_and_dual(column, weight, one_, two, d, threshold, k)
+                    metric, dual = metric_and_dual(column, weight, one_, two, own_d, threshold, k)
                     root = get(r, column, "r")
                     if adaptive:
                         u = dual / (root * metric + kappa)
@@ -261,7 +269,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                         write(column, weight, dual * root, averaging)
             else:
                 for column in range(columns):
-                    metric, x = metric_and_dual(column, weight, one_, two, d, threshold, k)
+                    metric, x = metric_and_dual(column, weight, one_, two, own_d, threshold, k)
                     if adaptive:
                         x = quotient(x, metric)
                     bump(acc, column, (one if x != zero else zero), "n")
@@ -305,7 +313,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         for turn in range(62):
             q, m = 0.0, 0.0
             for p in range(begin, end):
-                tensor, base, rows, columns, stride, inner, first = fields(panels, p, PANEL)
+                tensor, base, rows, columns, stride, inner, first, _ = fields(panels, p, PANEL)
                 start = (group - first) * inner
                 weight, _, one_, two, three = entries_of(tensors, count, tensor, base + start)
                 for row in range(rows if 0 <= start < columns else 0):
@@ -380,8 +388,9 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
     @helper
     def tile(panels, begin, end, groups, tensors, count, scratch, own, roots, kept, kappa, threshold, k, c):
         """One tile of groups; gives the sum of its squared residuals."""
-        acc, r, d = scratch, at(scratch, 4 * LANE), at(scratch, 5 * LANE)
-        nothing = at(d, 5 * STRIP)
+        acc, r, b = scratch, at(scratch, 4 * LANE), at(scratch, 5 * LANE)
+        d, changed = at(b, 4 * ROW), at(b, 8 * ROW)
+        memory = at(b, 9 * ROW)
         # A harmless equation where there is nothing to solve.
         some = one if kappa == zero else kappa
         for j in range(groups):
@@ -391,15 +400,14 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             put(own, j * GROUP + 5, 1.0, "groups")
         for column in range(4 * LANE):
             put(acc, column, zero, "n")
-        for column in range(STRIP):
-            put(nothing, column, zero, "b")
         passes, phase = 0, 0
         while True:
             # Each pass goes back the way that the last one came, since what was read last is still in the caches.
             back = (passes & 1) == 1
-            for place in range(begin, end):
-                p = begin + end - 1 - place if back else place
-                tensor, base, rows, columns, stride, inner, first = fields(panels, p, PANEL)
+            for turn in range(begin, end):
+                p = begin + end - 1 - turn if back else turn
+                tensor, base, rows, columns, stride, inner, first, keeps = fields(panels, p, PANEL)
+                known = keeps >= 0
                 spread(columns, inner, r, first, own)
                 strips = (rows + 3) // 4
                 for n in range(strips):
@@ -409,15 +417,19 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                         width = min(STRIP, columns - start)
                         cells = entries_of(tensors, count, tensor, base + row * stride + start)
                         some_r, some_acc = at(r, start), at(acc, start)
+                        place = row * (columns + (columns + STRIP - 1) // STRIP * GAP)
+                        place += 4 * (start + start // STRIP * GAP)
+                        some_d = at(memory, keeps + place) if known else d
                         if phase < 2:
                             sum_up(
-                                phase == 0, width, here, stride, cells, d, nothing, some_r, some_acc, some, threshold,
-                                k, c,
+                                phase == 0, known, width, here, stride, cells, b, some_d, changed, some_r, some_acc,
+                                some, threshold, k, c,
                             )  # fmt: skip
                         else:
                             write_points(
-                                phase == 2, width, here, stride, cells, d, some_r, some_acc, some, threshold, k, c
-                            )
+                                phase == 2, known, width, here, stride, cells, some_d, some_r, some_acc, some,
+                                threshold, k, c,
+                            )  # fmt: skip
                     if n % BLOCK == BLOCK - 1 or n == strips - 1:
                         flush(columns, inner, acc, first, own)
             if phase >= 2:
@@ -451,11 +463,11 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
         return squares
 
     @helper
-    def entries(length, weight, grad, one_, two, three, d, kept, tells, threshold, k, c):
+    def entries(length, weight, grad, one_, two, three, b, kept, tells, threshold, k, c):
         """Entries without a group, which need one pass."""
         sign, decay, averaging = c
         plain = sign == one and decay == zero
-        temporary = at(d, 4 * STRIP)
+        d, temporary = at(b, ROW), at(b, 2 * ROW)
         for done in range(0, length, STRIP):
             some = min(length - done, STRIP)
             w, source = at(weight, done), at(grad, done)
@@ -463,11 +475,11 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             if not plain:
                 descend(some, w, source, temporary, sign, decay)
                 source = temporary
-            updates(some, source, first, second, third_, d, k)
+            updates(some, (w, source, first, second, third_), b, d, threshold, k)
             for column in range(some):
-                metric, x = metric_and_dual(column, w, first, second, d, threshold, k)
+                x = get(b, column, "b")
                 if adaptive:
-                    x = quotient(x, metric)
+                    x = quotient(x, get(d, column, "d"))
                 if tells:
                     put(bools, column, uint8(1) if x != zero else uint8(0), "kept")
                 write(column, w, x, averaging)
@@ -500,7 +512,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                     bools, kappa, threshold, k, c,
                 )  # fmt: skip
             else:
-                tensor, base, _, _, _, _, _ = fields(panels, first, PANEL)
+                tensor, base, _, _, _, _, _, _ = fields(panels, first, PANEL)
                 weight, grad, one_, two, three = entries_of(tensors, count, tensor, base)
                 entries(length, weight, grad, one_, two, three, at(memory, 5 * LANE), bools, kind == 1, threshold, k, c)
             put(residuals, t, squares, "groups")

@@ -3,14 +3,15 @@
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 from openwork.kernels.regions import Plan, Region, Term
 
 # Numbers of a tile: term, kind, first panel and the one after the last, first group, groups. Of a panel: tensor, first
-# entry, rows, columns, stride of rows, columns of a group, first group in the tile. Of a group while it is solved: four
-# sums, root, whether it moves.
-TILE, PANEL, GROUP = 6, 7, 6
+# entry, rows, columns, stride of rows, columns of a group, first group in the tile, where its metrics are kept (-1 if
+# they are not). Of a group while it is solved: four sums, root, whether it moves.
+TILE, PANEL, GROUP = 6, 8, 6
 # Columns of a panel and groups of a tile, at most; columns of a panel that holds a part of one long group.
 WIDEST, FOLDED = 8192, 64
 # Entries from one sum over columns to the next: not a power of two, or what is stored in one would hold up, by the end
@@ -19,10 +20,15 @@ LANE = WIDEST + 48
 # Columns of which a few rows are taken at a time: shorter strips stay in the first cache, and yet are slower, for
 # memory is fast along rows.
 STRIP = 2048
+# Entries between rows of a strip in scratch memory, for the same reason as above; of its longest row, with them.
+GAP = 16
+ROW = STRIP + GAP
 # Strips after which sums in single precision go on in double precision.
 BLOCK = 16
 # Entries of a tile, about, which one thread takes: as wide as can be, for the same reason, and yet several to a list.
 TILE_ENTRIES = 1 << 22
+# Metrics that a thread keeps from one pass over a tile to the next, at most: of larger tiles they are made anew.
+MOST_KEPT = 5 << 20
 # Columns below which a row is shorter than what memory gives at once.
 NARROW = 16
 # Entries without a group that are one tile.
@@ -39,13 +45,15 @@ class Tables:
         tiles: ``TILE`` numbers each.
         panels: ``PANEL`` numbers each.
         strengths: Lasso and norm of each term.
-        weights: Entries of each tile.
+        entries: Entries of each tile.
+        metrics: Numbers that a thread keeps for a tile, at most.
     """
 
     tiles: "array[int]" = field(default_factory=lambda: array("q"))
     panels: "array[int]" = field(default_factory=lambda: array("q"))
     strengths: "array[float]" = field(default_factory=lambda: array("d"))
     entries: list[int] = field(default_factory=list[int])
+    metrics: int = 0
 
     def add(self, number: int, term: Term) -> None:
         """Append the tiles of a term."""
@@ -55,7 +63,7 @@ class Tables:
             for start in range(0, region.entries, CHUNK):
                 length = min(CHUNK, region.entries - start)
                 place = len(self.panels) // PANEL
-                self.panels.extend((region.tensor, region.offset + start, 1, length, 0, 1, 0))
+                self.panels.extend((region.tensor, region.offset + start, 1, length, 0, 1, 0, -1))
                 self.tiles.extend((number, KINDS[term.kind], place, place + 1, start, length))
                 self.entries.append(length)
             return
@@ -64,9 +72,12 @@ class Tables:
         width = _width(term)
         for start in range(0, term.groups, width):
             length, begin = min(width, term.groups - start), len(self.panels) // PANEL
-            for region in term.regions:
-                for panel in _panels(region, start, length):
-                    self.panels.extend(panel)
+            panels = [panel for region in term.regions for panel in _panels(region, start, length)]
+            *places, end = accumulate((_scratch(rows, columns) for _, _, rows, columns, *_ in panels), initial=0)
+            keeps = end <= MOST_KEPT
+            self.metrics = max(self.metrics, end if keeps else 0)
+            for panel, place in zip(panels, places, strict=True):
+                self.panels.extend((*panel, place if keeps else -1))
             self.tiles.extend((number, 0, begin, len(self.panels) // PANEL, start, length))
             self.entries.append(length * term.size)
 
@@ -90,6 +101,11 @@ def _fits(region: Region) -> bool:
     """Whether groups are runs of consecutive entries, side by side."""
     (_, groups, inner), (_, group_stride, inner_stride) = region.lengths, region.strides
     return (inner == 1 or inner_stride == 1) and (groups == 1 or inner > FOLDED or group_stride == inner)
+
+
+def _scratch(rows: int, columns: int) -> int:
+    """Entries of a panel in scratch memory, where rows come by the four."""
+    return 4 * -(-rows // 4) * (columns + -(-columns // STRIP) * GAP)
 
 
 def _width(term: Term) -> int:

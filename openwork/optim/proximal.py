@@ -1,7 +1,7 @@
 """What the optimizers for loss + penalty share."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -184,7 +184,7 @@ class ProximalOptimizer(StructuredOptimizer):
             count_(group, "unchanged", group["unchanged"] + gate)
             return
         places = self._kept_places(group, self._moving(group))
-        changed: Scalar = 0.0
+        changed = self._present(group, kept, gate)
         for param, pieces in kept.items():
             new, state = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.state[param]
             old = local(state["kept"]) if "kept" in state else None
@@ -206,6 +206,16 @@ class ProximalOptimizer(StructuredOptimizer):
             changed = both[0] if isinstance(gate, Tensor) else float(both[0])
             here.append(both[1])
         self._tell(group, changed, torch.stack(here).sum().double(), gate)
+
+    def _present(self, group: Group, params: Iterable[Tensor], gate: Scalar) -> Scalar:
+        """Whether parameters are new, which keep what their weights have if nobody can see that a step is not taken."""
+        fresh = [p for p in params if "kept" not in self.state[p]] if isinstance(gate, Tensor) else []
+        if not fresh:
+            return 0.0
+        present = dict(zip(group["params"], self._kept(group), strict=True))
+        for param in fresh:
+            self.state[param]["kept"] = self._loaded(param, "kept", present[param].clone())
+        return gate
 
     def _tell(self, group: Group, changed: Scalar, squares: Scalar, gate: Scalar) -> None:
         """Write down whether the structure changed in a step, and how well that was solved."""

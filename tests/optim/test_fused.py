@@ -12,6 +12,7 @@ from functools import partial
 from math import inf, nan
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 from zipfile import ZipFile
 
 import pytest
@@ -116,7 +117,13 @@ def test_agrees_with_plain_torch(kind: Any, penalty: Penalty | None, threads: in
 
 @pytest.mark.parametrize("kind", PROXIMAL)
 @pytest.mark.parametrize("groups", [Slices(0), Slices(1)])
-def test_rows_longer_than_strips_and_tiles_and_more_than_a_block(kind: Any, groups: Partition) -> None:
+@pytest.mark.parametrize("most", [0, tables.MOST_KEPT])
+def test_rows_longer_than_strips_and_tiles_and_more_than_a_block(
+    kind: Any, groups: Partition, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Metrics of a tile are kept from pass to pass, or made anew in each.
+    monkeypatch.setattr(tables, "MOST_KEPT", most)
+    monkeypatch.setattr(tables, "_known", WeakKeyDictionary())
     ones = weights((5, tables.STRIP + 3), (3, tables.WIDEST + 70), (4 * tables.BLOCK + 6, 3))
     others = copy.deepcopy(ones)
     one, other = (
@@ -318,11 +325,12 @@ def test_a_bad_gradient_changes_nothing(kind: Any, capturable: bool | None, bad:
 
 @pytest.mark.parametrize("kind", PROXIMAL)
 @pytest.mark.parametrize("penalty", [GroupLasso(0.1), L1(0.1)])
-def test_a_bad_gradient_at_the_first_step_drops_nothing(kind: Any, penalty: Penalty) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_bad_gradient_at_the_first_step_drops_nothing(kind: Any, penalty: Penalty, fused: bool) -> None:
     (param,) = params = with_gradients((4, 5))
     with torch.no_grad():
         param[:, 0] = 0.0
-    optimizer = kind(params, penalty=penalty, capturable=True, fused=True)
+    optimizer = kind(params, penalty=penalty, capturable=True, fused=fused)
     assert param.grad is not None
     param.grad[0, 0] = nan
     optimizer.step()
@@ -711,4 +719,8 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     header: dict[str, Any] = {"symbol": "step", "arguments": []}
     native._write(native.cache_folder() / "some.o", header, b"code")
     assert native._read(native.cache_folder() / "some.o") is None
+    # Nor is one in which a file cannot get its name; what was written of it is taken away.
+    (tmp_path / "some.o").mkdir()
+    native._write(tmp_path / "some.o", header, b"code")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "some.o"}
     assert json.loads(json.dumps(header)) == header
