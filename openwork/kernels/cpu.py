@@ -40,16 +40,20 @@ class CPUKernels(FusedKernels):
     def all_finite(self, tensors: Sequence[Tensor]) -> bool | None:
         """Whether all numbers are finite; see ``FusedKernels``."""
         dtype = tensors[0].dtype
-        if any(x.dtype != dtype or not _is_dense(x) for x in tensors):
+        if any([x.dtype != dtype or not _is_dense(x) for x in tensors]):
             return None
         if dtype not in (torch.float32, torch.float64) or _failure(FINITE, dtype) is not None:
             return None
         pieces, lengths = array("q"), list[int]()
+        size = dtype.itemsize
         for x in tensors:
-            address, size = x.data_ptr(), x.element_size()
-            for start in range(0, x.numel(), CHUNK_ENTRIES):
-                lengths.append(min(CHUNK_ENTRIES, x.numel() - start))
-                pieces.extend((address + start * size, lengths[-1]))
+            address, length = x.data_ptr(), x.numel()
+            while length > CHUNK_ENTRIES:
+                pieces.extend((address, CHUNK_ENTRIES))
+                lengths.append(CHUNK_ENTRIES)
+                address, length = address + size * CHUNK_ENTRIES, length - CHUNK_ENTRIES
+            pieces.extend((address, length))
+            lengths.append(length)
         found = torch.empty(len(lengths), dtype=torch.float64)
         call = function(_name(dtype), FINITE)
         _run(lengths, lambda begin, end: call(begin, end, _address(pieces), found.data_ptr()))

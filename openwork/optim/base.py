@@ -210,15 +210,16 @@ class StructuredOptimizer(Optimizer):
         grads: list[Tensor] = []
         for group in self.param_groups:
             for i, param in enumerate(group["params"]):
-                if param.grad is None:
+                grad = param.grad
+                if grad is None:
                     continue
-                if param.grad.layout != torch.strided:
+                if grad.layout != torch.strided:
                     name = named(group)[i][0]
                     raise ValueError(
                         f"{type(self).__name__}: the gradient of {name} is sparse; make its layer dense (sparse=False)"
                     )
                 if param.numel():
-                    grads.append(local(param.grad))
+                    grads.append(local(grad))
         return grads
 
     def _division(self, param: Tensor) -> Division | None:

@@ -147,7 +147,11 @@ def fused_step(
     if kernels is None:
         return None
     strides = [weight.stride() for weight in weights]
+    last = known[0] if known else None
     for name, tensors in columns.items():
+        # Parameters are the weights themselves; of state that has not changed hands the last step has seen this.
+        if name == "param" or (last is not None and last.lies(name, tensors, strides, dtype, device)):
+            continue
         if any([x.dtype != dtype or x.device != device for x in tensors]):
             return None
         if [x.stride() for x in tensors] == strides:
@@ -163,4 +167,5 @@ def fused_step(
     found = planned(penalty, weights, known)
     if found.plan is None or kernels.obstacle(method, dtype, found.plan) is not None:
         return None
+    found.states = {name: tensors for name, tensors in columns.items() if name not in ("param", "weight", "grad")}
     return FusedStep(kernels, method, found.plan, found, columns)

@@ -59,14 +59,33 @@ class Planned:
         shapes: Of the parameters.
         strides: Of the parameters.
         plan: What kernels make of it; None if they cannot.
+        states: What a step has found to lie as the parameters do: state tensors, by name.
     """
 
     penalty: Penalty
     shapes: list[torch.Size]
     strides: list[tuple[int, ...]]
     plan: Plan | None
+    states: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
     _held: list[Tensor] = field(default_factory=list[Tensor])
     _pieces: Pieces = field(default_factory=lambda: Pieces([], [], []))
+
+    def lies(
+        self, name: str, tensors: list[Tensor], strides: list[tuple[int, ...]], dtype: torch.dtype, device: torch.device
+    ) -> bool:
+        """Whether these are the state tensors of the last step, which then need no second look.
+
+        Args:
+            name: Of the state.
+            tensors: One for each parameter.
+            strides: Of the parameters now.
+            dtype: Of the parameters now.
+            device: Of the parameters now.
+        """
+        known = self.states.get(name, [])
+        if len(known) != len(tensors) or any(map(is_not, tensors, known)) or strides != self.strides:
+            return False
+        return (known[0].dtype, known[0].device) == (dtype, device)
 
     def kept(self, plan: Plan, states: Sequence[dict[str, Any]], weights: Sequence[Tensor]) -> tuple[Pieces, bool]:
         """What the parameters keep, as pieces of their state.

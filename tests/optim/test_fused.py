@@ -219,6 +219,21 @@ def test_dead_groups_single_entries_and_empty_tensors(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", PROXIMAL)
+def test_weights_that_change_their_order_of_memory_leave_their_state_behind(kind: Any) -> None:
+    (param,) = weights((6, 8, 3, 3))
+    optimizer = kind([param], penalty=GroupLasso(0.02), fused=True)
+    param.grad = torch.randn_like(param)
+    optimizer.step()
+    assert is_fused(optimizer)
+    param.data = param.detach().to(memory_format=torch.channels_last)
+    assert not is_fused(optimizer)
+    for name, state in optimizer.state[param].items():
+        if state.shape == param.shape:
+            optimizer.state[param][name] = state.to(memory_format=torch.channels_last)
+    assert is_fused(optimizer)
+
+
+@pytest.mark.parametrize("kind", PROXIMAL)
 def test_weights_in_any_order_of_memory(kind: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     kernel = torch.randn(6, 8, 3, 3, generator=generator, dtype=torch.float64)
