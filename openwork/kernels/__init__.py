@@ -9,7 +9,7 @@ plan over them, what is known of its groups (``Found``: which are kept, and wher
 gradients enter (``Descent``); it writes all but gradients, and returns how well the groups were solved.
 """
 
-from openwork.kernels.fused import NEWTON, Descent, Found, FusedKernels, Method, fused_kernels
+from openwork.kernels.fused import NEWTON, Descent, Found, FusedKernels, Method, capturing, fused_kernels
 from openwork.kernels.group_norm import GroupNormSolution, Scalar, solve_group_norm
 from openwork.kernels.regions import Plan, Region, Term, dense, regions
 from openwork.kernels.secular import Crossing, first_crossing
@@ -28,6 +28,7 @@ __all__ = [
     "Scalar",
     "SingularValues",
     "Term",
+    "capturing",
     "dense",
     "first_crossing",
     "fused_kernels",

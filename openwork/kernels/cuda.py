@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from openwork.kernels.device_tables import Table, device_tables
-from openwork.kernels.fused import NEWTON, Descent, Found, FusedKernels, Method
+from openwork.kernels.fused import NEWTON, Descent, Found, FusedKernels, Method, capturing
 from openwork.kernels.group_norm import Scalar
 from openwork.kernels.regions import Plan, Region, Term
 
@@ -156,7 +156,7 @@ def _failure(method: Method, dtype: torch.dtype) -> str | None:
         RuntimeError: If that is in a capture.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if _capturing(device):
+    if capturing(device):
         raise RuntimeError(EARLY)
     try:
         _try(method, dtype, device)
@@ -245,7 +245,7 @@ class _Addresses:
         """
         key = tuple(addresses)
         found = self.known.get(key)
-        if not _capturing(self.device):
+        if not capturing(self.device):
             if found is None:
                 if len(self.known) == MOST_ADDRESSES:
                     del self.known[next(iter(self.known))]
@@ -308,7 +308,7 @@ def _known(plan: Plan, device: torch.device) -> _OnDevice:
     """
     by_device = _plans.setdefault(plan, {})
     if device not in by_device:
-        if _capturing(device):
+        if capturing(device):
             raise RuntimeError(EARLY)
         tables = device_tables(plan)
         by_device[device] = _OnDevice(
@@ -322,13 +322,9 @@ def _known(plan: Plan, device: torch.device) -> _OnDevice:
             _Addresses(device),
             _Addresses(device),
         )
-    if _capturing(device):
+    if capturing(device):
         _captured.add(plan)
     return by_device[device]
-
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _host(numbers: Sequence[float] | Table, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -233,3 +233,8 @@ def fused_kernels(device: str) -> FusedKernels | None:
 
         return CUDAKernels()
     return None
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether what is asked of a device now goes into a graph, instead of being done."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

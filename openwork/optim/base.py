@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
-from openwork.kernels import Descent, Method, Scalar
+from openwork.kernels import Descent, Method, Scalar, capturing
 from openwork.optim.arithmetic import finite
 from openwork.optim.batches import CPU_ENTRIES, DEVICE_ENTRIES, Batch, batches
 from openwork.optim.fused import FusedStep, all_finite, fused_step, obstacle, warn_once
@@ -179,6 +179,7 @@ class StructuredOptimizer(Optimizer):
 
         Raises:
             ValueError: If a gradient is sparse; nothing has changed then.
+            RuntimeError: If the first step of a parameter is captured in a graph; nothing has changed then.
         """
         loss = None
         if closure is not None:
@@ -187,6 +188,8 @@ class StructuredOptimizer(Optimizer):
         grads = self._gradients()
         if not grads:
             return loss
+        if capturing(grads[0].device):
+            self._check_captured()
         if _on_device(self.param_groups[0], grads[0]):
             # Nobody waits for the answer here: a bad step is multiplied away where it happens.
             gate: Scalar = finite(grads).double()
@@ -201,6 +204,21 @@ class StructuredOptimizer(Optimizer):
         for group in self.param_groups:
             self._step_group(group, beside(group, gate))
         return loss
+
+    def _check_captured(self) -> None:
+        """Refuse a step that makes state in a capture: its memory would be the graph's, and empty until a replay.
+
+        Raises:
+            RuntimeError: If there is a parameter without state.
+        """
+        for group in self.param_groups:
+            for param in self._moving(group) if self._named_state(group) else ():
+                if not self.state.get(param):
+                    name = next(name for name, p in named(group) if p is param)
+                    raise RuntimeError(
+                        f"{type(self).__name__}: the first step of {name} was captured, which would begin anew at "
+                        "every replay; take one step outside of the capture first"
+                    )
 
     def _all_finite(self, grads: list[Tensor]) -> bool:
         known = all_finite(grads) if any(group.get("fused") for group in self.param_groups) else None

@@ -394,7 +394,7 @@ def test_tables_of_addresses_are_sent_once_and_stay_for_captures(monkeypatch: py
     assert known.of(addresses[0]) is first
     assert first.tolist() == [tensors[0].data_ptr()]
     capturing = True
-    monkeypatch.setattr(cuda, "_capturing", lambda device: capturing)
+    monkeypatch.setattr(cuda, "capturing", lambda device: capturing)
     assert known.of(addresses[0]) is first
     # An address that is new in a capture takes the spare table, and takes it again in the next one.
     new = known.of(addresses[1])
@@ -420,7 +420,7 @@ def test_groups_that_share_a_penalty_can_be_captured(monkeypatch: pytest.MonkeyP
     optimizer.step()
     plans = len(cuda._plans)
     optimizer.step()
-    monkeypatch.setattr(cuda, "_capturing", lambda device: True)
+    monkeypatch.setattr(cuda, "capturing", lambda device: True)
     optimizer.step()
     assert optimizer.param_groups[1]["step"] == 3
     assert len(cuda._plans) == plans
@@ -430,7 +430,7 @@ def test_a_capture_comes_after_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     params = weights((2, 3))
     optimizer = RAMDA(params, penalty=GroupLasso(0.1), fused=True)
     params[0].grad = torch.ones_like(params[0])
-    monkeypatch.setattr(cuda, "_capturing", lambda device: True)
+    monkeypatch.setattr(cuda, "capturing", lambda device: True)
     with pytest.raises(RuntimeError, match="a fused step was captured without a step just before"):
         optimizer.step()
 

@@ -344,6 +344,30 @@ def test_without_a_penalty_there_is_zero() -> None:
     assert RMDA([param(2)]).param_groups[0]["penalty"] == Zero()
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_first_step_in_a_capture_is_refused_and_leaves_nothing(monkeypatch, kind) -> None:
+    first, second = param(3, 2), param(2, 3)
+    optimizer = kind([first, second], penalty=GroupLasso(0.1), capturable=True)
+    first.grad = torch.ones_like(first)
+    before = first.detach().clone()
+    monkeypatch.setattr("openwork.optim.base.capturing", lambda device: True)
+    with pytest.raises(RuntimeError, match=r"the first step of parameter 0 of shape \(3, 2\) was captured"):
+        optimizer.step()
+    assert torch.equal(first, before)
+    assert not optimizer.state
+    assert optimizer.param_groups[0]["step"] == 0
+    monkeypatch.undo()
+    optimizer.step()
+    monkeypatch.setattr("openwork.optim.base.capturing", lambda device: True)
+    optimizer.step()
+    second.grad = torch.ones_like(second)
+    with pytest.raises(
+        RuntimeError, match=r"parameter 1 .* was captured, which would begin anew at every replay; take one step"
+    ):
+        optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 2
+
+
 def test_state_can_be_made_ahead() -> None:
     weight, twin = param(6, 4), param(6, 4)
     twin.data.copy_(weight.data)
