@@ -11,8 +11,8 @@ with a warm one. ``tiny`` tries all that on a few weights, and writes nothing.
 
 Bytes are counted from what the loops read and write, in ``kernels/numba_loops.py`` and, by the same passes, in
 ``kernels/triton_groups.py``. First of all a step looks at its gradients: are all of them finite? Then a weight without
-a group takes one pass, which touches each of its tensors once. A weight in a group takes two, since a tile of groups is
-larger than the caches:
+a group takes one pass, which touches each of its tensors once. A weight in a group takes two, and where groups are
+input features, a tile of them is larger than the caches:
 
     what the first pass touches                               what the last pass touches
     RMDA       G, W0, V read, V written                       W0, V, W read, W written
@@ -20,7 +20,8 @@ larger than the caches:
     ProxAdamW  G, W, m, v read, m, v written                  W, m, v read, W written
 
 On the CPU the first pass also leaves the metrics that it makes of U or v to the last one, which reads them instead: one
-tensor more, which is read too before it is written, as is all that a CPU writes.
+tensor more, which is read too before it is written, as is all that a CPU writes. Of groups that are output features, or
+rows, it takes so few at a time that the last pass finds all in the caches.
 
 Not counted are further passes over groups that Newton's method has not solved by then (three tensors read, rare where
 the last step's roots are near), nor that the CPU finds in its caches some of what the first pass has left there. The
@@ -52,6 +53,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from openwork.optim import RAMDA, RMDA, FactorizedSGD, ProxAdamW
+from openwork.partitions import Slices
 from openwork.penalties import GroupLasso
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -88,10 +90,18 @@ class Step:
         return 4 * (LOOK + (self.least * free + self.grouped * penalized) / (free + penalized))
 
 
+OUTPUTS = GroupLasso(LAM, Slices(0))
 STEPS = {
     "RMDA": Step(lambda model, params: RMDA(groups(model, params, PENALTY), lr=0.1, fused=True), 6, 4 + 4),
     "ProxAdamW": Step(lambda model, params: ProxAdamW(groups(model, params, PENALTY), fused=True), 7, 6 + 4 + METRIC),
     "RAMDA": Step(lambda model, params: RAMDA(groups(model, params, PENALTY), fused=True), 8, 6 + 5 + METRIC),
+    # The last pass over rows finds all in the caches of a CPU.
+    "RMDA, output features": Step(
+        lambda model, params: RMDA(groups(model, params, OUTPUTS), lr=0.1, fused=True), 6, 6 if DEVICE == "cpu" else 8
+    ),
+    "RAMDA, output features": Step(
+        lambda model, params: RAMDA(groups(model, params, OUTPUTS), fused=True), 8, 8 if DEVICE == "cpu" else 11
+    ),
     "RAMDA, plain torch": Step(lambda model, params: RAMDA(groups(model, params, PENALTY), fused=False), 8, 0),
     # No groups: the gradient, and the weight, factors and momentums.
     "FactorizedSGD, depth 3": Step(
@@ -250,7 +260,7 @@ def main() -> None:
         columns,
         [[cells[name] for name in columns] for cells in rows],
         f"Medians of {ROUNDS} rounds in turn with torch.optim.AdamW(fused=True), and of the ratios of neighbors, "
-        f"{where}float32, group lasso {LAM:g} on input features, random weights and gradients (seed {SEED}). Bytes per "
+        f"{where}float32, group lasso {LAM:g} on input features, or on output features where it says so, random weights and gradients (seed {SEED}). Bytes per "
         "weight: what the passes of a step read and write, over all weights; those in groups take two passes, the "
         "others one, and all gradients are looked at once more, to find out whether they are finite. Further passes "
         "over groups that two have not solved are not counted. At least: each tensor once, and no such look. "

@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
 from threading import local
 
 import torch
@@ -15,11 +14,8 @@ from openwork.kernels.group_norm import Scalar
 from openwork.kernels.lowering import FINITE
 from openwork.kernels.native import function
 from openwork.kernels.regions import Plan, dense
-from openwork.kernels.tables import GROUP, LANE, ROW, WIDEST, Tables, tables
+from openwork.kernels.tables import CHUNK_ENTRIES, GROUP, LANE, ROW, WIDEST, Tables, ranges, tables
 from openwork.kernels.threads import run
-
-# Entries that one thread takes at a time, at least.
-CHUNK_ENTRIES = 1 << 18
 
 _memory = local()
 
@@ -56,7 +52,7 @@ class CPUKernels(FusedKernels):
             lengths.append(length)
         found = torch.empty(len(lengths), dtype=torch.float64)
         call = function(_name(dtype), FINITE)
-        _run(lengths, lambda begin, end: call(begin, end, _address(pieces), found.data_ptr()))
+        _run(ranges(lengths), lambda begin, end: call(begin, end, _address(pieces), found.data_ptr()))
         return not bool(found.any())
 
     @override
@@ -87,7 +83,7 @@ class CPUKernels(FusedKernels):
             places = (_address(x) for x in (known.tiles, known.panels, addresses))
             call(begin, end, *places, len(params), *moves, *numbers)
 
-        _run(known.entries, work)
+        _run(known.ranges, work)
 
     @override
     def _step(
@@ -131,7 +127,7 @@ class CPUKernels(FusedKernels):
                 *scalars,
             )
 
-        _run(known.entries, work)
+        _run(known.ranges, work)
         return float(residuals.sum())
 
 
@@ -160,23 +156,9 @@ def _tables(plan: Plan) -> Tables:
     return known
 
 
-def _run(entries: Sequence[int], work: Callable[[int, int], object]) -> None:
-    """Do pieces of work that have so many entries, a range at a time."""
-    ranges = _ranges(entries)
+def _run(ranges: Sequence[tuple[int, int]], work: Callable[[int, int], object]) -> None:
+    """Do pieces of work, a range at a time."""
     run(lambda number: work(*ranges[number]), len(ranges))
-
-
-def _ranges(entries: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges of pieces that are enough for a thread, large ones first: those that are done last should be small."""
-    found: list[tuple[int, int]] = []
-    sizes: list[int] = []
-    begin, taken = 0, 0
-    for end, sum_of_entries in enumerate(accumulate(entries), start=1):
-        if sum_of_entries - taken >= CHUNK_ENTRIES or end == len(entries):
-            found.append((begin, end))
-            sizes.append(sum_of_entries - taken)
-            begin, taken = end, sum_of_entries
-    return [found[i] for i in sorted(range(len(found)), key=lambda i: -sizes[i])]
 
 
 def _is_dense(x: Tensor) -> bool:

@@ -3,9 +3,10 @@
 A tile is a range of groups of one term, as panels: rows of consecutive entries. The first pass over a tile writes the
 sums that the method keeps, from which dual and metric follow; it also adds up what a step of Newton's method needs, at
 the root of the last training step. As a rule that is enough, and the second pass writes the weights. Metrics, which
-cost a root each, are kept from pass to pass. Duals are formed anew in each: to keep them would be more traffic, for
-they would leave the caches before they are needed, and tiles so narrow that they would not are read in pieces too
-short for memory.
+cost a root each, are kept from pass to pass. Duals are formed anew in each. Where groups are long runs of entries, such
+as the rows of a matrix, a tile has so few that the second pass finds all in the caches. A tile of columns does not: to
+keep duals would be more traffic, and tiles so narrow that they stay in the caches are read in pieces too short for
+memory.
 """
 
 # numba has no types.
@@ -398,8 +399,6 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                 put(own, j * GROUP + field, 0.0, "groups")
             put(own, j * GROUP + 4, float64(get(roots, j, "roots")) if adaptive else 0.0, "groups")
             put(own, j * GROUP + 5, 1.0, "groups")
-        for column in range(4 * LANE):
-            put(acc, column, zero, "n")
         passes, phase = 0, 0
         while True:
             # Each pass goes back the way that the last one came, since what was read last is still in the caches.
@@ -500,6 +499,9 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
             roots_of[6] + nil, roots_of[7] + nil,
         )  # fmt: skip
         c = (number(sign), number(decay), number(averaging))
+        # Sums over columns; a tile leaves them as it finds them.
+        for column in range(4 * LANE):
+            put(memory, column, zero, "n")
         for t in range(begin, end):
             term, kind, first, last, start, length = fields(tiles, t, TILE)
             threshold = number(penalty_weight * get(strengths, 2 * term, "groups"))

@@ -1,8 +1,9 @@
 """The work of a fused step on the CPU as tables of numbers, which its loops read."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ from openwork.kernels.regions import Plan, Region, Term
 # they are not). Of a group while it is solved: four sums, root, whether it moves.
 TILE, PANEL, GROUP = 6, 8, 6
 # Columns of a panel and groups of a tile, at most; columns of a panel that holds a part of one long group.
-WIDEST, FOLDED = 8192, 64
+WIDEST, FOLDED = 8192, 128
 # Entries from one sum over columns to the next: not a power of two, or what is stored in one would hold up, by the end
 # of its address, what is loaded of another.
 LANE = WIDEST + 48
@@ -27,10 +28,14 @@ ROW = STRIP + GAP
 BLOCK = 16
 # Entries of a tile, about, which one thread takes: as wide as can be, for the same reason, and yet several to a list.
 TILE_ENTRIES = 1 << 22
+# The same where all groups are long runs: few enough to stay in the second cache from one pass to the next.
+FEW = 1 << 14
 # Metrics that a thread keeps from one pass over a tile to the next, at most: of larger tiles they are made anew.
 MOST_KEPT = 5 << 20
 # Columns below which a row is shorter than what memory gives at once.
 NARROW = 16
+# Entries that one thread takes at a time, at least.
+CHUNK_ENTRIES = 1 << 18
 # Entries without a group that are one tile.
 CHUNK = 1 << 15
 
@@ -54,6 +59,11 @@ class Tables:
     strengths: "array[float]" = field(default_factory=lambda: array("d"))
     entries: list[int] = field(default_factory=list[int])
     metrics: int = 0
+
+    @cached_property
+    def ranges(self) -> list[tuple[int, int]]:
+        """Tiles that a thread takes at a time."""
+        return ranges(self.entries)
 
     def add(self, number: int, term: Term) -> None:
         """Append the tiles of a term."""
@@ -97,6 +107,26 @@ def tables(plan: Plan) -> Tables | None:
     return _known[plan]
 
 
+def ranges(entries: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of pieces that are enough for a thread, large ones first: those that are done last should be small.
+
+    Args:
+        entries: Of each piece.
+
+    Returns:
+        Begin and end of each range.
+    """
+    found: list[tuple[int, int]] = []
+    sizes: list[int] = []
+    begin, taken = 0, 0
+    for end, sum_of_entries in enumerate(accumulate(entries), start=1):
+        if sum_of_entries - taken >= CHUNK_ENTRIES or end == len(entries):
+            found.append((begin, end))
+            sizes.append(sum_of_entries - taken)
+            begin, taken = end, sum_of_entries
+    return [found[i] for i in sorted(range(len(found)), key=lambda i: -sizes[i])]
+
+
 def _fits(region: Region) -> bool:
     """Whether groups are runs of consecutive entries, side by side."""
     (_, groups, inner), (_, group_stride, inner_stride) = region.lengths, region.strides
@@ -112,7 +142,7 @@ def _width(term: Term) -> int:
     """Groups of a tile."""
     short = [region.lengths[2] for region in term.regions if region.lengths[2] <= FOLDED]
     most = min((WIDEST // inner for inner in short), default=WIDEST)
-    width = max(1, min(most, TILE_ENTRIES // term.size))
+    width = max(1, min(most, (TILE_ENTRIES if short else FEW) // term.size))
     if short:
         # Whole lines of memory in a row.
         width = max(width, min(most, -(-NARROW // min(short))))

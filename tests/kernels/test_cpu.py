@@ -2,9 +2,9 @@
 
 import pytest
 
-from openwork.kernels import cpu
+from openwork.kernels import tables
 
-ENOUGH = cpu.CHUNK_ENTRIES
+ENOUGH = tables.CHUNK_ENTRIES
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ ENOUGH = cpu.CHUNK_ENTRIES
     [[], [1], [ENOUGH], [1, 2, 3], [ENOUGH - 1, 1, 1], [5, 3 * ENOUGH, 7, ENOUGH, 2 * ENOUGH, 1]],
 )
 def test_every_piece_is_in_one_range_and_large_ranges_come_first(entries: list[int]) -> None:
-    ranges = cpu._ranges(entries)
+    ranges = tables.ranges(entries)
     assert [piece for begin, end in sorted(ranges) for piece in range(begin, end)] == list(range(len(entries)))
     sizes = [sum(entries[begin:end]) for begin, end in ranges]
     assert sizes == sorted(sizes, reverse=True)

@@ -666,7 +666,7 @@ def test_with_a_damaged_package_it_says_so_and_plain_steps_go_on(
 @pytest.mark.parametrize("bad", [inf, -inf, nan])
 def test_one_number_that_is_not_finite_is_found_wherever_it_is(bad: float, dtype: torch.dtype) -> None:
     largest = torch.finfo(dtype).max
-    tensors = [torch.full((n,), largest, dtype=dtype) for n in (1, 7, cpu.CHUNK_ENTRIES + 9)]
+    tensors = [torch.full((n,), largest, dtype=dtype) for n in (1, 7, tables.CHUNK_ENTRIES + 9)]
     tensors.append(torch.zeros(2, 5, 3, 3, dtype=dtype).to(memory_format=torch.channels_last))
     assert all_finite(tensors) is True
     for tensor in tensors:
