@@ -260,8 +260,9 @@ def main() -> None:
         columns,
         [[cells[name] for name in columns] for cells in rows],
         f"Medians of {ROUNDS} rounds in turn with torch.optim.AdamW(fused=True), and of the ratios of neighbors, "
-        f"{where}float32, group lasso {LAM:g} on input features, or on output features where it says so, random weights and gradients (seed {SEED}). Bytes per "
-        "weight: what the passes of a step read and write, over all weights; those in groups take two passes, the "
+        f"{where}float32, group lasso {LAM:g} on input features, or on output features where it says so, random "
+        f"weights and gradients (seed {SEED}). Bytes per weight: what the passes of a step read and write, over all "
+        "weights; those in groups take two passes, the "
         "others one, and all gradients are looked at once more, to find out whether they are finite. Further passes "
         "over groups that two have not solved are not counted. At least: each tensor once, and no such look. "
         f"Bytes / AdamW's is the ratio that a step limited by memory alone would have.{speed} "
