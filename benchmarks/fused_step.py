@@ -61,7 +61,7 @@ NAME = "fused_step_cuda" if DEVICE == "cuda" else "fused_step"
 MEASURED = (*MODELS, "Llama 3.2 1B") if DEVICE == "cuda" else MODELS
 # First steps are the compiler's work on a device, and differ little.
 ROUNDS, STARTS = 15, 1 if DEVICE == "cuda" else 5
-PENALTY = GroupLasso(LAM)
+PENALTY, OUTPUTS = GroupLasso(LAM), GroupLasso(LAM, Slices(0))
 # What it takes to leave a weight's metric to the last pass.
 METRIC = 2 if DEVICE == "cpu" else 0
 # Cycles that a device is kept busy while the host runs ahead, some 30 ms.
@@ -90,7 +90,6 @@ class Step:
         return 4 * (LOOK + (self.least * free + self.grouped * penalized) / (free + penalized))
 
 
-OUTPUTS = GroupLasso(LAM, Slices(0))
 STEPS = {
     "RMDA": Step(lambda model, params: RMDA(groups(model, params, PENALTY), lr=0.1, fused=True), 6, 4 + 4),
     "ProxAdamW": Step(lambda model, params: ProxAdamW(groups(model, params, PENALTY), fused=True), 7, 6 + 4 + METRIC),
@@ -262,8 +261,9 @@ def main() -> None:
         f"Medians of {ROUNDS} rounds in turn with torch.optim.AdamW(fused=True), and of the ratios of neighbors, "
         f"{where}float32, group lasso {LAM:g} on input features, or on output features where it says so, random "
         f"weights and gradients (seed {SEED}). Bytes per weight: what the passes of a step read and write, over all "
-        "weights; those in groups take two passes, the "
-        "others one, and all gradients are looked at once more, to find out whether they are finite. Further passes "
+        "weights; those in groups take two passes, the others one"
+        f"{', and what the second finds in the caches, of output features, does not count' * (DEVICE == 'cpu')}; all "
+        "gradients are looked at once more, to find out whether they are finite. Further passes "
         "over groups that two have not solved are not counted. At least: each tensor once, and no such look. "
         f"Bytes / AdamW's is the ratio that a step limited by memory alone would have.{speed} "
         f"The first step of a process takes {start['empty']:.2g} s with an empty cache of compiled kernels (RAMDA, "

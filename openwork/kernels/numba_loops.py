@@ -416,6 +416,7 @@ def loops(precision: str, method: str) -> tuple[Any, Any]:
                         width = min(STRIP, columns - start)
                         cells = entries_of(tensors, count, tensor, base + row * stride + start)
                         some_r, some_acc = at(r, start), at(acc, start)
+                        # As the tables count them.
                         place = row * (columns + (columns + STRIP - 1) // STRIP * GAP)
                         place += 4 * (start + start // STRIP * GAP)
                         some_d = at(memory, keeps + place) if known else d

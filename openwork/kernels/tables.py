@@ -21,12 +21,14 @@ LANE = WIDEST + 48
 # Columns of which a few rows are taken at a time: shorter strips stay in the first cache, and yet are slower, for
 # memory is fast along rows.
 STRIP = 2048
-# Entries between rows of a strip in scratch memory, for the same reason as above; of its longest row, with them.
+# Entries between rows of a strip in scratch memory, so that they are not a power of two apart; and its longest row with
+# them.
 GAP = 16
 ROW = STRIP + GAP
 # Strips after which sums in single precision go on in double precision.
 BLOCK = 16
-# Entries of a tile, about, which one thread takes: as wide as can be, for the same reason, and yet several to a list.
+# Entries of a tile, about, which one thread takes: as wide as can be, since memory is fast along rows, and yet
+# several to a list.
 TILE_ENTRIES = 1 << 22
 # The same where all groups are long runs: few enough to stay in the second cache from one pass to the next.
 FEW = 1 << 14

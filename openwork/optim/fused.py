@@ -147,10 +147,10 @@ def fused_step(
     if kernels is None:
         return None
     strides = [weight.stride() for weight in weights]
-    last = known[0] if known else None
+    last = known[0] if known and known[0].strides == strides else None
     for name, tensors in columns.items():
         # Parameters are the weights themselves; of state that has not changed hands the last step has seen this.
-        if name == "param" or (last is not None and last.lies(name, tensors, strides, dtype, device)):
+        if name == "param" or (last is not None and last.lies(name, tensors, dtype, device)):
             continue
         if any([x.dtype != dtype or x.device != device for x in tensors]):
             return None

@@ -70,20 +70,17 @@ class Planned:
     _held: list[Tensor] = field(default_factory=list[Tensor])
     _pieces: Pieces = field(default_factory=lambda: Pieces([], [], []))
 
-    def lies(
-        self, name: str, tensors: list[Tensor], strides: list[tuple[int, ...]], dtype: torch.dtype, device: torch.device
-    ) -> bool:
-        """Whether these are the state tensors of the last step, which then need no second look.
+    def lies(self, name: str, tensors: list[Tensor], dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether these are the state tensors of the last step, which lie as ``strides`` says.
 
         Args:
             name: Of the state.
             tensors: One for each parameter.
-            strides: Of the parameters now.
             dtype: Of the parameters now.
             device: Of the parameters now.
         """
         known = self.states.get(name, [])
-        if len(known) != len(tensors) or any(map(is_not, tensors, known)) or strides != self.strides:
+        if len(known) != len(tensors) or any(map(is_not, tensors, known)):
             return False
         return (known[0].dtype, known[0].device) == (dtype, device)
 
